@@ -1,0 +1,1 @@
+"""Side by side with other implementations, and how the bundled models were trained."""

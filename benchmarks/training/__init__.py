@@ -1,0 +1,1 @@
+"""How the bundled generator and the classifier that judges it were trained."""

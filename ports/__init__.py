@@ -1,0 +1,1 @@
+"""Generators of other projects in Flax, loaded from converted checkpoints."""

@@ -1,0 +1,199 @@
+"""A loaded StyleGAN2: mapping, synthesis, and the two functions that fitting and editing need."""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from ports.stylegan2.config import StyleGAN2Config
+from ports.stylegan2.network import MappingNetwork, SynthesisNetwork
+
+Array = jax.Array
+
+NOISE_MODES = ("const", "none", "random")
+
+
+@flax.struct.dataclass
+class StyleGAN2:
+    """A generator with its parameters: a pytree, to be passed through jit, vmap and grad.
+
+    Letters: N samples, L = `num_layers` codes an image, D = `latent_dim` the width of W.
+
+    Attributes:
+      variables: {"params": …, "constants": …}, the trees of `network.py`.
+      config: the architecture.
+      model_hash: SHA-256 of the parameters, which ties curves and directions to this model.
+      dtype: what the synthesis convolutions compute in: float32, bfloat16 or float16.
+    """
+
+    variables: dict
+    config: StyleGAN2Config = flax.struct.field(pytree_node=False)
+    model_hash: str = flax.struct.field(pytree_node=False, default="")
+    dtype: jnp.dtype = flax.struct.field(pytree_node=False, default=jnp.float32)
+
+    @property
+    def latent_space(self) -> str:
+        return "stylegan2-w"
+
+    @property
+    def latent_dim(self) -> int:
+        return self.config.w_dim
+
+    @property
+    def num_layers(self) -> int:
+        return self.config.num_ws
+
+    @property
+    def num_classes(self) -> int:
+        return self.config.c_dim
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (self.config.img_resolution, self.config.img_resolution, self.config.img_channels)
+
+    def mapping(
+        self,
+        z: Array,
+        c: Array | None = None,
+        truncation_psi: float | Array = 1,
+        truncation_cutoff: int | Array | None = None,
+    ) -> Array:
+        """The mapping network, with truncation toward the mean of W.
+
+        Args:
+          z: latents, [N, z_dim] float32.
+          c: labels, [N, c_dim] float32 (one-hot for classes); needed by a conditional generator.
+          truncation_psi: 1 leaves w as it is, 0 is the mean of W.
+          truncation_cutoff: only the first so many codes are truncated; None for all.
+
+        Returns:
+          ws, [N, num_ws, w_dim] float32.
+        """
+        cfg = self.config
+        _check_matrix("z", z, cfg.z_dim)
+        if cfg.c_dim > 0:
+            if c is None:
+                raise ValueError(f"this generator is conditional: pass labels c of shape [N, {cfg.c_dim}]")
+            _check_matrix("c", c, cfg.c_dim)
+        truncated = not (isinstance(truncation_psi, int | float) and truncation_psi == 1)
+        if truncated and "w_avg" not in self.variables["constants"].get("mapping", {}):
+            raise ValueError("this checkpoint keeps no w_avg, so nothing can be truncated: use psi = 1")
+        psi = jnp.asarray(truncation_psi, jnp.float32) if truncated else None
+        cutoff = cfg.num_ws if truncation_cutoff is None else truncation_cutoff
+        return _mapping(self, z, c, psi, cutoff)
+
+    def synthesis(self, ws: Array, noise_mode: str = "const", *, key: Array | None = None) -> Array:
+        """The synthesis network.
+
+        Args:
+          ws: codes, [N, num_ws, w_dim] float32, one a layer.
+          noise_mode: 'const' adds the stored noise, 'none' adds none, 'random' draws it from `key`.
+          key: a PRNG key, for 'random'.
+
+        Returns:
+          images, [N, H, W, C] float32, about in [-1, 1] and not clipped.
+        """
+        cfg = self.config
+        if ws.ndim != 3 or ws.shape[1:] != (cfg.num_ws, cfg.w_dim):
+            raise ValueError(
+                f"ws has shape {ws.shape}; this generator takes [N, {cfg.num_ws}, {cfg.w_dim}]"
+            )
+        if noise_mode not in NOISE_MODES:
+            raise ValueError(f"noise_mode is {noise_mode!r}; it must be one of {NOISE_MODES}")
+        if noise_mode == "random" and key is None:
+            raise ValueError("noise_mode='random' draws noise: pass key=jax.random.key(…)")
+        return _synthesis(self, ws, noise_mode, key)
+
+    def sample(
+        self,
+        key: Array,
+        n: int,
+        *,
+        label: int | Array | None = None,
+        truncation: float | Array | None = None,
+    ) -> Array:
+        """Draws n latents of W, [n, w_dim] float32, from z ~ N(0, I).
+
+        Args:
+          key: a PRNG key.
+          n: how many.
+          label: a class index, or one a sample [n]; None draws classes uniformly.
+          truncation: psi of `mapping`, None for none.
+        """
+        z_key, label_key = jax.random.split(key)
+        z = jax.random.normal(z_key, (n, self.config.z_dim))
+        c = None
+        if self.config.c_dim > 0:
+            if label is None:
+                label = jax.random.randint(label_key, (n,), 0, self.config.c_dim)
+            c = jax.nn.one_hot(jnp.broadcast_to(jnp.asarray(label), (n,)), self.config.c_dim)
+        elif label is not None:
+            raise ValueError(f"label is {label}, but this generator is unconditional")
+        return self.mapping(z, c, 1 if truncation is None else truncation)[:, 0]
+
+    def render(self, latents: Array) -> Array:
+        """Images [N, H, W, C] of w [N, D] for all layers or of w+ [N, L, D], with constant noise."""
+        if latents.ndim == 2:
+            latents = jnp.broadcast_to(
+                latents[:, None], (latents.shape[0], self.num_layers, latents.shape[1])
+            )
+        return self.synthesis(latents)
+
+
+def init(key: Array, config: StyleGAN2Config) -> StyleGAN2:
+    """A generator with random weights, as training starts from."""
+    mapping_key, synthesis_key = jax.random.split(key)
+    z, c = jnp.zeros((1, config.z_dim)), jnp.zeros((1, config.c_dim))
+    ws = jnp.zeros((1, config.num_ws, config.w_dim))
+    mapping = MappingNetwork(config).init(mapping_key, z, c)
+    synthesis = SynthesisNetwork(config).init(synthesis_key, ws)
+    return StyleGAN2(
+        variables={
+            "params": {"mapping": mapping["params"], "synthesis": synthesis["params"]},
+            "constants": {
+                "mapping": {"w_avg": jnp.zeros(config.w_dim)},
+                "synthesis": synthesis.get("constants", {}),
+            },
+        },
+        config=config,
+    )
+
+
+def synthesis_blocks(model: StyleGAN2, ws: Array, noise_mode: str = "const") -> dict[str, Array]:
+    """Every block's features and running image, for comparison with another implementation."""
+    return _apply_synthesis(model, ws, noise_mode, None)[1]
+
+
+@jax.jit
+def _mapping(
+    model: StyleGAN2, z: Array, c: Array | None, psi: Array | None, cutoff: int | Array
+) -> Array:
+    cfg = model.config
+    params = model.variables["params"].get("mapping", {})
+    w = MappingNetwork(cfg).apply({"params": params}, z, c)
+    ws = jnp.broadcast_to(w[:, None], (w.shape[0], cfg.num_ws, cfg.w_dim))
+    if psi is None:
+        return ws
+    mean = model.variables["constants"]["mapping"]["w_avg"][None, None]
+    truncated = mean + psi * (ws - mean)
+    return jnp.where(jnp.arange(cfg.num_ws)[None, :, None] < cutoff, truncated, ws)
+
+
+@functools.partial(jax.jit, static_argnames="noise_mode")
+def _synthesis(model: StyleGAN2, ws: Array, noise_mode: str, key: Array | None) -> Array:
+    return _apply_synthesis(model, ws, noise_mode, key)[0]
+
+
+def _apply_synthesis(
+    model: StyleGAN2, ws: Array, noise_mode: str, key: Array | None
+) -> tuple[Array, dict[str, Array]]:
+    variables = {name: tree.get("synthesis", {}) for name, tree in model.variables.items()}
+    return SynthesisNetwork(model.config, model.dtype).apply(
+        variables, ws, noise_mode, rngs=None if key is None else {"noise": key}
+    )
+
+
+def _check_matrix(name: str, x: Array, width: int) -> None:
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(f"{name} has shape {x.shape}; this generator takes [N, {width}]")

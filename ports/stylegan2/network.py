@@ -1,0 +1,367 @@
+"""StyleGAN2's generator as Flax modules, named as the checkpoints of stylegan2-ada-pytorch.
+
+Source of the network: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN"
+(CVPR 2020) and the public code of stylegan2-ada-pytorch and of the StyleGAN3 repository. Images
+and features are NHWC, kernels HWIO, fully connected weights [in, out].
+
+Letters: N samples, L codes an image (`num_ws`), D width of W, H x W pixels, C channels.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ports.stylegan2.config import StyleGAN2Config
+
+Array = jax.Array
+
+# name -> (function, gain that keeps the variance), as upstream's bias_act has them
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], float]] = {
+    "linear": (lambda x: x, 1.0),
+    "relu": (nn.relu, math.sqrt(2)),
+    "lrelu": (lambda x: nn.leaky_relu(x, 0.2), math.sqrt(2)),
+    "tanh": (jnp.tanh, 1.0),
+    "sigmoid": (nn.sigmoid, 1.0),
+    "elu": (nn.elu, 1.0),
+    "selu": (nn.selu, 1.0),
+    "softplus": (nn.softplus, 1.0),
+    "swish": (nn.swish, math.sqrt(2)),
+}
+
+
+class MappingNetwork(nn.Module):
+    """z [N, z_dim] and labels c [N, c_dim] -> w [N, w_dim]."""
+
+    config: StyleGAN2Config
+
+    @nn.compact
+    def __call__(self, z: Array, c: Array | None = None) -> Array:
+        cfg = self.config
+        parts = []
+        if cfg.z_dim > 0:
+            parts.append(normalize_second_moment(z))
+        if cfg.c_dim > 0:
+            embedded = FullyConnected(cfg.embed_features, name="embed")(c)
+            parts.append(normalize_second_moment(embedded))
+        x = jnp.concatenate(parts, axis=1)
+        for i in range(cfg.mapping_layers):
+            last = i == cfg.mapping_layers - 1
+            x = FullyConnected(
+                cfg.w_dim if last else cfg.layer_features,
+                activation=cfg.mapping_activation,
+                lr_multiplier=cfg.mapping_lr_multiplier,
+                name=f"fc{i}",
+            )(x)
+        return x
+
+
+class SynthesisNetwork(nn.Module):
+    """Codes ws [N, L, D] -> images [N, H, W, img_channels] in float32, and every block's output.
+
+    Convolutions compute in `dtype`; styles and RGB images stay in float32. The second result maps
+    "b4/x", "b4/img", … to each block's features and running RGB image.
+    """
+
+    config: StyleGAN2Config
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, ws: Array, noise_mode: str = "const") -> tuple[Array, dict[str, Array]]:
+        cfg = self.config
+        x, img, out = None, None, {}
+        first = 0
+        for i, resolution in enumerate(cfg.block_resolutions):
+            convolutions = 1 if i == 0 else 2
+            # a block takes one code more than it uses up: RGB shares the next block's first one
+            block_ws = ws[:, first : first + convolutions + 1]
+            first += convolutions
+            block = SynthesisBlock(
+                cfg, i, resolution == cfg.img_resolution, self.dtype, name=f"b{resolution}"
+            )
+            x, img = block(x, img, block_ws, noise_mode)
+            out[f"b{resolution}/x"] = x
+            if img is not None:
+                out[f"b{resolution}/img"] = img
+        assert img is not None  # the last block always makes RGB
+        return img, out
+
+
+class SynthesisBlock(nn.Module):
+    """One resolution: one or two convolutions, and RGB where the architecture has it."""
+
+    config: StyleGAN2Config
+    index: int
+    is_last: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Array | None, img: Array | None, ws: Array, noise_mode: str
+    ) -> tuple[Array, Array | None]:
+        cfg = self.config
+        channels = cfg.channels[self.index]
+        if x is None:
+            const = self.param("const", nn.initializers.normal(1.0), (4, 4, channels))
+            x = jnp.broadcast_to(const, (ws.shape[0], *const.shape)).astype(self.dtype)
+            x = SynthesisLayer(cfg, channels, 1, self.dtype, name="conv1")(x, ws[:, 0], noise_mode)
+        else:
+            conv0 = SynthesisLayer(cfg, channels, 2, self.dtype, name="conv0")
+            conv1 = SynthesisLayer(cfg, channels, 1, self.dtype, name="conv1")
+            if cfg.architecture == "resnet":
+                y = SkipLayer(cfg, channels, name="skip")(x, gain=math.sqrt(0.5))
+                x = conv0(x, ws[:, 0], noise_mode)
+                x = y + conv1(x, ws[:, 1], noise_mode, gain=math.sqrt(0.5))
+            else:
+                x = conv1(conv0(x, ws[:, 0], noise_mode), ws[:, 1], noise_mode)
+        if img is not None:
+            img = upsample(img, cfg.resample_filter)
+        if self.is_last or cfg.architecture == "skip":
+            rgb = ToRGBLayer(cfg, name="torgb")(x, ws[:, -1]).astype(jnp.float32)
+            img = rgb if img is None else img + rgb
+        return x, img
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution, noise, bias, activation, gain and clamp, in this order."""
+
+    config: StyleGAN2Config
+    features: int
+    up: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array, w: Array, noise_mode: str, gain: float = 1.0) -> Array:
+        cfg = self.config
+        k, in_features = cfg.kernel_size, x.shape[-1]
+        weight = self.param(
+            "weight", nn.initializers.normal(1.0), (k, k, in_features, self.features)
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        styles = FullyConnected(in_features, bias_init=1.0, name="affine")(w)
+        x = modulated_conv(x, weight, styles, up=self.up, resample_filter=cfg.resample_filter)
+        if cfg.use_noise:
+            resolution = x.shape[1]
+            strength = self.param("noise_strength", nn.initializers.zeros, ())
+            const = self.variable(
+                "constants",
+                "noise_const",
+                lambda: jax.random.normal(self.make_rng("params"), (resolution, resolution)),
+            )
+            if noise_mode == "const":
+                x = x + (const.value * strength)[None, :, :, None].astype(x.dtype)
+            elif noise_mode == "random":
+                shape = (x.shape[0], resolution, resolution, 1)
+                noise = jax.random.normal(self.make_rng("noise"), shape)
+                x = x + (noise * strength).astype(x.dtype)
+        return bias_act(x, bias, cfg.activation, gain, cfg.conv_clamp)
+
+
+class ToRGBLayer(nn.Module):
+    """Modulated 1x1 convolution to image channels, without demodulation."""
+
+    config: StyleGAN2Config
+
+    @nn.compact
+    def __call__(self, x: Array, w: Array) -> Array:
+        cfg = self.config
+        in_features = x.shape[-1]
+        weight = self.param("weight", nn.initializers.normal(1.0), (1, 1, in_features, cfg.img_channels))
+        bias = self.param("bias", nn.initializers.zeros, (cfg.img_channels,))
+        styles = FullyConnected(in_features, bias_init=1.0, name="affine")(w)
+        styles = styles / math.sqrt(in_features)
+        x = modulated_conv(x, weight, styles, demodulate=False)
+        return bias_act(x, bias, "linear", 1.0, cfg.conv_clamp)
+
+
+class SkipLayer(nn.Module):
+    """The residual branch of the 'resnet' architecture: 1x1 convolution and upsampling."""
+
+    config: StyleGAN2Config
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array, gain: float) -> Array:
+        in_features = x.shape[-1]
+        weight = self.param("weight", nn.initializers.normal(1.0), (1, 1, in_features, self.features))
+        weight = (weight * (gain / math.sqrt(in_features))).astype(x.dtype)
+        return upsample(conv(x, weight), self.config.resample_filter)
+
+
+class FullyConnected(nn.Module):
+    """x·weight + bias with the equalised learning rate: stored parameters count lr_multiplier."""
+
+    features: int
+    activation: str = "linear"
+    lr_multiplier: float = 1.0
+    bias_init: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        in_features = x.shape[-1]
+        init = nn.initializers.normal(1.0 / self.lr_multiplier)
+        weight = self.param("weight", init, (in_features, self.features))
+        bias = self.param("bias", nn.initializers.constant(self.bias_init), (self.features,))
+        x = jnp.matmul(x, weight * (self.lr_multiplier / math.sqrt(in_features)), precision="highest")
+        return bias_act(x, bias * self.lr_multiplier, self.activation)
+
+
+def modulated_conv(
+    x: Array,
+    weight: Array,
+    styles: Array,
+    *,
+    up: int = 1,
+    resample_filter=None,
+    demodulate: bool = True,
+) -> Array:
+    """Convolution whose kernel is scaled by each sample's styles and, demodulated, renormalised.
+
+    Scaling the kernel's inputs and outputs is scaling the features before and after one shared
+    convolution (StyleGAN2, Appendix B), which needs no kernel a sample.
+
+    Args:
+      x: features, [N, H, W, I].
+      weight: kernel, [k, k, I, O] float32.
+      styles: scale of each input channel, [N, I] float32.
+      up: 2 upsamples by a transposed convolution and the filter.
+      resample_filter: needed where up is 2.
+      demodulate: divide by the norm of the scaled kernel.
+
+    Returns:
+      [N, up·H, up·W, O] in the dtype of x.
+    """
+    if demodulate and x.dtype == jnp.float16:
+        # float16 overflows at 65504; demodulation undoes any scale of kernel and styles
+        fan_in = math.prod(weight.shape[:3])
+        weight = weight / (jnp.abs(weight).max((0, 1, 2), keepdims=True) * math.sqrt(fan_in))
+        styles = styles / jnp.abs(styles).max(1, keepdims=True)
+    y = x * styles[:, None, None, :].astype(x.dtype)
+    kernel = weight.astype(x.dtype)
+    y = conv(y, kernel) if up == 1 else upsampling_conv(y, kernel, resample_filter)
+    if demodulate:
+        energy = jnp.matmul(styles**2, (weight**2).sum((0, 1)), precision="highest")
+        y = y * lax.rsqrt(energy + 1e-8)[:, None, None, :].astype(x.dtype)
+    return y
+
+
+def conv(x: Array, kernel: Array) -> Array:
+    """Stride-1 convolution with zero padding to the same size (no flip: cross-correlation)."""
+    pad = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        [(pad, pad)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
+    )
+
+
+def upsampling_conv(x: Array, kernel: Array, resample_filter) -> Array:
+    """Transposed convolution of stride 2, then the low-pass filter: [N, H, W, I] -> [N, 2H, 2W, O].
+
+    One matrix product makes every tap's contribution, and shifted sums put them in place: gradients
+    are then matrix products too, 10 to 30 times faster on CPU than those of a dilated convolution.
+    """
+    k, in_features, out_features = kernel.shape[0], kernel.shape[2], kernel.shape[3]
+    taps = kernel.transpose(2, 0, 1, 3).reshape(in_features, k * k * out_features)
+    y = jnp.matmul(x, taps, precision="highest").reshape(*x.shape[:3], k, k, out_features)
+    y = _place_taps(_place_taps(y, 2), 1)
+    height, width = _filter_shape(resample_filter)
+    pads = [_padding_after_transposed_conv(k, taps) for taps in (height, width)]
+    return fir(y, resample_filter, pads, gain=4.0)
+
+
+def upsample(x: Array, resample_filter) -> Array:
+    """Zeros between the pixels, then the low-pass filter: [N, H, W, C] -> [N, 2H, 2W, C]."""
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 1, 1), (0, 1, 1), (0, 0, 0)])
+    pads = [((taps + 1) // 2, (taps - 2) // 2) for taps in _filter_shape(resample_filter)]
+    return fir(x, resample_filter, pads, gain=4.0)
+
+
+def fir(x: Array, taps, pads: Sequence[tuple[int, int]], gain: float = 1.0) -> Array:
+    """True convolution of each channel with a small filter, as sums of shifted images.
+
+    Args:
+      x: [N, H, W, C].
+      taps: as `StyleGAN2Config.resample_filter`.
+      pads: zeros before and after, for H and W; negative crops.
+      gain: factor of the result.
+    """
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)])
+    taps = np.asarray(taps, np.float64)
+    rows, columns = (taps, taps) if taps.ndim == 1 else _separated(taps)
+    if rows is None:
+        kh, kw = taps.shape
+        h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+        return sum(
+            x[:, i : i + h, j : j + w] * float(gain * taps[kh - 1 - i, kw - 1 - j])
+            for i in range(kh)
+            for j in range(kw)
+        )
+    for axis, line in ((1, rows), (2, columns)):
+        n = x.shape[axis] - len(line) + 1
+        x = sum(
+            lax.slice_in_dim(x, i, i + n, axis=axis) * float(math.sqrt(gain) * tap)
+            for i, tap in enumerate(line[::-1])
+        )
+    return x
+
+
+def bias_act(
+    x: Array, bias: Array, activation: str, gain: float = 1.0, clamp: float | None = None
+) -> Array:
+    """activation(x + bias) · gain, where gain multiplies the activation's own and the clamp."""
+    function, own_gain = ACTIVATIONS[activation]
+    x = function(x + bias.reshape((1,) * (x.ndim - 1) + bias.shape).astype(x.dtype))
+    x = x * (own_gain * gain)
+    return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
+
+
+def normalize_second_moment(x: Array) -> Array:
+    """x [N, D] scaled so that the mean square of each row is 1."""
+    return x * lax.rsqrt((x**2).mean(1, keepdims=True) + 1e-8)
+
+
+def _place_taps(y: Array, axis: int) -> Array:
+    """Adds up a transposed convolution's taps (at axis + 2) along `axis`: out[2i + t] += y[i, t]."""
+    n, k = y.shape[axis], y.shape[axis + 2]
+    length = n + (k - 1) // 2  # of the even outputs, the longer half
+    halves = []
+    for parity in (0, 1):
+        half = 0
+        for t in range(parity, k, 2):
+            tap = lax.index_in_dim(y, t, axis + 2, keepdims=False)
+            pad = [(0, 0)] * tap.ndim
+            pad[axis] = (t // 2, length - n - t // 2)
+            half = half + jnp.pad(tap, pad)
+        halves.append(half if k > parity else jnp.zeros_like(halves[0]))
+    merged = jnp.stack(halves, axis + 1)
+    merged = merged.reshape(*merged.shape[:axis], 2 * length, *merged.shape[axis + 2 :])
+    return lax.slice_in_dim(merged, 0, 2 * n - 2 + k, axis=axis)
+
+
+def _padding_after_transposed_conv(k: int, taps: int) -> tuple[int, int]:
+    """What upstream's conv2d_resample pads between the transposed convolution and the filter."""
+    return k // 2 + (taps + 1) // 2 - (k - 1), k // 2 + (taps - 2) // 2 - (k - 2)
+
+
+def _filter_shape(taps) -> tuple[int, int]:
+    shape = np.shape(taps)
+    return (shape[0], shape[0]) if len(shape) == 1 else (shape[0], shape[1])
+
+
+def _separated(taps: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Rows and columns whose outer product is the filter, or None where there are none."""
+    total = taps.sum()
+    if total == 0:
+        return None, None
+    rows, columns = taps.sum(1), taps.sum(0) / total
+    if np.allclose(np.outer(rows, columns), taps, rtol=0, atol=1e-7 * np.abs(taps).max()):
+        return rows, columns
+    return None, None
