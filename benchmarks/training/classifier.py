@@ -1,0 +1,88 @@
+"""Trains the bundled Fashion-MNIST classifier that judges generators.
+
+    python -m benchmarks.training.classifier DATA    # about 5 minutes on two CPU cores
+"""
+
+import argparse
+import datetime
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.training.data import CLASSES, load_fashion_mnist, to_float
+from ports import BUNDLED, checkpoint
+from ports.classifier import Classifier
+
+BATCH = 128
+EPOCHS = 8
+LEARNING_RATE = 2e-3
+DROPOUT = 0.3
+SEED = 0
+
+
+def train(images: np.ndarray, labels: np.ndarray) -> Classifier:
+    """Adam with a cosine schedule; images are shifted by up to two pixels."""
+    classifier = Classifier({}, CLASSES, channels=(32, 48, 64), num_features=128)
+    network = classifier.network
+    key = jax.random.key(SEED)
+    params = network.init(key, jnp.zeros((1, *images.shape[1:])))["params"]
+    steps = EPOCHS * (len(images) // BATCH)
+    optimiser = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
+    state = optimiser.init(params)
+
+    @jax.jit
+    def step(params, state, key, x, y):
+        def loss(params):
+            logits, _ = network.apply({"params": params}, x, dropout=DROPOUT, rngs={"dropout": key})
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        updates, state = optimiser.update(jax.grad(loss)(params), state)
+        return optax.apply_updates(params, updates), state
+
+    rng = np.random.default_rng(SEED)
+    for i in range(steps):
+        if i % (len(images) // BATCH) == 0:
+            order = rng.permutation(len(images))
+        rows = order[i * BATCH % (len(images) // BATCH * BATCH) :][:BATCH]
+        x = np.roll(to_float(images[rows]), rng.integers(-2, 3, 2), (1, 2))
+        params, state = step(params, state, jax.random.fold_in(key, i), x, labels[rows])
+    return classifier.replace(variables={"params": params})
+
+
+def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
+    batches = range(0, len(images), 1000)
+    guesses = [classifier(to_float(images[i : i + 1000]))[0].argmax(1) for i in batches]
+    return float((np.concatenate(guesses) == labels).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder of Fashion-MNIST's IDX files")
+    arguments = parser.parse_args()
+    start = time.monotonic()
+    classifier = train(*load_fashion_mnist(arguments.data, "train"))
+    source = {
+        "format": "trained by benchmarks.training.classifier on Fashion-MNIST",
+        "date": datetime.date.today().isoformat(),
+        "epochs": EPOCHS,
+        "seconds": round(time.monotonic() - start),
+        "device": f"{jax.local_device_count()} {jax.devices()[0].device_kind}",
+        "test_accuracy": accuracy(classifier, *load_fashion_mnist(arguments.data, "test")),
+    }
+    checkpoint.save(
+        BUNDLED / "fashion_mnist_classifier",
+        "classifier",
+        classifier.config(),
+        classifier.variables,
+        source=source,
+        overwrite=True,
+    )
+    print(source)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A small convolutional classifier of images: what judges the bundled generators."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+
+Array = jax.Array
+
+
+class ClassifierNetwork(nn.Module):
+    """Images [N, H, W, C] in [-1, 1] -> logits [N, classes] and features [N, features]."""
+
+    channels: tuple[int, ...]
+    features: int
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: Array, *, dropout: float = 0.0) -> tuple[Array, Array]:
+        x = images
+        for i, channels in enumerate(self.channels):
+            x = nn.relu(nn.Conv(channels, (3, 3), name=f"conv{i}")(x))
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        x = nn.relu(nn.Dense(self.features, name="features")(x.reshape(x.shape[0], -1)))
+        dropped = nn.Dropout(dropout, deterministic=dropout == 0)(x)
+        return nn.Dense(self.classes, name="logits")(dropped), x
+
+
+@flax.struct.dataclass
+class Classifier:
+    """A trained classifier: a pytree.
+
+    Attributes:
+      variables: {"params": …}.
+      class_names: of the logits, in order.
+      channels: of the convolutions.
+      num_features: width of the penultimate layer.
+    """
+
+    variables: dict
+    class_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    channels: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    num_features: int = flax.struct.field(pytree_node=False)
+
+    @jax.jit
+    def __call__(self, images: Array) -> tuple[Array, Array]:
+        """Logits [N, classes] and penultimate features [N, F] of images [N, H, W, C] in [-1, 1]."""
+        return self.network.apply(self.variables, images)
+
+    @property
+    def network(self) -> ClassifierNetwork:
+        return ClassifierNetwork(self.channels, self.num_features, len(self.class_names))
+
+    def config(self) -> dict:
+        """What `config.json` keeps."""
+        return {
+            "class_names": self.class_names,
+            "channels": self.channels,
+            "num_features": self.num_features,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, variables: dict) -> "Classifier":
+        return cls(
+            variables=variables,
+            class_names=tuple(config["class_names"]),
+            channels=tuple(config["channels"]),
+            num_features=config["num_features"],
+        )

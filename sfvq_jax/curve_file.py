@@ -1,0 +1,101 @@
+"""A curve on disk: one .npz with codewords, where they belong, how they were fitted; no pickle."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.fit import History
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.output import new_file
+
+FORMAT_VERSION = 1
+
+
+class CurveRecord(NamedTuple):
+    """A curve and what is known about it.
+
+    Attributes:
+      curve: the curve.
+      space: the latent space that it was fitted in ("stylegan2-w", …), "" where it is unknown.
+      model_hash: hash of the model whose latents were fitted, "" where there was none.
+      settings: of the fit, seed included; JSON values.
+      history: of the fit, or None.
+    """
+
+    curve: Curve
+    space: str = ""
+    model_hash: str = ""
+    settings: dict[str, Any] = {}
+    history: History | None = None
+
+
+def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False) -> None:
+    """Writes a curve; raises FileExistsError where there is a file and `overwrite` is false."""
+    arrays = {
+        "format_version": np.array(FORMAT_VERSION),
+        "codewords": np.asarray(record.curve.codewords),
+        "space": np.array(record.space),
+        "model_hash": np.array(record.model_hash),
+        "settings": np.array(json.dumps(record.settings)),
+    }
+    if record.history is not None:
+        arrays |= {f"history_{name}": value for name, value in record.history._asdict().items()}
+    with new_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_curve(path: str | Path) -> CurveRecord:
+    """Reads a curve that `save_curve` wrote, or codewords [K, D] in an .npy.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      ValueError: no curve, a truncated file, or one of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no curve file {path}")
+    try:
+        stored = np.load(path, allow_pickle=False)
+        arrays = {"codewords": stored} if isinstance(stored, np.ndarray) else dict(stored)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"{path} is no curve file, or a damaged one ({error})") from error
+    version = int(arrays.get("format_version", FORMAT_VERSION))
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT_VERSION}")
+    codewords = arrays.get("codewords")
+    if codewords is None or codewords.ndim != 2 or len(codewords) < 2:
+        raise ValueError(f"{path} holds no codewords [K, D] with K >= 2, so it is no curve")
+    if not (np.issubdtype(codewords.dtype, np.floating) and np.isfinite(codewords).all()):
+        raise ValueError(f"the codewords in {path} are not all finite floating point numbers")
+    history = None
+    if all(f"history_{name}" in arrays for name in History._fields):
+        history = History(*(arrays[f"history_{name}"] for name in History._fields))
+    return CurveRecord(
+        curve=Curve(jnp.asarray(codewords, jnp.float32)),
+        space=str(arrays.get("space", "")),
+        model_hash=str(arrays.get("model_hash", "")),
+        settings=json.loads(str(arrays.get("settings", "{}"))),
+        history=history,
+    )
+
+
+def check_belongs(record: CurveRecord, model: LatentModel) -> None:
+    """Raises ValueError, naming both, where a curve is of another space or model than `model`."""
+    space, model_hash = getattr(model, "latent_space", ""), getattr(model, "model_hash", "")
+    if record.space and space and record.space != space:
+        raise ValueError(f"the curve is of space {record.space}, but the model has space {space}")
+    if record.curve.latent_dim != model.latent_dim:
+        raise ValueError(
+            f"the curve has {record.curve.latent_dim} dimensions, but the model's latents have"
+            f" {model.latent_dim}: the curve is of another model"
+        )
+    if record.model_hash and model_hash and record.model_hash != model_hash:
+        raise ValueError(
+            f"the curve was fitted to the model with hash {record.model_hash[:12]}…, but this model"
+            f" has hash {model_hash[:12]}…: fit a curve to this model"
+        )

@@ -1,0 +1,37 @@
+"""The one protocol between generators and this library."""
+
+from typing import Protocol, runtime_checkable
+
+import jax
+
+Array = jax.Array
+
+
+@runtime_checkable
+class LatentModel(Protocol):
+    """Any generator in JAX: a GAN, a VAE's decoder, a diffusion model's decoder.
+
+    A model that is a pytree (a `flax.struct.dataclass`, say) is passed through jit; any other is
+    treated as a constant of the compiled programs.
+
+    Letters: N samples, D = `latent_dim`, L = `num_layers`, the codes that make one image.
+
+    Two more attributes, where a model has them, tie files to it: `latent_space`, a name such as
+    "stylegan2-w", and `model_hash`, the hash of its parameters.
+    """
+
+    @property
+    def latent_dim(self) -> int: ...
+
+    @property
+    def num_layers(self) -> int: ...
+
+    def sample(
+        self, key: Array, n: int, *, label: int | Array | None = None, truncation: float | None = None
+    ) -> Array:
+        """Draws n latents, [n, D]."""
+        ...
+
+    def render(self, latents: Array) -> Array:
+        """Images [N, H, W, C], float32 in [-1, 1], of [N, D] or, one code a layer, [N, L, D]."""
+        ...

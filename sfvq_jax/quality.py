@@ -1,0 +1,135 @@
+"""How good a curve is: use of its lines, and what the order of its codewords is worth."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.curve import Curve
+
+Array = jax.Array
+
+TRUSTWORTHINESS_NEIGHBOURS = 5
+
+
+class CodebookQuality(NamedTuple):
+    """What a codebook tells by itself, without data.
+
+    Attributes:
+      mean_norm: mean norm of the codewords.
+      mean_step: mean length of a line.
+      step_ratio: mean_step ÷ mean distance of two codewords; 1 is a random order.
+      neighbour_share: share of codewords whose nearest codeword comes right before or after.
+      length_ratio: length ÷ that of the order found by `shorter_order`.
+      trustworthiness: of the order, with 5 neighbours (`trustworthiness`).
+    """
+
+    mean_norm: float
+    mean_step: float
+    step_ratio: float
+    neighbour_share: float
+    length_ratio: float
+    trustworthiness: float
+
+
+def codebook_quality(curve: Curve) -> CodebookQuality:
+    """Measures the order of a codebook; needs K >= 3, and time of the order of K³."""
+    codewords = np.asarray(curve.codewords, np.float64)
+    k = len(codewords)
+    distances = pairwise_distances(codewords)
+    steps = np.diagonal(distances, 1)
+    order = shorter_order(codewords)
+    others = distances + np.diag(np.full(k, np.inf))
+    return CodebookQuality(
+        mean_norm=float(np.linalg.norm(codewords, axis=1).mean()),
+        mean_step=float(steps.mean()),
+        step_ratio=float(steps.mean() / distances[np.triu_indices(k, 1)].mean()),
+        neighbour_share=float((np.abs(others.argmin(1) - np.arange(k)) == 1).mean()),
+        length_ratio=float(steps.sum() / distances[order[:-1], order[1:]].sum()),
+        trustworthiness=trustworthiness(distances, min(TRUSTWORTHINESS_NEIGHBOURS, (k - 1) // 2)),
+    )
+
+
+def line_use(line: Array, num_lines: int) -> Array:
+    """Share of the samples on each line, [num_lines], of the line indices [N] of a projection."""
+    return jnp.zeros(num_lines).at[line].add(1.0 / line.shape[0])
+
+
+def perplexity(use: Array) -> Array:
+    """exp of the entropy of shares [M]: how many lines are in effect used, from 1 to M."""
+    return jnp.exp(jax.scipy.special.entr(use).sum())
+
+
+def same_class_share(classes: np.ndarray) -> float:
+    """Class runs: the share of consecutive entries [K] that are of the same class."""
+    return float((classes[1:] == classes[:-1]).mean())
+
+
+def pairwise_distances(points: np.ndarray) -> np.ndarray:
+    """Euclidean distances [K, K] of points [K, D], exact where points repeat."""
+    return np.stack([np.linalg.norm(points - point, axis=1) for point in points])
+
+
+def trustworthiness(distances: np.ndarray, neighbours: int) -> float:
+    """Trustworthiness of the order as a one-dimensional embedding (Venna & Kaski, 2001).
+
+    1 where the nearest in order are among the nearest in space; ties in order (i - n, i + n) go to
+    the smaller index.
+
+    Args:
+      distances: between all points, in order, [K, K].
+      neighbours: how many of each point's neighbours are looked at, below K / 2.
+    """
+    k = len(distances)
+    index = np.arange(k)
+    others = distances + np.diag(np.full(k, np.inf))
+    rank = np.empty((k, k), np.int64)
+    np.put_along_axis(rank, others.argsort(1, kind="stable"), index[None] + 1, axis=1)
+    in_order = np.abs(index[:, None] - index[None]).astype(float) + np.diag(np.full(k, np.inf))
+    near = in_order.argsort(1, kind="stable")[:, :neighbours]
+    excess = np.maximum(np.take_along_axis(rank, near, axis=1) - neighbours, 0).sum()
+    return float(1 - excess * 2 / (k * neighbours * (2 * k - 3 * neighbours - 1)))
+
+
+def shorter_order(points: np.ndarray) -> np.ndarray:
+    """A short path through points [K, D]: nearest neighbour from the first, then 2-opt. [K] indices.
+
+    2-opt (Croes, 1958) reverses the stretch that shortens the path most until none does.
+    """
+    distances = pairwise_distances(np.asarray(points, np.float64))
+    return two_opt(distances, nearest_neighbour_order(distances))
+
+
+def nearest_neighbour_order(distances: np.ndarray) -> np.ndarray:
+    """From point 0 always to the nearest point not yet visited."""
+    order, free = [0], np.ones(len(distances), bool)
+    free[0] = False
+    while free.any():
+        nearest = np.where(free, distances[order[-1]], np.inf).argmin()
+        order.append(int(nearest))
+        free[nearest] = False
+    return np.array(order)
+
+
+def two_opt(distances: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Reverses stretches of an open path while that shortens it."""
+    k = len(order)
+    # a point at distance 0 from all, before the first and after the last, makes both ends free
+    distances = np.pad(distances, (0, 1))
+    path = np.concatenate([[k], order, [k]])
+    while True:
+        before, after = path[:-1], path[1:]
+        edges = distances[before, after]
+        # the stretch after[i] … before[j] is reversed, for i < j
+        change = (
+            distances[np.ix_(before, before)]
+            + distances[np.ix_(after, after)]
+            - edges[:, None]
+            - edges[None]
+        )
+        change = np.where(np.tri(k + 1, dtype=bool), 0, change)
+        i, j = np.unravel_index(change.argmin(), change.shape)
+        if change[i, j] > -1e-12 * edges.sum():
+            return path[1:-1]
+        path[i + 1 : j + 1] = path[i + 1 : j + 1][::-1]

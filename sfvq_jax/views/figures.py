@@ -1,0 +1,127 @@
+"""The figures of a curve: its map, its distances, the history of its fit, its edits."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.fit import History
+from sfvq_jax.quality import pairwise_distances
+
+COLUMNS = 16
+CELL_INCHES = 0.8
+DPI = 100
+MAP_SIDE = 160  # larger images than this many pixels are scaled down before they are drawn
+
+
+def map_figure(images: np.ndarray, title: str, columns: int = COLUMNS) -> Figure:
+    """The codebook in order: uint8 images [K, H, W, C] in rows of 16, numbered from 0."""
+    rows = -(-len(images) // columns)
+    figure, cells = _image_grid(rows, columns, _aspect(images), title)
+    for i, cell in enumerate(cells.flat):
+        if i < len(images):
+            _show_image(cell, images[i])
+            cell.set_title(str(i), fontsize=8, pad=1.5)
+        else:
+            cell.axis("off")
+    return figure
+
+
+def distance_figure(curve: Curve) -> Figure:
+    """Heat map of the distances between all codewords; a good order is dark near the diagonal."""
+    figure = Figure(figsize=(6.4, 5.4), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    distances = pairwise_distances(np.asarray(curve.codewords, np.float64))
+    image = axes.imshow(distances, cmap="viridis")
+    axes.set(
+        title=f"Distances between {curve.num_codewords} codewords",
+        xlabel="codeword",
+        ylabel="codeword",
+    )
+    figure.colorbar(image, ax=axes, label="Euclidean distance in latent space")
+    return figure
+
+
+def history_figure(history: History) -> Figure:
+    """How the fit went: distortion, share of lines in use, and the final use of each line."""
+    figure = Figure(figsize=(12, 3.6), dpi=DPI, layout="constrained")
+    error, spread, use = figure.subplots(1, 3)
+    epochs = np.arange(1, len(history.bits) + 1)
+    error.plot(epochs, history.distortion, marker="o", markersize=3, label="exact projection")
+    error.plot(epochs, history.loss, linestyle="--", label="dithered loss (training)")
+    error.set(title="Distortion", xlabel="epoch", ylabel="mean squared error a dimension")
+    error.legend()
+    lines = 2.0**history.bits - 1
+    spread.plot(epochs, history.perplexity / lines, marker="o", markersize=3)
+    spread.set(
+        title="Lines in effective use", xlabel="epoch", ylabel="perplexity ÷ lines", ylim=(0, 1.02)
+    )
+    for axes in (error, spread):
+        for start in np.flatnonzero(np.diff(history.bits)) + 1:
+            axes.axvline(start + 0.5, color="0.85", zorder=0)
+        for bits in np.unique(history.bits):
+            middle = epochs[history.bits == bits].mean()
+            axes.text(
+                middle, 0.02, f"{bits} bits", transform=axes.get_xaxis_transform(),
+                ha="center", fontsize=8, color="0.4",
+            )  # fmt: skip
+    final = history.use[-1]
+    use.bar(np.arange(len(final)), final * len(final), width=1.0)
+    use.axhline(1, color="0.4", linewidth=0.8)
+    use.set(title="Final use of each line", xlabel="line", ylabel="samples ÷ equal share")
+    return figure
+
+
+def edit_figure(
+    images: np.ndarray, strengths: Sequence[float], deviation: float, seeds: Sequence[int], title: str
+) -> Figure:
+    """Rows of seeds by columns of strengths; the unedited column is framed.
+
+    Args:
+      images: uint8, [seeds, strengths, H, W, C].
+      strengths: distances moved along the unit direction, one a column.
+      deviation: standard deviation of latents along the direction, in which labels are given too.
+      seeds: one a row.
+      title: of the figure.
+    """
+    figure, cells = _image_grid(len(seeds), len(strengths), _aspect(images[0]), title, label=True)
+    for row, seed in enumerate(seeds):
+        for column, strength in enumerate(strengths):
+            cell = cells[row, column]
+            _show_image(cell, images[row, column])
+            if row == 0:
+                number = f"{strength:+g}\n({strength / deviation:+.1f} sd)"
+                cell.set_title("unedited\n" if strength == 0 else number, fontsize=8, pad=3)
+            if column == 0:
+                cell.set_ylabel(f"seed {seed}", fontsize=8)
+            if strength == 0:
+                for spine in cell.spines.values():
+                    spine.set(visible=True, color="tab:red", linewidth=2)
+    return figure
+
+
+def _image_grid(
+    rows: int, columns: int, aspect: float, title: str, *, label: bool = False
+) -> tuple[Figure, np.ndarray]:
+    cell = CELL_INCHES * (1.4 if label else 1.0)
+    size = (max(columns * cell, 4) + 0.4, rows * (cell * aspect + 0.22) + 0.6)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    cells = figure.subplots(rows, columns, squeeze=False)
+    return figure, cells
+
+
+def _show_image(cell: Axes, image: np.ndarray) -> None:
+    if image.shape[-1] == 1:
+        cell.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+    else:
+        cell.imshow(image[..., :3])
+    cell.set(xticks=[], yticks=[])
+    for spine in cell.spines.values():
+        spine.set_visible(False)
+
+
+def _aspect(images: np.ndarray) -> float:
+    return images.shape[1] / images.shape[2]
