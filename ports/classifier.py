@@ -44,7 +44,7 @@ class Classifier:
     @jax.jit
     def __call__(self, images: Array) -> tuple[Array, Array]:
         """Logits [N, classes] and penultimate features [N, F] of images [N, H, W, C] in [-1, 1]."""
-        return self.network.apply(self.variables, images)
+        return self.network.apply(self.variables, images)  # pyright: ignore[reportReturnType]
 
     @property
     def network(self) -> ClassifierNetwork:

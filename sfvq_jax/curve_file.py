@@ -2,7 +2,9 @@
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ class CurveRecord(NamedTuple):
     curve: Curve
     space: str = ""
     model_hash: str = ""
-    settings: dict[str, Any] = {}
+    settings: Mapping[str, Any] = MappingProxyType({})
     history: History | None = None
 
 
@@ -41,12 +43,12 @@ def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False
         "codewords": np.asarray(record.curve.codewords),
         "space": np.array(record.space),
         "model_hash": np.array(record.model_hash),
-        "settings": np.array(json.dumps(record.settings)),
+        "settings": np.array(json.dumps(dict(record.settings))),
     }
     if record.history is not None:
         arrays |= {f"history_{name}": value for name, value in record.history._asdict().items()}
     with new_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_curve(path: str | Path) -> CurveRecord:

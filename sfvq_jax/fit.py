@@ -15,6 +15,7 @@ from sfvq_jax.sources import ArraySource, Source, as_source, check_latents
 
 Array = jax.Array
 
+PUBLISHED = Adam()
 START_SAMPLES = 2**14  # the start and the history use so many
 
 
@@ -44,7 +45,7 @@ class FitResult(NamedTuple):
 
 
 def fit(
-    key: Array, source: Any, *, bits: int, solver: Adam = Adam(), progress: bool = False
+    key: Array, source: Any, *, bits: int, solver: Adam = PUBLISHED, progress: bool = False
 ) -> FitResult:
     """Fits a curve of 2**bits codewords to latents.
 
@@ -73,7 +74,9 @@ def fit(
     (8, 2)
     """
     if bits < 2:
-        raise ValueError(f"bits is {bits}; a curve starts with four codewords, so bits must be >= 2")
+        raise ValueError(
+            f"bits is {bits}; a curve starts with four codewords, so bits must be >= 2"
+        )
     source = as_source(source)
     if isinstance(source, ArraySource) and len(source.latents) < 2**bits:
         raise ValueError(
@@ -99,7 +102,7 @@ def fit(
                 if not np.isfinite(record["distortion"]):
                     raise ValueError(
                         f"the fit diverged at {stage_bits} bits, epoch {epoch + 1}: use a learning"
-                        f" rate below {solver.learning_rate}, or scale the latents to about unit size"
+                        f" rate below {solver.learning_rate}, or scale the latents to unit size"
                     )
                 records.append({"bits": stage_bits, **record})
                 bar.set_description(f"{stage_bits} bits", refresh=False)

@@ -27,7 +27,12 @@ class LatentModel(Protocol):
     def num_layers(self) -> int: ...
 
     def sample(
-        self, key: Array, n: int, *, label: int | Array | None = None, truncation: float | None = None
+        self,
+        key: Array,
+        n: int,
+        *,
+        label: int | Array | None = None,
+        truncation: float | None = None,
     ) -> Array:
         """Draws n latents, [n, D]."""
         ...

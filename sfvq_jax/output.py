@@ -55,4 +55,6 @@ def check_free(path: str | Path, *, overwrite: bool = False) -> None:
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already: choose another name or pass --overwrite")
     if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.absolute().parent} of {path.name} does not exist")
+        raise FileNotFoundError(
+            f"the folder {path.absolute().parent} of {path.name} does not exist"
+        )

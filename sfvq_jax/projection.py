@@ -160,7 +160,10 @@ def _nearest_line_of_tile(blocks: _Blocks, x: Array) -> Array:
         index = jnp.arange(distance.shape[0], dtype=jnp.int32)[:, None]
         index = jnp.where(distance <= least[None], index, distance.shape[0] - 1).min(0)
         nearer = least < best[0]
-        return (jnp.where(nearer, least, best[0]), jnp.where(nearer, index + block.first, best[1])), None
+        return (
+            jnp.where(nearer, least, best[0]),
+            jnp.where(nearer, index + block.first, best[1]),
+        ), None
 
     nothing = (jnp.full_like(x[:, 0], jnp.inf), jnp.zeros_like(x[:, 0], jnp.int32))
     return lax.scan(visit, nothing, blocks)[0][1]

@@ -93,7 +93,7 @@ def trustworthiness(distances: np.ndarray, neighbours: int) -> float:
 
 
 def shorter_order(points: np.ndarray) -> np.ndarray:
-    """A short path through points [K, D]: nearest neighbour from the first, then 2-opt. [K] indices.
+    """A short path through points [K, D], [K] indices: nearest neighbour, then 2-opt.
 
     2-opt (Croes, 1958) reverses the stretch that shortens the path most until none does.
     """

@@ -50,7 +50,7 @@ class Adam:
 
     def init(self, curve: Curve) -> "AdamState":
         """The state at a stage's start."""
-        return AdamState(curve, self._optimiser().init(curve))
+        return AdamState(curve, self._optimiser().init(curve.codewords))
 
     @functools.partial(jax.jit, static_argnames="self")
     def epoch(self, key: Array, state: "AdamState", source: Source) -> tuple["AdamState", Array]:
@@ -77,8 +77,9 @@ class Adam:
         def step(state: AdamState, batch: tuple[Array, Array]) -> tuple[AdamState, Array]:
             loss, gradient = jax.value_and_grad(dithered_loss)(state.curve, *batch)
             with jax.numpy_dtype_promotion("standard"):  # optax raises floats to an integer count
-                updates, optimiser = self._optimiser().update(gradient, state.optimiser)
-            return AdamState(optax.apply_updates(state.curve, updates), optimiser), loss
+                updates, optimiser = self._optimiser().update(gradient.codewords, state.optimiser)
+            curve = Curve(state.curve.codewords + jnp.asarray(updates))
+            return AdamState(curve, optimiser), loss
 
         state, losses = lax.scan(step, state, (x, fractions))
         return state, losses.sum()

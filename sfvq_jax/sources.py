@@ -75,11 +75,11 @@ def check_latents(latents: Array | np.ndarray, name: str) -> None:
         raise ValueError(f"{name} has shape {latents.shape}; expected [N, D], a row a latent")
     if not jnp.issubdtype(latents.dtype, jnp.floating):
         raise ValueError(f"{name} is of type {latents.dtype}; expected floating point numbers")
-    finite = np.isfinite(np.asarray(latents)).all(1)
-    if not finite.all():
+    bad = np.flatnonzero(~np.isfinite(np.asarray(latents)).all(1))
+    if bad.size:
         raise ValueError(
-            f"{name} has NaN or infinity in {int((~finite).sum())} of {len(finite)} rows, the first"
-            f" in row {int(np.argmin(finite))}: remove these rows"
+            f"{name} has NaN or infinity in {bad.size} of {latents.shape[0]} rows, the first in row"
+            f" {bad[0]}: remove these rows"
         )
 
 

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+CLASSES = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "boot",
+)
 
 
 def load_fashion_mnist(folder: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 Filter = tuple[float, ...] | tuple[tuple[float, ...], ...]
 
@@ -70,6 +71,10 @@ class StyleGAN2Config:
         """The config of a parsed `config.json`, whose lists become tuples again."""
         return cls(**{name: _tupled(value) for name, value in fields.items()})
 
+    def to_json(self) -> dict:
+        """The fields as values that JSON has."""
+        return dataclasses.asdict(self)
+
     @property
     def block_resolutions(self) -> tuple[int, ...]:
         return tuple(4 * 2**i for i in range(len(self.channels)))
@@ -80,5 +85,5 @@ class StyleGAN2Config:
         return 2 * len(self.channels)
 
 
-def _tupled(value):
+def _tupled(value: Any) -> Any:
     return tuple(_tupled(v) for v in value) if isinstance(value, list) else value

@@ -74,11 +74,15 @@ class StyleGAN2:
         _check_matrix("z", z, cfg.z_dim)
         if cfg.c_dim > 0:
             if c is None:
-                raise ValueError(f"this generator is conditional: pass labels c of shape [N, {cfg.c_dim}]")
+                raise ValueError(
+                    f"this generator is conditional: pass labels c of shape [N, {cfg.c_dim}]"
+                )
             _check_matrix("c", c, cfg.c_dim)
         truncated = not (isinstance(truncation_psi, int | float) and truncation_psi == 1)
         if truncated and "w_avg" not in self.variables["constants"].get("mapping", {}):
-            raise ValueError("this checkpoint keeps no w_avg, so nothing can be truncated: use psi = 1")
+            raise ValueError(
+                "this checkpoint keeps no w_avg, so nothing can be truncated: use psi = 1"
+            )
         psi = jnp.asarray(truncation_psi, jnp.float32) if truncated else None
         cutoff = cfg.num_ws if truncation_cutoff is None else truncation_cutoff
         return _mapping(self, z, c, psi, cutoff)
@@ -133,7 +137,7 @@ class StyleGAN2:
         return self.mapping(z, c, 1 if truncation is None else truncation)[:, 0]
 
     def render(self, latents: Array) -> Array:
-        """Images [N, H, W, C] of w [N, D] for all layers or of w+ [N, L, D], with constant noise."""
+        """Images [N, H, W, C] of w [N, D] for all layers or w+ [N, L, D], with constant noise."""
         if latents.ndim == 2:
             latents = jnp.broadcast_to(
                 latents[:, None], (latents.shape[0], self.num_layers, latents.shape[1])
@@ -141,6 +145,7 @@ class StyleGAN2:
         return self.synthesis(latents)
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def init(key: Array, config: StyleGAN2Config) -> StyleGAN2:
     """A generator with random weights, as training starts from."""
     mapping_key, synthesis_key = jax.random.split(key)

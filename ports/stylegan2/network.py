@@ -170,7 +170,9 @@ class ToRGBLayer(nn.Module):
     def __call__(self, x: Array, w: Array) -> Array:
         cfg = self.config
         in_features = x.shape[-1]
-        weight = self.param("weight", nn.initializers.normal(1.0), (1, 1, in_features, cfg.img_channels))
+        weight = self.param(
+            "weight", nn.initializers.normal(1.0), (1, 1, in_features, cfg.img_channels)
+        )
         bias = self.param("bias", nn.initializers.zeros, (cfg.img_channels,))
         styles = FullyConnected(in_features, bias_init=1.0, name="affine")(w)
         styles = styles / math.sqrt(in_features)
@@ -187,7 +189,9 @@ class SkipLayer(nn.Module):
     @nn.compact
     def __call__(self, x: Array, gain: float) -> Array:
         in_features = x.shape[-1]
-        weight = self.param("weight", nn.initializers.normal(1.0), (1, 1, in_features, self.features))
+        weight = self.param(
+            "weight", nn.initializers.normal(1.0), (1, 1, in_features, self.features)
+        )
         weight = (weight * (gain / math.sqrt(in_features))).astype(x.dtype)
         return upsample(conv(x, weight), self.config.resample_filter)
 
@@ -206,7 +210,9 @@ class FullyConnected(nn.Module):
         init = nn.initializers.normal(1.0 / self.lr_multiplier)
         weight = self.param("weight", init, (in_features, self.features))
         bias = self.param("bias", nn.initializers.constant(self.bias_init), (self.features,))
-        x = jnp.matmul(x, weight * (self.lr_multiplier / math.sqrt(in_features)), precision="highest")
+        x = jnp.matmul(
+            x, weight * (self.lr_multiplier / math.sqrt(in_features)), precision="highest"
+        )
         return bias_act(x, bias * self.lr_multiplier, self.activation)
 
 
@@ -329,7 +335,7 @@ def normalize_second_moment(x: Array) -> Array:
 
 
 def _place_taps(y: Array, axis: int) -> Array:
-    """Adds up a transposed convolution's taps (at axis + 2) along `axis`: out[2i + t] += y[i, t]."""
+    """Adds up a transposed convolution's taps, at axis + 2: out[2i + t] += y[i, t]."""
     n, k = y.shape[axis], y.shape[axis + 2]
     length = n + (k - 1) // 2  # of the even outputs, the longer half
     halves = []

@@ -44,7 +44,9 @@ def edit_latents(
     """
     first, last = layers
     if not 0 <= first <= last < num_layers:
-        raise ValueError(f"layers {first}-{last} are outside 0-{num_layers - 1}, the model's layers")
+        raise ValueError(
+            f"layers {first}-{last} are outside 0-{num_layers - 1}, the model's layers"
+        )
     index = jnp.arange(num_layers)
     chosen = ((index >= first) & (index <= last)).astype(latents.dtype)
     shift = (
@@ -56,7 +58,7 @@ def edit_latents(
 
 
 def deviation_along(latents: Array, direction: Array) -> Array:
-    """Standard deviation of latents [N, D] along a unit vector [D], a scalar: the unit of labels."""
+    """Standard deviation of latents [N, D] along a unit vector [D], a scalar."""
     return jnp.std(jnp.matmul(latents, direction, precision="highest"))
 
 

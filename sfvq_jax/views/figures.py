@@ -75,7 +75,11 @@ def history_figure(history: History) -> Figure:
 
 
 def edit_figure(
-    images: np.ndarray, strengths: Sequence[float], deviation: float, seeds: Sequence[int], title: str
+    images: np.ndarray,
+    strengths: Sequence[float],
+    deviation: float,
+    seeds: Sequence[int],
+    title: str,
 ) -> Figure:
     """Rows of seeds by columns of strengths; the unedited column is framed.
 
@@ -106,8 +110,9 @@ def _image_grid(
     rows: int, columns: int, aspect: float, title: str, *, label: bool = False
 ) -> tuple[Figure, np.ndarray]:
     cell = CELL_INCHES * (1.4 if label else 1.0)
-    size = (max(columns * cell, 4) + 0.4, rows * (cell * aspect + 0.22) + 0.6)
+    size = (max(columns * cell, 4) + 0.4, rows * (cell * aspect + 0.15) + (0.8 if label else 0.4))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
     figure.suptitle(title, fontsize=10)
     cells = figure.subplots(rows, columns, squeeze=False)
     return figure, cells

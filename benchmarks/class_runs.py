@@ -1,0 +1,78 @@
+"""Is the map ordered? Class runs of a fitted curve beside two other orders.
+
+    python -m benchmarks.class_runs
+
+The share of consecutive codewords whose images the bundled classifier gives the same class: for
+the curve that `sfvq-jax demo` fits to the bundled generator's W, for the same codewords in random
+order, and for k-means centroids of the same latents ordered by nearest neighbour and 2-opt.
+"""
+
+import argparse
+
+import jax
+import numpy as np
+from sklearn.cluster import KMeans
+
+import ports
+from benchmarks.report import save_report
+from ports.classifier import Classifier
+from ports.stylegan2 import StyleGAN2
+from sfvq_jax import Curve, codebook_quality, distortion, fit, same_class_share
+from sfvq_jax.quality import shorter_order
+
+SAMPLES = 2**16
+RANDOM_ORDERS = 1000
+
+
+def measure(
+    name: str, points: np.ndarray, latents: jax.Array, model: StyleGAN2, judge: Classifier
+) -> dict:
+    """One row: the order of points [K, D] as a curve."""
+    curve = Curve(jax.numpy.asarray(points))
+    quality = codebook_quality(curve)
+    return {
+        "order": name,
+        "class runs": same_class_share(classes_of(points, model, judge)),
+        "neighbour share": quality.neighbour_share,
+        "step ÷ pair distance": quality.step_ratio,
+        "mean step": quality.mean_step,
+        "distortion": float(distortion(curve, latents)),
+    }
+
+
+def classes_of(points: np.ndarray, model: StyleGAN2, judge: Classifier) -> np.ndarray:
+    return np.asarray(judge(model.render(jax.numpy.asarray(points)))[0].argmax(1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bits", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    model = ports.load(ports.bundled("fashion_mnist"))
+    judge = ports.load(ports.bundled("fashion_mnist_classifier"))
+    assert isinstance(model, StyleGAN2)
+    assert isinstance(judge, Classifier)
+    latents = model.sample(jax.random.key(arguments.seed + 1), SAMPLES)
+
+    curve = fit(jax.random.key(arguments.seed), model, bits=arguments.bits).curve
+    codewords = np.asarray(curve.codewords)
+    kmeans = KMeans(2**arguments.bits, n_init=1, random_state=arguments.seed).fit(latents)
+    centres = kmeans.cluster_centers_.astype(np.float32)
+    rng = np.random.default_rng(arguments.seed)
+    classes = classes_of(codewords, model, judge)
+    shuffled = [same_class_share(rng.permutation(classes)) for _ in range(RANDOM_ORDERS)]
+    rows = [
+        measure("the fitted curve", codewords, latents, model, judge),
+        measure("k-means, 2-opt", centres[shorter_order(centres)], latents, model, judge),
+        {
+            "order": f"the curve's codewords, {RANDOM_ORDERS} random orders",
+            "class runs": float(np.mean(shuffled)),
+        },
+    ]
+    title = f"Order of {2**arguments.bits} codewords in W of the bundled generator"
+    save_report("class_runs", title, rows, {"seed": arguments.seed, "bits": arguments.bits})
+
+
+if __name__ == "__main__":
+    main()

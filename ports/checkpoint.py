@@ -1,0 +1,237 @@
+"""The converted form of a model on disk: a folder with `config.json` and its parameters.
+
+folder/
+  config.json   what it is, where it comes from, and the hashes of all that follows
+  parameters/   an Orbax checkpoint of NumPy arrays, which loads on any number of devices
+"""
+
+import concurrent.futures
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import flax
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ports.pickles import CheckpointError
+
+FORMAT_VERSION = 1
+ARCHITECTURES = ("stylegan2", "classifier")
+
+
+class Checkpoint(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+      config_json: the parsed `config.json`: `architecture`, `config`, `source`, `versions`,
+        `parameters_sha256` and more.
+      variables: nested dicts of NumPy arrays.
+    """
+
+    config_json: dict
+    variables: dict
+
+
+def save(
+    path: str | Path,
+    architecture: str,
+    config: dict,
+    variables: dict,
+    *,
+    source: dict,
+    overwrite: bool = False,
+) -> None:
+    """Writes a model to the folder `path`, which is whole afterwards or as it was before.
+
+    Args:
+      path: a folder that does not exist yet, in one that does.
+      architecture: one of `ARCHITECTURES`.
+      config: fields of the architecture's config, ready for JSON.
+      variables: nested dicts of arrays.
+      source: where the parameters come from, ready for JSON.
+      overwrite: replace a converted model at `path`, once the new one is whole.
+
+    Raises:
+      CheckpointError: where `path` exists and may not be replaced, or its parent does not exist.
+    """
+    if architecture not in ARCHITECTURES:
+        raise CheckpointError(f"architecture is {architecture!r}; known are {ARCHITECTURES}")
+    check_free(path, overwrite=overwrite)
+    path = Path(path).absolute()
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    replaced = path.with_name(f"{temporary.name}.replaced")
+    try:
+        temporary.mkdir()
+        _write(temporary, architecture, config, variables, source)
+        if path.exists():
+            path.rename(replaced)
+        temporary.rename(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
+    finally:  # also where the keyboard interrupts
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def check_free(path: str | Path, *, overwrite: bool = False) -> None:
+    """Raises CheckpointError where `save` could not write to `path`."""
+    path = Path(path).absolute()
+    if path.exists() and not overwrite:
+        raise CheckpointError(
+            f"{path} exists already; choose another name or pass --overwrite (overwrite=True)"
+        )
+    if path.exists() and not (path / "config.json").is_file():
+        raise CheckpointError(f"{path} is no converted model, so it is not overwritten")
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path.parent} does not exist, so nothing can be saved in it")
+
+
+def read(path: str | Path) -> Checkpoint:
+    """The model in the folder `path`, with every byte checked against its hashes.
+
+    Raises:
+      CheckpointError: where the folder is missing, is no converted model, is damaged, or was
+        written by a newer version.
+    """
+    path = Path(path).absolute()
+    config_json = _read_config(path)
+    _check_files(path / "parameters", config_json["files"])
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            variables = checkpointer.restore(path / "parameters")
+        digest = parameters_sha256(variables)
+    except Exception as error:  # Orbax has no error type of its own
+        raise CheckpointError(f"the parameters in {path} cannot be read: {error}") from error
+    if digest != config_json["parameters_sha256"]:
+        raise CheckpointError(f"the parameters in {path} are not those that config.json describes")
+    return Checkpoint(config_json, variables)
+
+
+def parameters_sha256(variables: dict) -> str:
+    """The model hash: SHA-256 over the sorted paths, dtypes, shapes and contents of all arrays.
+
+    It ties curves and directions to the model that they were made with.
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(_leaves(variables), key=lambda leaf: leaf[0]):
+        digest.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())
+        little_endian = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        digest.update(little_endian.tobytes())
+    return digest.hexdigest()
+
+
+def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    for name, branch in tree.items():
+        if isinstance(branch, dict):
+            yield from _leaves(branch, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", np.asarray(branch)
+
+
+def _write(folder: Path, architecture: str, config: dict, variables: dict, source: dict) -> None:
+    parameters = folder / "parameters"
+    arrays = jax.tree.map(np.asarray, variables)
+    # Orbax writes in threads of its own, which an interrupt would not stop: in a thread of ours,
+    # the interrupt waits until they are done.
+    with (
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer,
+        concurrent.futures.ThreadPoolExecutor(1) as executor,
+    ):
+        tree = ocp.args.PyTreeSave(arrays)
+        executor.submit(checkpointer.save, parameters, args=tree).result()
+    # says only where the folder was when it was written
+    (parameters / "commit_success.txt").unlink(missing_ok=True)
+    config_json = {
+        "format_version": FORMAT_VERSION,
+        "architecture": architecture,
+        "config": config,
+        "source": source,
+        "versions": _versions(),
+        "parameters_sha256": parameters_sha256(arrays),
+        "files": _file_hashes(parameters),
+    }
+    text = json.dumps(config_json, indent=2, allow_nan=False) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = importlib.metadata.version("sfvq-jax")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        own = "unknown"
+    return {
+        "sfvq_jax": own,
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+        "orbax": ocp.__version__,
+    }
+
+
+def _file_hashes(folder: Path) -> dict[str, str]:
+    """{path in the folder: SHA-256} of all files in it."""
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def _read_config(path: Path) -> dict:
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; expected the folder of a converted model")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist")
+    file = path / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"{path} has no config.json, so it is no converted model")
+    try:
+        config_json = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is damaged, it is no JSON: {error}") from error
+    if not isinstance(config_json, dict):
+        raise CheckpointError(f"{file} is damaged, it is no JSON object")
+    version = config_json.get("format_version")
+    if type(version) is not int or version < 1:
+        raise CheckpointError(f"{file} has no format_version, so it is no converted model")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format_version {version}, and this sfvq-jax reads up to {FORMAT_VERSION}; "
+            "update sfvq-jax"
+        )
+    for name, kind in _FIELDS.items():
+        if not isinstance(config_json.get(name), kind):
+            raise CheckpointError(f"{file} is damaged, its {name} is missing or wrong")
+    if config_json["architecture"] not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path} is a {config_json['architecture']!r}; this sfvq-jax knows {ARCHITECTURES}"
+        )
+    return config_json
+
+
+_FIELDS = {
+    "architecture": str,
+    "config": dict,
+    "source": dict,
+    "versions": dict,
+    "parameters_sha256": str,
+    "files": dict,
+}
+
+
+def _check_files(folder: Path, expected: dict[str, str]) -> None:
+    """That the files are as they were saved: Orbax's own errors would not say which is not."""
+    found = _file_hashes(folder)
+    for name, digest in expected.items():
+        if name not in found:
+            raise CheckpointError(f"{folder / name} is missing; copy or convert the model again")
+        if found[name] != digest:
+            raise CheckpointError(f"{folder / name} is damaged; copy or convert the model again")

@@ -1,0 +1,359 @@
+"""The command line: `sfvq-jax demo | convert | fit | map | edit | augment`."""
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+import ports
+from sfvq_jax.curve import decode
+from sfvq_jax.curve_file import CurveRecord, check_belongs, load_curve, save_curve
+from sfvq_jax.fit import FitResult, fit
+from sfvq_jax.interpret import deviation_along, edit_latents, line_direction, positions_along_line
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.output import check_free, new_file, new_folder
+from sfvq_jax.quality import codebook_quality, same_class_share
+from sfvq_jax.solvers import Adam
+from sfvq_jax.views import (
+    distance_figure,
+    edit_figure,
+    history_figure,
+    map_figure,
+    render_images,
+)
+from sfvq_jax.views.figures import MAP_SIDE
+
+DEMO_MODEL = "fashion_mnist"
+DEMO_LINE = 12
+DEVIATION_SAMPLES = 2**14
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, or 2 with one sentence on standard error."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(_join_negative_values(arguments))
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"sfvq-jax {options.command}: {_sentence(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """Fits the bundled generator's W and draws every figure."""
+    check_free(options.output, overwrite=options.overwrite)
+    model = load_model(DEMO_MODEL)
+    result, record = fit_model(model, options)
+    with new_folder(options.output, overwrite=options.overwrite) as folder:
+        save_curve(folder / "curve.npz", record)
+        draw_map(model, record).savefig(folder / "map.png")
+        distance_figure(record.curve).savefig(folder / "distances.png")
+        history_figure(result.history).savefig(folder / "history.png")
+        strengths, seeds = [-4.0, -2.0, 0.0, 2.0, 4.0], range(6)
+        layers = (0, model.num_layers - 1)
+        draw_edit(model, record, DEMO_LINE, layers, strengths, seeds, 0.5).savefig(
+            folder / "edit.png"
+        )
+        write_samples(model, record, DEMO_LINE, 64, folder / "samples")
+    print(f"{options.output}: curve.npz, map.png, distances.png, history.png, edit.png, samples/")
+    print(_map_report(model, record))
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    ports.convert(options.checkpoint, options.output, overwrite=options.overwrite)
+    model = ports.load(options.output)
+    assert isinstance(model, ports.StyleGAN2)
+    h, w, c = model.image_shape
+    print(
+        f"{options.output}: StyleGAN2, {h}x{w} pixels, {c} channels, W of {model.latent_dim}"
+        f" dimensions, {model.num_layers} layers, {model.num_classes} classes"
+    )
+
+
+def run_fit(options: argparse.Namespace) -> None:
+    check_free(options.output, overwrite=options.overwrite)
+    if options.source.endswith(".npy"):
+        latents = load_latents(options.source)
+        result, record = _fit(latents, options)
+    else:
+        result, record = fit_model(load_model(options.source), options)
+    save_curve(options.output, record, overwrite=options.overwrite)
+    print(
+        f"{options.output}: {record.curve.num_codewords} codewords of {record.curve.latent_dim}"
+        f" dimensions, distortion {result.history.distortion[-1]:.6g}, perplexity"
+        f" {result.history.perplexity[-1]:.1f} of {record.curve.num_lines} lines"
+    )
+
+
+def run_map(options: argparse.Namespace) -> None:
+    model, record = load_both(options)
+    save_figure(draw_map(model, record), options)
+
+
+def run_edit(options: argparse.Namespace) -> None:
+    model, record = load_both(options)
+    layers = options.layers or (0, model.num_layers - 1)
+    figure = draw_edit(
+        model, record, options.line, layers, options.strength, options.seeds, options.truncation
+    )
+    save_figure(figure, options)
+
+
+def run_augment(options: argparse.Namespace) -> None:
+    model, record = load_both(options)
+    write_samples(
+        model, record, options.line, options.count, options.output, overwrite=options.overwrite
+    )
+    print(f"{options.output}: {options.count} images and samples.npz")
+
+
+def load_model(name: str) -> LatentModel:
+    """A converted generator's folder, or the name of a bundled one."""
+    path = Path(name)
+    bundled = not path.exists() and (ports.BUNDLED / name).is_dir()
+    model = ports.load(ports.bundled(name) if bundled else path)
+    if not isinstance(model, LatentModel):
+        raise ValueError(f"{name} is a {type(model).__name__} and no generator")
+    return model
+
+
+def load_latents(path: str) -> np.ndarray:
+    """The array of an .npy file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is no .npy of numbers, or a damaged one ({error})") from error
+
+
+def load_both(options: argparse.Namespace) -> tuple[LatentModel, CurveRecord]:
+    """Model and curve of a command, once it is known that they belong together."""
+    check_free(options.output, overwrite=options.overwrite)
+    record = load_curve(options.curve)
+    model = load_model(options.model)
+    check_belongs(record, model)
+    return model, record
+
+
+def fit_model(model: LatentModel, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
+    result, record = _fit(model, options)
+    space, model_hash = getattr(model, "latent_space", ""), getattr(model, "model_hash", "")
+    return result, record._replace(space=space, model_hash=model_hash)
+
+
+def draw_map(model: LatentModel, record: CurveRecord) -> Figure:
+    images = render_images(model, record.curve.codewords, max_side=MAP_SIDE)
+    return map_figure(images, f"{len(images)} codewords in order")
+
+
+def draw_edit(
+    model: LatentModel,
+    record: CurveRecord,
+    line: int,
+    layers: tuple[int, int],
+    strengths: Sequence[float],
+    seeds: Sequence[int],
+    truncation: float,
+) -> Figure:
+    """Edits of the latents that the seeds give; an unedited column is added where none is asked."""
+    strengths = sorted({0.0, *strengths})
+    direction = line_direction(record.curve, line)
+    samples = [model.sample(jax.random.key(seed), 1, truncation=truncation) for seed in seeds]
+    codes = edit_latents(
+        jnp.concatenate(samples), direction, jnp.asarray(strengths), layers, model.num_layers
+    )
+    images = render_images(model, codes.reshape(-1, *codes.shape[2:]), max_side=MAP_SIDE)
+    images = images.reshape(len(seeds), len(strengths), *images.shape[1:])
+    deviation = deviation_along(model.sample(jax.random.key(0), DEVIATION_SAMPLES), direction)
+    title = f"Line {line}, layers {layers[0]}-{layers[1]}, truncation {truncation:g}"
+    return edit_figure(images, strengths, float(deviation), seeds, title)
+
+
+def write_samples(
+    model: LatentModel,
+    record: CurveRecord,
+    line: int,
+    count: int,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """A folder of PNGs evenly along a line, and samples.npz with their latents and positions."""
+    positions = positions_along_line(record.curve, line, count)
+    latents = decode(record.curve, positions)
+    with new_folder(path, overwrite=overwrite) as folder:
+        for i, image in enumerate(render_images(model, latents)):
+            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
+                folder / f"{i:0{len(str(count - 1))}d}.png"
+            )
+        np.savez(
+            folder / "samples.npz",
+            latents=np.asarray(latents),
+            positions=np.asarray(positions),
+            line=line,
+            space=record.space,
+            model_hash=record.model_hash,
+        )
+
+
+def save_figure(figure: Figure, options: argparse.Namespace) -> None:
+    with new_file(options.output, overwrite=options.overwrite) as temporary:
+        figure.savefig(temporary)
+    print(options.output)
+
+
+def _fit(source, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
+    solver = Adam(
+        learning_rate=options.learning_rate,
+        batch_size=options.batch_size,
+        samples=options.samples,
+        epochs=options.epochs,
+    )
+    key = jax.random.key(options.seed)
+    result = fit(key, source, bits=options.bits, solver=solver, progress=True)
+    settings = {"bits": options.bits, "seed": options.seed, "solver": "adam"}
+    settings |= dataclasses.asdict(solver)
+    return result, CurveRecord(result.curve, settings=settings, history=result.history)
+
+
+def _map_report(model: LatentModel, record: CurveRecord) -> str:
+    """How ordered the demo's map is: class runs beside the same codewords in a random order."""
+    classifier = ports.load(ports.bundled(f"{DEMO_MODEL}_classifier"))
+    assert isinstance(classifier, ports.Classifier)
+    classes = np.asarray(classifier(model.render(record.curve.codewords))[0].argmax(1))
+    counts = np.bincount(classes)
+    k = len(classes)
+    by_chance = (counts * (counts - 1)).sum() / (k * (k - 1))
+    quality = codebook_quality(record.curve)
+    return (
+        f"neighbours of the same class: {same_class_share(classes):.2f} (random order"
+        f" {by_chance:.2f}); nearest codeword is a neighbour: {quality.neighbour_share:.2f}; step ÷"
+        f" mean distance: {quality.step_ratio:.2f}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sfvq-jax", description="Maps of latent spaces.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run, help: str, output: str, default: str | None = None):
+        command = commands.add_parser(name, help=help, description=help)
+        command.set_defaults(run=run)
+        command.add_argument("--overwrite", action="store_true", help="replace the output")
+        if name != "convert":
+            command.add_argument(
+                "-o", "--output", required=default is None, default=default, help=output
+            )
+        return command
+
+    def add_model(command: argparse.ArgumentParser) -> None:
+        command.add_argument("model", help="a converted generator, or a bundled one: fashion_mnist")
+        command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
+
+    demo = add("demo", run_demo, "bundled generator -> a curve and its figures", "folder",
+               "sfvq-jax-demo")  # fmt: skip
+    _add_fit_options(demo)
+
+    convert = add("convert", run_convert, "NVIDIA's StyleGAN2 pickles -> our form", "")
+    convert.add_argument("checkpoint", help="network-snapshot.pkl")
+    convert.add_argument("output", help="folder to write")
+
+    fit_command = add("fit", run_fit, "fits a curve", "the curve's .npz")
+    fit_command.add_argument(
+        "source", help="a converted generator, a bundled one, or an .npy of latents [N, D]"
+    )
+    _add_fit_options(fit_command)
+
+    add_model(add("map", run_map, "draws the codebook as images, in order", "the figure"))
+
+    edit = add("edit", run_edit, "draws seeds moved along a line", "the figure")
+    add_model(edit)
+    edit.add_argument("--line", type=int, required=True, help="line of the curve, from 0")
+    edit.add_argument("--layers", type=_layers, help="first-last, both included; all by default")
+    edit.add_argument(
+        "--strength",
+        type=_strengths,
+        default=[-10.0, -5.0, 0.0, 5.0, 10.0],
+        help="start:stop:step (stop included) or a list: distances along the unit direction",
+    )
+    edit.add_argument("--seeds", type=_integers, default=range(4), help="first-last or a list")
+    edit.add_argument("--truncation", type=float, default=0.5, help="of the seeds' latents")
+
+    augment = add("augment", run_augment, "draws new samples along a line", "folder to write")
+    add_model(augment)
+    augment.add_argument("--line", type=int, required=True, help="line of the curve, from 0")
+    augment.add_argument("--count", type=int, default=64, help="how many")
+    return parser
+
+
+def _add_fit_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--bits", type=int, default=6, help="2**bits codewords")
+    command.add_argument("--seed", type=int, default=0)
+    defaults = Adam()
+    for name, help in (
+        ("learning_rate", "of Adam, at a stage's start"),
+        ("batch_size", "samples in a step"),
+        ("samples", "samples in an epoch"),
+        ("epochs", "epochs in a stage"),
+    ):
+        value = getattr(defaults, name)
+        command.add_argument(
+            f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{help} ({value})"
+        )
+
+
+def _join_negative_values(arguments: list[str]) -> list[str]:
+    """`--strength -10:10:5` as one word, since argparse takes what begins with - for an option."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] == "--strength" and re.match(r"-[\d.]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _strengths(text: str) -> list[float]:
+    if text.count(":") == 2:
+        start, stop, step = (float(part) for part in text.split(":"))
+        if step <= 0 or stop < start:
+            raise argparse.ArgumentTypeError(f"{text}: expected start:stop:step with start <= stop")
+        return [start + step * i for i in range(int((stop - start) / step + 1e-9) + 1)]
+    return [float(part) for part in text.split(",")]
+
+
+def _integers(text: str) -> list[int]:
+    if match := re.fullmatch(r"(\d+)-(\d+)", text):
+        first, last = int(match[1]), int(match[2])
+        if last >= first:
+            return list(range(first, last + 1))
+    elif re.fullmatch(r"\d+(,\d+)*", text):
+        return [int(part) for part in text.split(",")]
+    raise argparse.ArgumentTypeError(f"{text}: expected first-last or a list such as 0,3,7")
+
+
+def _layers(text: str) -> tuple[int, int]:
+    layers = _integers(text)
+    if layers != list(range(layers[0], layers[-1] + 1)):
+        raise argparse.ArgumentTypeError(f"{text}: expected first-last, such as 0-2")
+    return layers[0], layers[-1]
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Strict JAX, several CPU devices, fresh keys, and where the shared fixtures are."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import itertools
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def getkey():
+    """A function that gives a fresh PRNG key at each call, the same in every run."""
+    counter = itertools.count()
+    return lambda: jax.random.key(next(counter))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The project's shared data and fixtures, which users do not have."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the project's shared data in {SHARED.name}/ beside the checkout")
+    return SHARED

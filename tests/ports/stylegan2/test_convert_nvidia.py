@@ -1,0 +1,221 @@
+"""NVIDIA's snapshots give the same images here as there, or are refused in a sentence."""
+
+import hashlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from ports.pickles import CheckpointError, PersistentObject, load_pickle
+from ports.stylegan2.convert_nvidia import convert
+from ports.stylegan2.model import StyleGAN2, init, synthesis_blocks
+
+SNAPSHOTS = ["tiny_ada_gray_cond", "tiny_ada_resnet", "tiny_ada_nonoise", "tiny_sg3_clamp"]
+
+
+@pytest.fixture
+def folder(shared):
+    return shared / "fixtures" / "stylegan2"
+
+
+@pytest.fixture
+def snapshot(folder):
+    """A snapshot to be spoilt."""
+    return load_pickle(folder / "tiny_ada_gray_cond.pkl")
+
+
+def state_of(snapshot, path):
+    """The state of a module, by its path below G_ema."""
+    state = snapshot["G_ema"].state
+    for name in path.split("."):
+        state = state["_modules"][name].state
+    return state
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_every_array_is_upstreams_within_1e5_of_the_largest(folder, name):
+    config, variables, _ = convert(folder / f"{name}.pkl")
+    model = StyleGAN2(variables, config)
+    upstream = dict(np.load(folder / f"{name}.npz"))
+    z, c, ws = upstream.pop("z"), upstream.pop("c"), upstream["ws"]
+    c = c if config.c_dim > 0 else None
+    images = {
+        "img_const": model.synthesis(ws, "const"),
+        "img_const_unfused": model.synthesis(ws, "const"),
+        "img_none": model.synthesis(ws, "none"),
+        "img_mix_const": model.synthesis(upstream.pop("ws_mix"), "const"),
+        "img_psi0.7_const": model.synthesis(upstream["ws_psi0.7"], "const"),
+    }
+    for block_and_kind, x in jax.jit(synthesis_blocks)(model, ws).items():
+        block, kind = block_and_kind.split("/")
+        images[f"{kind}_{block}"] = x
+    ours = {name: np.moveaxis(np.asarray(x), 3, 1) for name, x in images.items()} | {
+        "w": model.mapping(z, c)[:, 0],
+        "ws": model.mapping(z, c),
+        "ws_psi0.7": model.mapping(z, c, 0.7),
+        "ws_psi0.5_cut3": model.mapping(z, c, 0.5, 3),
+    }
+    assert ours.keys() == upstream.keys()
+    for array, expected in upstream.items():
+        error = np.abs(ours[array] - expected).max() / np.abs(expected).max()
+        assert ours[array].shape == expected.shape, array
+        assert error < 1e-5, (array, error)
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_the_tree_is_that_of_the_network_in_float32(folder, name, getkey):
+    config, variables, _ = convert(folder / f"{name}.pkl")
+    network = jax.eval_shape(lambda key: init(key, config), getkey()).variables
+    if not config.use_noise:
+        network["constants"].pop("synthesis")
+    assert jax.tree.structure(variables) == jax.tree.structure(network)
+    for ours, networks in zip(jax.tree.leaves(variables), jax.tree.leaves(network), strict=True):
+        assert type(ours) is np.ndarray
+        assert (ours.shape, ours.dtype) == (networks.shape, np.float32)
+
+
+def test_the_source_is_told_from_the_file(folder):
+    path = folder / "tiny_ada_gray_cond.pkl"
+    assert convert(path).source == {
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "format": "stylegan2-ada-pytorch",
+        "fp16_blocks": [],
+    }
+    assert convert(folder / "tiny_sg3_clamp.pkl").source["format"] == "stylegan3-repo stylegan2"
+
+
+def test_blocks_that_upstream_computes_in_float16_are_listed(snapshot):
+    state_of(snapshot, "synthesis.b16")["use_fp16"] = True
+    state_of(snapshot, "synthesis.b32")["use_fp16"] = True
+    assert convert(snapshot).source["fp16_blocks"] == [16, 32]
+
+
+def test_the_arguments_of_the_constructors_are_not_believed(snapshot):
+    before = convert(snapshot).config
+    for path in ("mapping", "synthesis", "synthesis.b8"):
+        state_of(snapshot, path)["_init_kwargs"] = {"w_dim": 1, "conv_clamp": 256, "num_layers": 1}
+    assert convert(snapshot).config == before
+
+
+def test_a_generator_that_tracked_no_mean_has_no_w_avg(snapshot):
+    state_of(snapshot, "mapping")["_buffers"].pop("w_avg")
+    assert "mapping" not in convert(snapshot).variables["constants"]
+
+
+def test_frozen_and_half_precision_parameters_are_converted_like_others(snapshot):
+    before = convert(snapshot).variables["params"]["mapping"]["fc0"]
+    state = state_of(snapshot, "mapping.fc0")
+    state["_buffers"]["weight"] = state["_parameters"].pop("weight")
+    state["_parameters"]["bias"] = state["_parameters"]["bias"].astype(np.float16)
+    after = convert(snapshot).variables["params"]["mapping"]["fc0"]
+    np.testing.assert_array_equal(after["weight"], before["weight"])
+    assert after["bias"].dtype == np.float32
+    np.testing.assert_allclose(after["bias"], before["bias"], rtol=1e-3)
+
+
+def test_one_clamp_for_all_layers_is_read_from_them(snapshot):
+    for block in state_of(snapshot, "synthesis")["_modules"].values():
+        for layer in block.state["_modules"].values():
+            layer.state["conv_clamp"] = 256
+    assert convert(snapshot).config.conv_clamp == 256
+
+
+LINE = np.arange(1, 10, dtype=np.float32) / 45
+SQUARE = np.array([[0.5, 0.25], [0.25, 0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("buffer", "expected"),
+    [
+        (np.ones((1, 1), np.float32), (1.0,)),
+        (np.outer([0.25, 0.75], [0.25, 0.75]).astype(np.float32), (0.25, 0.75)),
+        (LINE, tuple(LINE.tolist())),
+        (SQUARE, ((0.5, 0.25), (0.25, 0.0))),
+    ],
+)
+def test_filters_of_any_shape_are_read(snapshot, buffer, expected):
+    for block in state_of(snapshot, "synthesis")["_modules"].values():
+        block.state["_buffers"]["resample_filter"] = buffer
+        for layer in block.state["_modules"].values():
+            if layer.state.get("up") == 2:
+                layer.state["_buffers"]["resample_filter"] = buffer
+    assert convert(snapshot).config.resample_filter == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "attribute", "value"),
+    [
+        ("synthesis.b8.conv0", "activation", "relu"),
+        ("synthesis.b8.conv0", "up", 1),
+        ("synthesis.b8.conv1", "use_noise", False),
+        ("synthesis.b8.conv1", "act_gain", 1),
+        ("synthesis.b8.conv1", "padding", 0),
+        ("synthesis.b16.conv1", "conv_clamp", 256),
+        ("synthesis.b16.torgb", "conv_clamp", 256),
+        ("synthesis.b16.torgb", "weight_gain", 1),
+        ("synthesis.b16.torgb.affine", "bias_gain", 0.01),
+        ("synthesis.b32", "architecture", "orig"),
+        ("synthesis", "img_resolution", 64),
+        ("synthesis", "num_ws", 9),
+        ("mapping", "num_layers", 2),
+        ("mapping", "num_ws", None),
+        ("mapping.fc1", "activation", "linear"),
+        ("mapping.fc1", "bias_gain", 1),
+        ("mapping.embed", "weight_gain", 1),
+    ],
+)
+def test_a_layer_unlike_the_others_is_named(snapshot, path, attribute, value):
+    state_of(snapshot, path)[attribute] = value
+    with pytest.raises(CheckpointError, match=re.escape(f"G_ema.{path} has {attribute} {value!r}")):
+        convert(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "name", "value", "sentence"),
+    [
+        (
+            "synthesis.b8.conv0",
+            "_parameters",
+            "weight",
+            np.zeros((64, 64, 5, 5), "f4"),
+            "has shape",
+        ),
+        ("synthesis.b8.conv0", "_parameters", "bias", None, "has no bias"),
+        ("synthesis.b8.conv0", "_parameters", "bias", np.zeros(64, int), "has no tensor bias"),
+        ("synthesis.b8.conv0", "_parameters", "bias", np.full(64, np.nan), "not finite"),
+        ("synthesis.b8.conv0", "_parameters", "bias", np.full(64, 1e300), "not finite"),
+        ("synthesis.b8.conv0", "_parameters", "gamma", np.zeros(64, "f4"), "has gamma"),
+        ("synthesis.b8.conv0", "_buffers", "resample_filter", SQUARE, "another resample_filter"),
+        ("synthesis.b8", "_modules", "torgb", None, "has no torgb"),
+        ("synthesis.b8", "_modules", "skip", PersistentObject("Conv2dLayer", {}), "has skip"),
+        ("synthesis", "_modules", "b16", None, "has no b16"),
+        ("mapping", "_modules", "fc0", None, "has no fc0"),
+        (
+            "mapping",
+            "_modules",
+            "fc2",
+            PersistentObject("FullyConnectedLayer", {}),
+            "is no PyTorch",
+        ),
+    ],
+)
+def test_missing_surplus_and_wrong_tensors_are_named(snapshot, path, kind, name, value, sentence):
+    state_of(snapshot, path)[kind][name] = value
+    with pytest.raises(CheckpointError, match=f"G_ema.{path}.*{sentence}|{sentence}.*G_ema.{path}"):
+        convert(snapshot)
+
+
+def test_other_networks_are_called_by_their_name(folder, snapshot):
+    with pytest.raises(CheckpointError, match="TensorFlow"):
+        convert(folder / "tiny_tf_sg2.pkl")
+    with pytest.raises(CheckpointError, match=r"no generator G_ema, only \['G', 'D'\]"):
+        convert({"G": snapshot["G"], "D": snapshot["D"]})
+    with pytest.raises(CheckpointError, match="found a Discriminator"):
+        convert({"G_ema": snapshot["D"]})
+    with pytest.raises(CheckpointError, match="found NoneType"):
+        convert({"G_ema": None})
+    state_of(snapshot, "synthesis")["_modules"]["input"] = PersistentObject("SynthesisInput", {})
+    with pytest.raises(CheckpointError, match="StyleGAN3 generator"):
+        convert(snapshot)

@@ -1,0 +1,224 @@
+"""The network's parts against slow float64 versions of what upstream's operators mean."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.signal import convolve2d
+
+from ports.stylegan2 import StyleGAN2Config, init
+from ports.stylegan2.network import (
+    ACTIVATIONS,
+    bias_act,
+    fir,
+    modulated_conv,
+    upsample,
+    upsampling_conv,
+)
+
+CONFIG = StyleGAN2Config(
+    z_dim=6,
+    c_dim=0,
+    w_dim=5,
+    img_resolution=16,
+    img_channels=2,
+    mapping_layers=2,
+    embed_features=0,
+    layer_features=7,
+    channels=(8, 6, 4),
+)
+FILTERS = {
+    "one tap": (1.0,),
+    "two taps": (0.25, 0.75),
+    "three taps": (0.2, 0.5, 0.3),
+    "four taps": (0.125, 0.375, 0.375, 0.125),
+    "asymmetric": (0.1, 0.2, 0.3, 0.4),
+    "eight taps": tuple(np.arange(1.0, 9.0) / 36),
+    "not separable": ((0.5, 0.1, 0.0), (0.0, 0.2, 0.1), (0.05, 0.0, 0.05)),
+    "sum 0 within a row": ((0.5, -0.5, 0.0, 0.0), (0.0, 0.5, 0.5, 0.0)),
+}
+
+
+def outer(taps):
+    taps = np.asarray(taps, np.float64)
+    return np.outer(taps, taps) if taps.ndim == 1 else taps
+
+
+def slow_upsample(x, taps, padding=0):
+    """Zero insertion, padding and a true convolution of gain 4: upstream's upfirdn2d with up=2."""
+    taps = outer(taps)
+    pads = [(padding + (t + 1) // 2, padding + (t - 2) // 2) for t in taps.shape]
+    n, h, w, c = x.shape
+    result = np.zeros((n, 2 * h, 2 * w, c))
+    result[:, ::2, ::2] = x
+    big = 20  # enough zeros, so that negative padding is a crop like any other
+    result = np.pad(result, ((0, 0), (big, big), (big, big), (0, 0)))
+    lines = [slice(big - before, side - big + after) for side, (before, after) in
+             zip(result.shape[1:3], pads, strict=True)]  # fmt: skip
+    result = result[:, lines[0], lines[1]]
+    maps = [[4 * convolve2d(image[..., i], taps, "valid") for i in range(c)] for image in result]
+    return np.moveaxis(np.array(maps), 1, -1)
+
+
+@pytest.mark.parametrize("taps", FILTERS.values(), ids=FILTERS)
+def test_upsample_is_zero_insertion_and_a_true_convolution(taps):
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
+    np.testing.assert_allclose(upsample(jnp.asarray(x), taps), slow_upsample(x, taps), atol=2e-5)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("taps", FILTERS.values(), ids=FILTERS)
+def test_upsampling_conv_is_upsampling_then_a_true_convolution(taps, k):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(1, 5, 5, 2)).astype(np.float32)
+    kernel = rng.normal(size=(k, k, 2, 3)).astype(np.float32)
+    upsampled = slow_upsample(x, taps, padding=k // 2)[0]
+    expected = sum(
+        np.stack([convolve2d(upsampled[..., i], kernel[..., i, o], "valid") for o in range(3)], -1)
+        for i in range(2)
+    )
+    result = upsampling_conv(jnp.asarray(x), jnp.asarray(kernel), taps)
+    np.testing.assert_allclose(result[0], expected, atol=1e-4)
+
+
+def test_filter_pads_may_crop():
+    x = jnp.arange(24.0).reshape(1, 4, 6, 1)
+    np.testing.assert_array_equal(fir(x, (1.0,), [(-1, -1), (0, -2)]), x[:, 1:3, :4])
+
+
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_modulated_conv_scales_each_samples_own_kernel(getkey, up, demodulate):
+    x = jax.random.normal(getkey(), (3, 4, 4, 5))
+    weight = jax.random.normal(getkey(), (3, 3, 5, 2))
+    styles = jax.random.normal(getkey(), (3, 5))
+    taps = FILTERS["asymmetric"]
+    for i in range(3):
+        own = weight * styles[i][None, None, :, None]
+        if demodulate:
+            own = own / jnp.sqrt(jnp.sum(own**2, (0, 1, 2), keepdims=True) + 1e-8)
+        same = modulated_conv(x[i : i + 1], own, jnp.ones((1, 5)), up=up, resample_filter=taps,
+                              demodulate=False)  # fmt: skip
+        result = modulated_conv(x, weight, styles, up=up, resample_filter=taps,
+                                demodulate=demodulate)  # fmt: skip
+        np.testing.assert_allclose(result[i], same[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gain_scales_activation_and_clamp(name):
+    x, bias = jnp.linspace(-3, 3, 8).reshape(2, 4), jnp.array([0.0, 1.0, -1.0, 0.5])
+    plain = bias_act(x, bias, name)
+    np.testing.assert_allclose(bias_act(x, bias, name, 0.5), 0.5 * plain, rtol=1e-6)
+    np.testing.assert_allclose(
+        bias_act(x, bias, name, 0.5, 0.7), jnp.clip(0.5 * plain, -0.35, 0.35), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("architecture", ["skip", "orig", "resnet"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision_stays_near_float32(getkey, architecture, dtype):
+    model = init(getkey(), dataclasses.replace(CONFIG, architecture=architecture, conv_clamp=256.0))
+    w = model.sample(getkey(), 4)
+    images, low = model.render(w), model.replace(dtype=dtype).render(w)
+    assert low.dtype == jnp.float32
+    assert jnp.abs(low - images).max() < 0.05 * jnp.abs(images).max()
+
+
+def test_float16_does_not_overflow_where_styles_are_huge(getkey):
+    x = jax.random.normal(getkey(), (1, 4, 4, 64)).astype(jnp.float16)
+    weight = 1000 * jax.random.normal(getkey(), (3, 3, 64, 8))
+    styles = 1000 * jax.random.normal(getkey(), (1, 64))
+    low = modulated_conv(x, weight, styles)
+    full = modulated_conv(x.astype(jnp.float32), weight, styles)
+    np.testing.assert_allclose(low.astype(jnp.float32), full, atol=0.02)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_resolution_and_channel_count(getkey, blocks, channels):
+    config = dataclasses.replace(
+        CONFIG, img_resolution=4 * 2 ** (blocks - 1), img_channels=channels, channels=(4,) * blocks
+    )
+    model = init(getkey(), config)
+    assert model.num_layers == 2 * blocks
+    size = config.img_resolution
+    assert model.render(model.sample(getkey(), 2)).shape == (2, size, size, channels)
+
+
+def test_noise_modes(getkey):
+    model = init(getkey(), CONFIG)
+    params = model.variables["params"]
+    noisy = jax.tree_util.tree_map_with_path(
+        lambda path, p: p + 1.0 if path[-1].key == "noise_strength" else p, params
+    )
+    model = model.replace(variables={**model.variables, "params": noisy})
+    ws = model.mapping(jax.random.normal(getkey(), (2, 6)))
+    const, none = model.synthesis(ws), model.synthesis(ws, "none")
+    key = getkey()
+    random = model.synthesis(ws, "random", key=key)
+    np.testing.assert_array_equal(random, model.synthesis(ws, "random", key=key))
+    for a, b in (
+        (const, none),
+        (const, random),
+        (random, model.synthesis(ws, "random", key=getkey())),
+    ):
+        assert jnp.abs(a - b).max() > 1e-3
+
+
+def test_truncation_moves_the_first_codes_toward_the_mean(getkey):
+    model = init(getkey(), CONFIG)
+    mean = jax.random.normal(getkey(), (5,))
+    constants = {**model.variables["constants"], "mapping": {"w_avg": mean}}
+    model = model.replace(variables={**model.variables, "constants": constants})
+    z = jax.random.normal(getkey(), (3, 6))
+    ws = model.mapping(z)
+    cut = model.mapping(z, truncation_psi=0.3, truncation_cutoff=2)
+    np.testing.assert_allclose(cut[:, :2], mean[None, None] + 0.3 * (ws[:, :2] - mean[None, None]),
+                               rtol=1e-5, atol=1e-6)  # fmt: skip
+    np.testing.assert_array_equal(cut[:, 2:], ws[:, 2:])
+    np.testing.assert_allclose(model.mapping(z, truncation_psi=0.0)[0, 0], mean, rtol=1e-6)
+
+
+def test_model_is_differentiable_and_vmaps(getkey):
+    model = init(getkey(), CONFIG)
+    w = model.sample(getkey(), 3)
+    batched = model.render(w)
+    np.testing.assert_allclose(jax.vmap(lambda w: model.render(w[None])[0])(w), batched, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda w: model.render(w).mean()))(w)
+    assert gradient.shape == w.shape
+    assert jnp.isfinite(gradient).all()
+
+
+def test_conditional_generator_needs_labels_and_samples_them(getkey):
+    config = dataclasses.replace(CONFIG, c_dim=3, embed_features=4)
+    model = init(getkey(), config)
+    z, key = jax.random.normal(getkey(), (2, 6)), getkey()
+    with pytest.raises(ValueError, match=r"conditional: pass labels c of shape \[N, 3\]"):
+        model.mapping(z)
+    ones, twos = model.sample(key, 4, label=1), model.sample(key, 4, label=2)
+    assert jnp.abs(ones - twos).max() > 1e-3
+    np.testing.assert_allclose(model.sample(key, 4, label=jnp.array([1, 1, 2, 2]))[2:], twos[2:],
+                               atol=1e-6)  # fmt: skip
+    assert model.sample(key, 4).shape == (4, 5)
+
+
+def test_wrong_shapes_are_named(getkey):
+    model = init(getkey(), CONFIG)
+    with pytest.raises(ValueError, match=r"z has shape \(2, 5\); this generator takes \[N, 6\]"):
+        model.mapping(jnp.zeros((2, 5)))
+    with pytest.raises(ValueError, match=r"takes \[N, 6, 5\]"):
+        model.synthesis(jnp.zeros((2, 4, 5)))
+    with pytest.raises(ValueError, match="noise_mode is 'constant'"):
+        model.synthesis(jnp.zeros((2, 6, 5)), "constant")
+    with pytest.raises(ValueError, match="pass key"):
+        model.synthesis(jnp.zeros((2, 6, 5)), "random")
+    with pytest.raises(ValueError, match="unconditional"):
+        model.sample(getkey(), 2, label=1)
+
+
+def test_mapping_normalises_its_input(getkey):
+    model = init(getkey(), CONFIG)
+    z = jax.random.normal(getkey(), (2, 6))
+    np.testing.assert_allclose(model.mapping(7 * z), model.mapping(z), rtol=1e-4, atol=1e-6)

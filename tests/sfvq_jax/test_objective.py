@@ -1,0 +1,98 @@
+"""The dithered loss against plain NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sfvq_jax import Curve, objective
+
+dithered_loss = jax.jit(objective.dithered_loss)
+loss_and_gradient = jax.jit(jax.value_and_grad(objective.dithered_loss))
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def uniform(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+
+
+def plain_loss(codewords, x, fractions):
+    codewords, x, weight = np.float64(codewords), np.float64(x), np.float64(fractions)[:, None]
+    points = (1 - weight) * codewords[:-1] + weight * codewords[1:]
+    squared = ((x[:, None] - points) ** 2).sum(2)
+    return squared.min(1).mean() / x.shape[1]
+
+
+def plain_gradient(codewords, x, fractions, h=1e-6):
+    """Central differences of the plain loss."""
+    codewords = np.float64(codewords)
+    gradient = np.zeros_like(codewords)
+    for index in np.ndindex(*codewords.shape):
+        up, down = codewords.copy(), codewords.copy()
+        up[index] += h
+        down[index] -= h
+        gradient[index] = (plain_loss(up, x, fractions) - plain_loss(down, x, fractions)) / (2 * h)
+    return gradient
+
+
+@pytest.mark.parametrize(("k", "b", "d"), [(2, 1, 1), (4, 64, 128), (33, 17, 3)])
+@pytest.mark.parametrize("offset", [0, 1e3])
+def test_the_loss_is_that_of_numpy(k, b, d, offset):
+    offset = np.float32(offset)
+    codewords, x, fractions = normal(k, d, seed=1) + offset, normal(b, d) + offset, uniform(k - 1)
+    loss = dithered_loss(Curve(codewords), x, fractions)
+    # points far from the origin are rounded before they are compared
+    assert_allclose(loss, plain_loss(codewords, x, fractions), rtol=1e-5 + 1e-7 * offset)
+
+
+@pytest.mark.parametrize(("k", "b", "d"), [(2, 5, 1), (6, 40, 3)])
+def test_the_gradient_is_that_of_finite_differences(k, b, d):
+    codewords, x, fractions = normal(k, d, seed=1), normal(b, d), uniform(k - 1)
+    loss, gradient = loss_and_gradient(Curve(codewords), x, fractions)
+    assert_allclose(loss, plain_loss(codewords, x, fractions), rtol=1e-5)
+    assert_allclose(gradient.codewords, plain_gradient(codewords, x, fractions), atol=1e-5)
+
+
+def test_the_gradient_reaches_both_ends_of_the_nearest_line_by_their_shares():
+    curve = Curve(jnp.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]))
+    _, gradient = loss_and_gradient(curve, np.float32([[1.5, 1]]), np.float32([0.5, 0.25, 0.5]))
+    # the point is (1.25, 0), the residual (0.25, 1), and the mean is over 2 numbers
+    residual = np.array([0.25, 1])
+    assert_allclose(gradient.codewords, [0 * residual, -0.75 * residual, -0.25 * residual, 0 * residual])
+
+
+def test_lines_that_nothing_falls_on_stay():
+    curve = Curve(jnp.array([[0.0], [1.0], [100.0], [101.0]]))
+    _, gradient = loss_and_gradient(curve, uniform(50, 1), np.float32([0.5, 0.5, 0.5]))
+    assert_array_equal(gradient.codewords[2:], [[0], [0]])
+
+
+def test_samples_on_their_points_cost_nothing():
+    codewords, fractions = normal(9, 5), uniform(8)
+    points = (1 - fractions)[:, None] * codewords[:-1] + fractions[:, None] * codewords[1:]
+    loss, gradient = loss_and_gradient(Curve(codewords), points[::-1], fractions)
+    assert_allclose(loss, 0, atol=1e-12)
+    assert_allclose(gradient.codewords, np.zeros((9, 5)), atol=1e-6)
+
+
+def test_the_order_of_the_batch_does_not_matter():
+    codewords, x, fractions = normal(9, 5, seed=1), normal(64, 5), uniform(8)
+    forwards, backwards = (dithered_loss(Curve(codewords), y, fractions) for y in (x, x[::-1]))
+    assert_allclose(forwards, backwards, rtol=1e-6)
+
+
+def test_reversing_the_curve_and_its_fractions_changes_nothing():
+    codewords, x, fractions = normal(9, 5, seed=1), normal(64, 5), uniform(8)
+    backwards = dithered_loss(Curve(codewords[::-1]), x, (1 - fractions)[::-1])
+    assert_allclose(backwards, dithered_loss(Curve(codewords), x, fractions), rtol=1e-5)
+
+
+def test_vmap_over_curves_gives_each():
+    codewords, x, fractions = normal(3, 9, 5, seed=1), normal(64, 5), uniform(3, 8)
+    losses = jax.vmap(dithered_loss, (0, None, 0))(Curve(codewords), x, fractions)
+    each = [plain_loss(c, x, f) for c, f in zip(codewords, fractions, strict=True)]
+    assert_allclose(losses, each, rtol=1e-5)

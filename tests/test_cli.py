@@ -1,0 +1,231 @@
+"""The command line end to end on the bundled generator, and what it says to bad input."""
+
+import io
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ports
+from sfvq_jax import Curve, CurveRecord, load_curve, save_curve
+from sfvq_jax.cli import main
+
+QUICK = ["--samples", "4096", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def curve(tmp_path_factory):
+    """A 4-bit curve in W of the bundled generator, fitted by the command line."""
+    path = tmp_path_factory.mktemp("curve") / "curve.npz"
+    assert main(["fit", "fashion_mnist", "--bits", "4", "-o", str(path), *QUICK]) == 0
+    return path
+
+
+def refused(capsys, folder, arguments):
+    """The one sentence on standard error of a command that writes nothing and exits with 2."""
+    before = sorted(folder.rglob("*"))
+    assert main([str(argument) for argument in arguments]) == 2
+    assert sorted(folder.rglob("*")) == before
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    return message
+
+
+def test_fit_writes_a_curve_with_its_provenance(curve):
+    record = load_curve(curve)
+    assert record.curve.codewords.shape == (16, 64)
+    assert record.space == "stylegan2-w"
+    assert record.model_hash == ports.load(ports.bundled("fashion_mnist")).model_hash
+    assert record.settings["seed"] == 0
+    assert record.settings["samples"] == 4096
+    assert record.history.bits.tolist() == [2, 3, 4]
+
+
+def test_the_same_seed_gives_the_same_curve(curve, tmp_path):
+    again, other = tmp_path / "again.npz", tmp_path / "other.npz"
+    main(["fit", "fashion_mnist", "--bits", "4", "-o", str(again), *QUICK])
+    main(["fit", "fashion_mnist", "--bits", "4", "-o", str(other), "--seed", "1", *QUICK])
+    codewords = load_curve(curve).curve.codewords
+    np.testing.assert_array_equal(load_curve(again).curve.codewords, codewords)
+    assert np.abs(load_curve(other).curve.codewords - codewords).max() > 1e-3
+
+
+def test_fit_takes_an_array(tmp_path):
+    latents = np.random.default_rng(0).normal(size=(500, 5)).astype(np.float32)
+    np.save(tmp_path / "x.npy", latents)
+    output = tmp_path / "curve.npz"
+    assert main(["fit", str(tmp_path / "x.npy"), "--bits", "3", "-o", str(output), *QUICK]) == 0
+    record = load_curve(output)
+    assert record.curve.codewords.shape == (8, 5)
+    assert record.space == record.model_hash == ""
+
+
+def test_map_and_edit_draw_figures(curve, tmp_path):
+    output = tmp_path / "map.png"
+    assert main(["map", "fashion_mnist", str(curve), "-o", str(output)]) == 0
+    assert Image.open(output).width > 1000
+    output = tmp_path / "edit.png"
+    arguments = "--line 12 --layers 0-2 --strength -10:10:5 --seeds 0-3".split()
+    assert main(["edit", "fashion_mnist", str(curve), *arguments, "-o", str(output)]) == 0
+    assert Image.open(output).width > 300
+
+
+def test_augment_writes_images_latents_and_positions(curve, tmp_path):
+    output = tmp_path / "samples"
+    arguments = ["augment", "fashion_mnist", str(curve), "--line", "12", "--count", "11"]
+    assert main([*arguments, "-o", str(output)]) == 0
+    assert len(list(output.glob("*.png"))) == 11
+    assert Image.open(output / "00.png").size == (32, 32)
+    with np.load(output / "samples.npz") as samples:
+        np.testing.assert_allclose(samples["positions"], 12 + (np.arange(11) + 0.5) / 11, rtol=1e-6)
+        c = np.asarray(load_curve(curve).curve.codewords)
+        fraction = samples["positions"][:, None] - 12
+        expected = (1 - fraction) * c[12] + fraction * c[13]
+        np.testing.assert_allclose(samples["latents"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_demo_leaves_a_folder_with_everything(tmp_path, capsys):
+    output = tmp_path / "demo"
+    assert main(["demo", "-o", str(output), "--bits", "4", *QUICK]) == 0
+    names = {path.name for path in output.iterdir()}
+    figures = {"map.png", "distances.png", "history.png", "edit.png"}
+    assert names == {"curve.npz", "samples"} | figures
+    assert "neighbours of the same class" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["demo"]
+
+
+def test_convert_reads_nvidias_pickles(shared, tmp_path, capsys):
+    source = shared / "fixtures/stylegan2/tiny_ada_gray_cond.pkl"
+    assert main(["convert", str(source), str(tmp_path / "tiny")]) == 0
+    assert "32x32 pixels, 1 channels, W of 48 dimensions, 8 layers, 10 classes" in (
+        capsys.readouterr().out
+    )
+    assert json.loads((tmp_path / "tiny/config.json").read_text())["source"]["file"] == source.name
+    output = tmp_path / "curve.npz"
+    assert main(["fit", str(tmp_path / "tiny"), "--bits", "2", "-o", str(output), *QUICK]) == 0
+    assert "exists already" in refused(capsys, tmp_path, ["convert", source, tmp_path / "tiny"])
+    truncated = tmp_path / "truncated.pkl"
+    truncated.write_bytes(source.read_bytes()[:100_000])
+    assert "truncated.pkl" in refused(capsys, tmp_path, ["convert", truncated, tmp_path / "new"])
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch hostile",)
+
+
+def test_convert_refuses_what_is_no_generator(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "empty.pkl": b"",
+        "text.pkl": b"not a checkpoint",
+        "hostile.pkl": pickle.dumps({"G_ema": Hostile()}),
+        "number.pkl": pickle.dumps(3),
+    }
+    messages = {}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        messages[name] = refused(capsys, tmp_path, ["convert", tmp_path / name, tmp_path / "new"])
+    assert "empty" in messages["empty.pkl"]
+    assert "system" in messages["hostile.pkl"]
+    assert "does not exist" in refused(capsys, tmp_path, ["convert", "none.pkl", tmp_path / "new"])
+
+
+def array_file(folder, array):
+    path = folder / "x.npy"
+    np.save(path, array)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((100, 4), np.nan, np.float32), "NaN or infinity in 100 of 100 rows"),
+        (np.eye(100, dtype=np.float32)[:, :1] * np.inf, "NaN or infinity"),
+        (np.zeros((100, 4, 4), np.float32), r"has shape (100, 4, 4); expected [N, D]"),
+        (np.zeros(100, np.float32), "expected [N, D]"),
+        (np.zeros((100, 4), np.int64), "floating point"),
+        (np.zeros((100, 4), np.float32), "all latents are the same point"),
+        (np.random.default_rng(0).normal(size=(7, 4)), "7 latents are fewer than the 8 codewords"),
+        (np.zeros((0, 4), np.float32), "0 latents"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_fit_refuses_bad_arrays(array, message, tmp_path, capsys):
+    arguments = ["fit", array_file(tmp_path, array), "--bits", "3", "-o", tmp_path / "c.npz"]
+    assert message in refused(capsys, tmp_path, arguments)
+
+
+def test_fit_refuses_bad_settings_and_files(tmp_path, capsys):
+    good = array_file(tmp_path, np.random.default_rng(0).normal(size=(99, 4)))
+    out = ["-o", tmp_path / "c.npz"]
+    assert "bits must be >= 2" in refused(capsys, tmp_path, ["fit", good, "--bits", "1", *out])
+    assert "no.npy" in refused(capsys, tmp_path, ["fit", tmp_path / "no.npy", *out])
+    assert "does not exist" in refused(capsys, tmp_path, ["fit", tmp_path / "no-folder", *out])
+    (tmp_path / "bad.npy").write_bytes(good.read_bytes()[:90])
+    assert "damaged" in refused(capsys, tmp_path, ["fit", tmp_path / "bad.npy", *out])
+    np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object))
+    assert "objects.npy" in refused(capsys, tmp_path, ["fit", tmp_path / "objects.npy", *out])
+    missing = tmp_path / "none" / "c.npz"
+    assert "does not exist" in refused(capsys, tmp_path, ["fit", good, "-o", missing])
+    (tmp_path / "c.npz").write_bytes(b"precious")
+    assert "exists already" in refused(capsys, tmp_path, ["fit", good, *out])
+    assert (tmp_path / "c.npz").read_bytes() == b"precious"
+
+
+def test_a_curve_of_another_space_or_model_is_named(curve, tmp_path, capsys):
+    record = load_curve(curve)
+
+    def message(record, command="map"):
+        path = tmp_path / "other.npz"
+        save_curve(path, record, overwrite=True)
+        return refused(capsys, tmp_path, [command, "fashion_mnist", path, "-o", tmp_path / "o.png"])
+
+    error = message(record._replace(space="biggan-z"))
+    assert "biggan-z" in error
+    assert "stylegan2-w" in error
+    assert "aaaa" in message(record._replace(model_hash="a" * 64))
+    narrow = Curve(record.curve.codewords[:, :32])
+    assert "32 dimensions" in message(CurveRecord(narrow))
+
+
+def test_edit_and_augment_refuse_what_the_curve_or_model_has_not(curve, tmp_path, capsys):
+    edit = ["edit", "fashion_mnist", curve, "-o", tmp_path / "e.png"]
+    assert "line 15 is outside 0-14" in refused(capsys, tmp_path, [*edit, "--line", "15"])
+    wide = [*edit, "--line", "3", "--layers", "0-8"]
+    assert "layers 0-8 are outside 0-7" in refused(capsys, tmp_path, wide)
+    augment = ["augment", "fashion_mnist", curve, "-o", tmp_path / "s", "--line", "3"]
+    assert "count is 0" in refused(capsys, tmp_path, [*augment, "--count", "0"])
+    classifier = ["map", "fashion_mnist_classifier", curve, "-o", tmp_path / "m.png"]
+    assert "no generator" in refused(capsys, tmp_path, classifier)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--layers", "2-0"],
+        ["--layers", "0,2"],
+        ["--strength", "10:-10:5"],
+        ["--strength", "-10:10:0"],
+        ["--seeds", "a-b"],
+    ],
+)
+def test_ranges_that_make_no_sense_are_usage_errors(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["edit", "m", "c", "--line", "0", "-o", "o.png", *arguments])
+    assert exit_.value.code == 2
+    assert "expected" in capsys.readouterr().err
+
+
+def test_pickled_curves_are_never_unpickled(tmp_path, capsys):
+    np.savez(tmp_path / "c.npz", codewords=np.array([Hostile()], dtype=object))
+    error = refused(capsys, tmp_path, ["map", "fashion_mnist", tmp_path / "c.npz", "-o",
+                                       tmp_path / "m.png"])  # fmt: skip
+    assert "c.npz" in error
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones((4, 64), np.float32))
+    (tmp_path / "c.npy").write_bytes(buffer.getvalue())
+    assert main(["map", "fashion_mnist", str(tmp_path / "c.npy"), "-o", str(tmp_path / "m.png")]) == 0
