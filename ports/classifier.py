@@ -8,7 +8,10 @@ Array = jax.Array
 
 
 class ClassifierNetwork(nn.Module):
-    """Images [N, H, W, C] in [-1, 1] -> logits [N, classes] and features [N, features]."""
+    """Images [N, H, W, C] in [-1, 1] -> logits [N, classes] and features [N, features].
+
+    Height and width must be divisible by two as often as there are convolutions.
+    """
 
     channels: tuple[int, ...]
     features: int
@@ -19,7 +22,9 @@ class ClassifierNetwork(nn.Module):
         x = images
         for i, channels in enumerate(self.channels):
             x = nn.relu(nn.Conv(channels, (3, 3), name=f"conv{i}")(x))
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            n, h, w, c = x.shape
+            # as a reshape, since the gradient of XLA's pooling window crawls on CPU
+            x = x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
         x = nn.relu(nn.Dense(self.features, name="features")(x.reshape(x.shape[0], -1)))
         dropped = nn.Dropout(dropout, deterministic=dropout == 0)(x)
         return nn.Dense(self.classes, name="logits")(dropped), x

@@ -1,6 +1,6 @@
 """Trains the bundled Fashion-MNIST classifier that judges generators.
 
-    python -m benchmarks.training.classifier DATA    # writes ports/bundled/fashion_mnist_classifier
+    python -m benchmarks.training.classifier DATA    # into ports/bundled/fashion_mnist_classifier
 
 About five minutes on two CPU cores.
 """
@@ -21,14 +21,14 @@ from ports import BUNDLED, checkpoint
 from ports.classifier import Classifier
 
 BATCH = 128
-EPOCHS = 8
+EPOCHS = 4
 LEARNING_RATE = 2e-3
-DROPOUT = 0.3
+DROPOUT = 0.2
 SEED = 0
 
 
 def train(images: np.ndarray, labels: np.ndarray) -> Classifier:
-    """Adam with a cosine schedule; images are shifted by up to two pixels."""
+    """Adam with a cosine schedule; images are shifted by up to a pixel."""
     classifier = Classifier({}, CLASSES, channels=(32, 48, 64), num_features=128)
     network = classifier.network
     key = jax.random.key(SEED)
@@ -43,16 +43,19 @@ def train(images: np.ndarray, labels: np.ndarray) -> Classifier:
             logits, _ = network.apply({"params": params}, x, dropout=DROPOUT, rngs={"dropout": key})
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
-        updates, state = optimiser.update(jax.grad(loss)(params), state)
-        return optax.apply_updates(params, updates), state
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimiser.update(gradient, state)
+        return optax.apply_updates(params, updates), state, value
 
     rng = np.random.default_rng(SEED)
     for i in range(steps):
         if i % (len(images) // BATCH) == 0:
             order = rng.permutation(len(images))
         rows = order[i * BATCH % (len(images) // BATCH * BATCH) :][:BATCH]
-        x = np.roll(to_float(images[rows]), rng.integers(-2, 3, 2), (1, 2))
-        params, state = step(params, state, jax.random.fold_in(key, i), x, labels[rows])
+        x = np.roll(to_float(images[rows]), rng.integers(-1, 2, 2), (1, 2))
+        params, state, value = step(params, state, jax.random.fold_in(key, i), x, labels[rows])
+        if i % 100 == 0:
+            print(f"step {i} of {steps}: loss {value:.3f}", flush=True)
     return classifier.replace(variables={"params": params})
 
 

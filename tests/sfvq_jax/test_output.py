@@ -1,0 +1,112 @@
+"""Files and folders are written whole or not at all, and never over others unasked."""
+
+import pytest
+
+from sfvq_jax.output import check_free, new_file, new_folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def write_file(path, text, **options):
+    with new_file(path, **options) as temporary:
+        temporary.write_text(text)
+
+
+def write_folder(path, text, **options):
+    with new_folder(path, **options) as folder:
+        (folder / "part.txt").write_text(text)
+
+
+@pytest.fixture(params=["file", "folder"])
+def kind(request):
+    """How to write and to read either kind."""
+    if request.param == "file":
+        return write_file, lambda path: path.read_text()
+    return write_folder, lambda path: (path / "part.txt").read_text()
+
+
+def test_what_is_written_appears_at_the_end(tmp_path, kind):
+    write, read = kind
+    write(tmp_path / "out", "new")
+    assert read(tmp_path / "out") == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("new", [new_file, new_folder])
+def test_nothing_appears_before(tmp_path, new):
+    with pytest.raises(KeyboardInterrupt), new(tmp_path / "out") as temporary:
+        (temporary / "part" if temporary.is_dir() else temporary).write_text("half")
+        assert not (tmp_path / "out").exists()
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+def test_what_is_there_is_kept(tmp_path, kind):
+    write, read = kind
+    write(tmp_path / "out", "old")
+    with pytest.raises(FileExistsError, match="out exists already"):
+        write(tmp_path / "out", "new")
+    assert read(tmp_path / "out") == "old"
+
+
+def test_what_is_there_is_replaced_if_asked(tmp_path, kind):
+    write, read = kind
+    write(tmp_path / "out", "old")
+    write(tmp_path / "out", "new", overwrite=True)
+    assert read(tmp_path / "out") == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("new", [new_file, new_folder])
+def test_what_is_there_stays_if_the_new_one_fails(tmp_path, kind, new):
+    write, read = kind
+    write(tmp_path / "out", "old")
+    if (tmp_path / "out").is_dir() != (new is new_folder):
+        pytest.skip("a file and a folder do not replace each other")
+    with pytest.raises(RuntimeError), new(tmp_path / "out", overwrite=True) as temporary:
+        (temporary / "part.txt" if temporary.is_dir() else temporary).write_text("half")
+        raise RuntimeError
+    assert read(tmp_path / "out") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    write_folder(tmp_path / "out", "old")
+    (tmp_path / "out" / "another.txt").write_text("old")
+    write_folder(tmp_path / "out", "new", overwrite=True)
+    assert names(tmp_path / "out") == ["part.txt"]
+
+
+def test_a_file_never_replaces_a_folder_nor_a_folder_a_file(tmp_path):
+    write_folder(tmp_path / "folder", "old")
+    write_file(tmp_path / "file", "old")
+    with pytest.raises(IsADirectoryError, match="is a folder: name a file"):
+        write_file(tmp_path / "folder", "new", overwrite=True)
+    with pytest.raises(NotADirectoryError, match="is a file: name a folder"):
+        write_folder(tmp_path / "file", "new", overwrite=True)
+    assert names(tmp_path) == ["file", "folder", "part.txt"]
+
+
+def test_a_missing_parent_is_named(tmp_path, kind):
+    write, _ = kind
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        write(tmp_path / "nowhere" / "out", "new")
+
+
+def test_names_may_be_relative_strings(tmp_path, kind, monkeypatch):
+    write, read = kind
+    monkeypatch.chdir(tmp_path)
+    write("out", "new")
+    assert read(tmp_path / "out") == "new"
+
+
+def test_the_check_can_be_made_before_the_work(tmp_path):
+    check_free(tmp_path / "out")
+    (tmp_path / "out").touch()
+    check_free(tmp_path / "out", overwrite=True)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        check_free(tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        check_free(tmp_path / "nowhere" / "out")

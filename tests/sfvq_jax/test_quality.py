@@ -1,0 +1,179 @@
+"""Measures of a codebook: against brute force, scikit-learn and the published codebooks."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn import manifold
+
+from sfvq_jax import Curve, codebook_quality, line_lengths, same_class_share
+from sfvq_jax.interpret import line_direction
+from sfvq_jax.quality import (
+    line_use,
+    nearest_neighbour_order,
+    pairwise_distances,
+    perplexity,
+    shorter_order,
+    trustworthiness,
+    two_opt,
+)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def path_length(distances, order):
+    return distances[order[:-1], order[1:]].sum()
+
+
+class TestPublishedCodebooks:
+    @pytest.mark.parametrize(
+        ("book", "norm", "step", "step_ratio", "neighbour_share", "length_ratio", "trust"),
+        [
+            ("AFHQ-4", 14.4, 8.89, 0.700, 0.75, 1.05, 0.56),
+            ("AFHQ-6", 15.1, 9.05, 0.650, 0.34, 1.11, 0.68),
+            ("AFHQ-8", 15.5, 8.70, 0.584, 0.19, 1.12, 0.78),
+            ("CIFAR10-4", 5.54, 4.21, 0.678, 0.94, 1.05, 0.74),
+            ("CIFAR10-6", 5.67, 2.83, 0.453, 0.70, 1.05, 0.91),
+            ("CIFAR10-8", 5.66, 2.85, 0.445, 0.38, 1.06, 0.94),
+        ],
+    )
+    def test_have_the_known_measures(
+        self, shared, book, norm, step, step_ratio, neighbour_share, length_ratio, trust
+    ):
+        codewords = np.load(shared / f"data/published_sfvq/{book}.npy")
+        quality = codebook_quality(Curve(jnp.asarray(codewords, jnp.float32)))
+        assert_allclose(quality.mean_norm, norm, atol=0.051 if norm > 10 else 0.0051)
+        assert_allclose(quality.mean_step, step, atol=0.0051)
+        assert_allclose(quality.step_ratio, step_ratio, atol=0.00051)
+        assert_allclose(quality.neighbour_share, neighbour_share, atol=0.0051)
+        # how much shorter 2-opt makes it depends on where it starts
+        assert_allclose(quality.length_ratio, length_ratio, atol=0.02)
+        assert_allclose(quality.trustworthiness, trust, atol=0.0051)
+
+    @pytest.mark.parametrize(
+        ("name", "sign", "bits", "line"),
+        [("age", -1, 5, 28), ("rotation", -1, 6, 56), ("eye_color", 1, 7, 71), ("body_color", 1, 8, 120)],
+    )
+    def test_directions_are_lines_of_the_curve(self, shared, name, sign, bits, line):
+        folder = shared / "data/published_sfvq"
+        curve = Curve(jnp.asarray(np.load(folder / f"AFHQ-{bits}.npy"), jnp.float32))
+        published = np.load(folder / f"dir-AFHQ-{name}.npy").ravel()
+        assert_allclose(sign * line_direction(curve, line), published, atol=1e-6)
+
+
+class TestCodebookQuality:
+    def test_a_straight_line_is_perfectly_ordered(self):
+        quality = codebook_quality(Curve(jnp.arange(32.0)[:, None] * jnp.ones((1, 3))))
+        assert_allclose(quality.mean_step, 3**0.5, rtol=1e-5)
+        assert quality.step_ratio < 0.1
+        assert quality.neighbour_share == quality.trustworthiness == 1
+        assert_allclose(quality.length_ratio, 1)
+
+    def test_a_random_order_is_none(self):
+        quality = codebook_quality(Curve(jnp.asarray(normal(256, 64), jnp.float32)))
+        assert_allclose(quality.step_ratio, 1, atol=0.02)
+        assert_allclose(quality.trustworthiness, 0.5, atol=0.05)
+        assert quality.neighbour_share < 0.05
+        assert quality.length_ratio > 1.1
+
+    def test_rotating_and_shifting_changes_only_the_norm(self):
+        codewords = np.cumsum(normal(32, 8), 0)
+        moved = codewords @ np.linalg.qr(normal(8, 8, seed=1))[0] + 5
+        one, other = (codebook_quality(Curve(jnp.asarray(c, jnp.float32))) for c in (codewords, moved))
+        assert_allclose(other[1:], one[1:], rtol=1e-4)
+
+    def test_a_larger_codebook_is_as_well_ordered(self):
+        codewords = jnp.asarray(np.cumsum(normal(32, 8), 0), jnp.float32)
+        one, other = codebook_quality(Curve(codewords)), codebook_quality(Curve(4 * codewords))
+        assert_allclose(other[:2], [4 * one.mean_norm, 4 * one.mean_step], rtol=1e-6)
+        assert_allclose(other[2:], one[2:], rtol=1e-6)
+
+    @pytest.mark.parametrize("k", [3, 4, 11])
+    def test_few_codewords_are_enough(self, k):
+        quality = codebook_quality(Curve(jnp.asarray(normal(k, 4), jnp.float32)))
+        assert np.isfinite(quality).all()
+
+    def test_its_step_is_that_of_the_lines(self):
+        curve = Curve(jnp.asarray(normal(32, 8), jnp.float32))
+        assert_allclose(codebook_quality(curve).mean_step, line_lengths(curve).mean(), rtol=1e-5)
+
+    def test_distances_are_exact_far_from_the_origin(self):
+        points = normal(20, 5)
+        near, far = pairwise_distances(points), pairwise_distances(np.repeat(points, 2, 0) + 1e8)
+        assert_allclose(far[::2, ::2], near, rtol=1e-6)
+        assert_array_equal(np.diagonal(far, 1)[::2], np.zeros(20))
+
+
+class TestTrustworthiness:
+    @pytest.mark.parametrize(("k", "neighbours"), [(8, 3), (32, 5), (100, 12)])
+    @pytest.mark.parametrize("ordered", [True, False])
+    def test_is_that_of_scikit_learn(self, k, neighbours, ordered):
+        points = normal(k, 6, seed=k)
+        points = np.cumsum(points, 0) if ordered else points
+        index = np.arange(k)
+        # a little convex: of two entries as far away in order, the earlier one is the nearer
+        embedded = (index + 1e-6 * index**2)[:, None]
+        expected = manifold.trustworthiness(points, embedded, n_neighbors=neighbours)
+        assert_allclose(trustworthiness(pairwise_distances(points), neighbours), expected)
+
+
+class TestOrders:
+    @pytest.mark.parametrize("seed", range(8))
+    def test_two_opt_comes_close_to_the_best_of_all_orders(self, seed):
+        distances = pairwise_distances(normal(7, 2, seed=seed))
+        best = min(path_length(distances, np.array(p)) for p in itertools.permutations(range(7)))
+        found = path_length(distances, two_opt(distances, nearest_neighbour_order(distances)))
+        assert best * (1 - 1e-12) <= found <= 1.15 * best
+
+    @pytest.mark.parametrize(("k", "d"), [(2, 2), (8, 2), (40, 3)])
+    def test_two_opt_ends_where_no_reversal_helps_and_never_above_its_start(self, k, d):
+        distances = pairwise_distances(normal(k, d, seed=k))
+        start = nearest_neighbour_order(distances)
+        order = two_opt(distances, start)
+        assert_array_equal(np.sort(order), np.arange(k))
+        length = path_length(distances, order)
+        assert length <= path_length(distances, start)
+        for i, j in itertools.combinations(range(k + 1), 2):
+            other = np.concatenate([order[:i], order[i:j][::-1], order[j:]])
+            assert path_length(distances, other) >= length * (1 - 1e-9)
+
+    def test_two_opt_removes_a_crossing(self):
+        distances = pairwise_distances(np.array([[0, 0], [1, 1], [1, 0], [0, 1]]))
+        order = two_opt(distances, np.arange(4))
+        assert_allclose(path_length(distances, order), 3)
+
+    def test_repeated_points_end_too(self):
+        order = shorter_order(np.repeat(normal(5, 2), 4, axis=0))
+        assert_array_equal(np.sort(order), np.arange(20))
+
+    def test_nearest_neighbours_are_visited_first(self):
+        distances = pairwise_distances(np.array([[0.0], [5.0], [1.0], [-7.0], [2.0]]))
+        assert_array_equal(nearest_neighbour_order(distances), [0, 2, 4, 1, 3])
+
+
+class TestUse:
+    def test_line_use_counts_lines(self):
+        line = np.random.default_rng(0).integers(0, 7, 1000)
+        assert_allclose(line_use(jnp.asarray(line), 9), np.bincount(line, minlength=9) / 1000, atol=1e-5)
+
+    def test_perplexity_counts_equally_used_lines(self):
+        for m in (1, 3, 8):
+            use = np.pad(np.full(m, 1 / m, np.float32), (0, 8 - m))
+            assert_allclose(perplexity(jnp.asarray(use)), m, rtol=1e-6)
+
+    def test_perplexity_is_least_for_one_line_and_greatest_for_equal_use(self):
+        for seed in range(5):
+            use = np.random.default_rng(seed).dirichlet(np.ones(16)).astype(np.float32)
+            entropy = -(use * np.log(use)).sum()
+            value = perplexity(jnp.asarray(use))
+            assert 1 < value < 16
+            assert_allclose(value, np.exp(entropy), rtol=1e-5)
+
+    def test_class_runs_are_shares_of_equal_neighbours(self):
+        assert same_class_share(np.array([0, 0, 0, 1, 1, 0])) == 3 / 5
+        assert same_class_share(np.array([0, 1, 0, 1])) == 0
+        assert same_class_share(np.array([2, 2])) == 1

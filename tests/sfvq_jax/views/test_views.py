@@ -1,0 +1,184 @@
+"""Figures and images, of a small model that paints its latents."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+from sfvq_jax import Curve, History, LatentModel
+from sfvq_jax.views import (
+    distance_figure,
+    edit_figure,
+    history_figure,
+    map_figure,
+    render_images,
+    to_uint8,
+)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def random_images(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+class Painter:
+    """Latents of two numbers, brightness and slope; the mean over layers is painted."""
+
+    latent_dim, num_layers = 2, 3
+
+    def __init__(self, height=8, width=8, channels=3):
+        self.shape = height, width, channels
+        self.batches = []
+
+    def sample(self, key, n, *, label=None, truncation=None):
+        return jax.random.normal(key, (n, 2))
+
+    def render(self, latents):
+        self.batches.append(latents.shape)
+        height, width, channels = self.shape
+        w = latents if latents.ndim == 2 else latents.mean(1)
+        column = jnp.linspace(-1, 1, width)
+        image = w[:, :1] + w[:, 1:] * column[None]
+        return jnp.broadcast_to(image[:, None, :, None], (len(w), height, width, channels))
+
+
+def pixels(figure):
+    """The figure as saved: [H, W, 3] uint8."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def shown_images(figure):
+    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+
+
+class TestToUint8:
+    def test_the_range_is_mapped_onto_0_to_255(self):
+        images = np.float32([-1, -0.5, 0, 0.5, 1])
+        assert_array_equal(to_uint8(images), [0, 64, 128, 191, 255])
+
+    def test_what_lies_outside_is_clipped(self):
+        assert_array_equal(to_uint8(np.float32([-7, 7])), [0, 255])
+
+    def test_every_value_comes_back(self):
+        values = np.arange(256, dtype=np.uint8)
+        assert_array_equal(to_uint8(values.astype(np.float32) / np.float32(127.5) - 1), values)
+
+
+class TestRenderImages:
+    def test_the_painter_satisfies_the_protocol(self):
+        assert isinstance(Painter(), LatentModel)
+
+    @pytest.mark.parametrize("n", [1, 4, 7, 9])
+    @pytest.mark.parametrize("layers", [(), (3,)])
+    def test_batches_give_the_images_of_one_batch(self, n, layers):
+        latents, model = normal(n, *layers, 2), Painter(6, 10)
+        images = render_images(model, latents, batch=4)
+        assert images.shape == (n, 6, 10, 3)
+        assert images.dtype == np.uint8
+        assert_array_equal(images, to_uint8(Painter(6, 10).render(latents)))
+        # all of one size, so that one program serves them
+        assert set(model.batches) == {(4, *layers, 2)}
+
+    @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 32), (30, 64)])
+    def test_larger_images_are_scaled_down_in_proportion(self, height, width):
+        images = render_images(Painter(height, width), normal(3, 2), max_side=16)
+        assert images.shape == (3, height // 4, width // 4, 3)
+
+    def test_scaling_keeps_the_mean(self):
+        latents = np.float32(0.2) * normal(3, 2)
+        small, large = (render_images(Painter(64, 64), latents, max_side=side) for side in (16, None))
+        assert_allclose(small.mean((1, 2, 3)), large.mean((1, 2, 3)), atol=1)
+
+    def test_smaller_images_stay(self):
+        assert render_images(Painter(8, 8, 1), normal(3, 2), max_side=16).shape == (3, 8, 8, 1)
+
+
+class TestMap:
+    @pytest.mark.parametrize("k", [1, 4, 17, 32])
+    @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8, 3), (12, 6, 3)])
+    def test_every_image_is_shown_in_order_under_its_number(self, k, shape):
+        images = random_images(k, *shape)
+        figure = map_figure(images, "a title")
+        shown = shown_images(figure)
+        assert len(shown) == k
+        for one, image in zip(shown, images, strict=True):
+            assert_array_equal(one, image[..., 0] if shape[-1] == 1 else image)
+        cells = [axes for axes in figure.axes if axes.images]
+        assert [axes.get_title() for axes in cells] == [str(i) for i in range(k)]
+        assert figure.get_suptitle() == "a title"
+
+    def test_rows_are_of_sixteen_and_the_rest_is_empty(self):
+        figure = map_figure(random_images(20, 8, 8, 1), "")
+        assert len(figure.axes) == 32
+        assert not any(axes.axison for axes in figure.axes[20:])
+
+    def test_the_figure_can_be_saved(self):
+        assert pixels(map_figure(random_images(17, 6, 12, 3), "")).std() > 10
+
+    def test_gray_is_drawn_from_black_to_white_whatever_is_in_the_image(self):
+        flat = np.full((1, 8, 8, 1), 100, np.uint8)
+        (image,) = (axes.images[0] for axes in map_figure(flat, "").axes if axes.images)
+        assert image.get_clim() == (0, 255)
+
+
+class TestEdits:
+    strengths, seeds = [-5.0, 0.0, 2.5], [3, 8]
+
+    @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 12, 3)])
+    def test_rows_are_seeds_and_columns_strengths(self, shape):
+        images = random_images(2, 3, *shape)
+        figure = edit_figure(images, self.strengths, 2.0, self.seeds, "a title")
+        shown = np.array(shown_images(figure)).reshape(2, 3, *shape[:2], -1)
+        assert_array_equal(shown, images)
+        labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+        assert labels == ["seed 3", "seed 8"]
+        assert pixels(figure).std() > 10
+
+    def test_strengths_are_labelled_in_both_units(self):
+        figure = edit_figure(random_images(2, 3, 8, 8, 1), self.strengths, 2.0, self.seeds, "")
+        titles = [axes.get_title() for axes in figure.axes[:3]]
+        assert titles == ["-5\n(-2.5 sd)", "unedited\n", "+2.5\n(+1.2 sd)"]
+
+    def test_the_unedited_column_alone_is_framed(self):
+        figure = edit_figure(random_images(2, 3, 8, 8, 1), self.strengths, 2.0, self.seeds, "")
+        framed = [all(s.get_visible() for s in axes.spines.values()) for axes in figure.axes]
+        assert framed == 2 * [False, True, False]
+
+
+class TestDistances:
+    def test_all_pairs_are_shown(self):
+        codewords = normal(9, 4)
+        figure = distance_figure(Curve(jnp.asarray(codewords)))
+        expected = np.linalg.norm(codewords[:, None] - codewords, axis=2)
+        assert_allclose(figure.axes[0].images[0].get_array(), expected, rtol=1e-5)
+        assert pixels(figure).std() > 10
+
+
+class TestHistory:
+    history = History(
+        bits=np.array([2, 2, 3, 3], np.int32),
+        loss=np.float32([0.9, 0.8, 0.6, 0.5]),
+        distortion=np.float32([0.8, 0.7, 0.5, 0.4]),
+        perplexity=np.float32([3, 3, 7, 3.5]),
+        use=np.float32([[1 / 3] * 3 + [0] * 4] * 2 + [[1 / 7] * 7, [1, 0, 0, 0, 0, 0, 0]]),
+    )
+
+    def test_the_curves_are_those_of_the_history(self):
+        error, spread, use = history_figure(self.history).axes
+        assert_array_equal(error.lines[0].get_ydata(), self.history.distortion)
+        assert_array_equal(error.lines[1].get_ydata(), self.history.loss)
+        assert_allclose(spread.lines[0].get_ydata(), [1, 1, 1, 0.5])
+        assert_allclose([bar.get_height() for bar in use.patches], [7, 0, 0, 0, 0, 0, 0])
+
+    def test_one_epoch_is_enough(self):
+        one = History(*(column[-1:] for column in self.history))
+        assert pixels(history_figure(one)).std() > 1
