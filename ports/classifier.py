@@ -1,5 +1,7 @@
 """A small convolutional classifier of images: what judges the bundled generators."""
 
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -49,7 +51,8 @@ class Classifier:
     @jax.jit
     def __call__(self, images: Array) -> tuple[Array, Array]:
         """Logits [N, classes] and penultimate features [N, F] of images [N, H, W, C] in [-1, 1]."""
-        return self.network.apply(self.variables, images)  # pyright: ignore[reportReturnType]
+        network: Any = self.network  # Any, since flax types what apply returns for all cases
+        return network.apply(self.variables, images)
 
     @property
     def network(self) -> ClassifierNetwork:

@@ -1,6 +1,7 @@
 """A loaded StyleGAN2: mapping, synthesis, and the two functions that fitting and editing need."""
 
 import functools
+from typing import Any
 
 import flax.struct
 import jax
@@ -176,7 +177,8 @@ def _mapping(
 ) -> Array:
     cfg = model.config
     params = model.variables["params"].get("mapping", {})
-    w = MappingNetwork(cfg).apply({"params": params}, z, c)
+    network: Any = MappingNetwork(cfg)  # Any, since flax types what apply returns for all cases
+    w = network.apply({"params": params}, z, c)
     ws = jnp.broadcast_to(w[:, None], (w.shape[0], cfg.num_ws, cfg.w_dim))
     if psi is None:
         return ws
@@ -194,9 +196,8 @@ def _apply_synthesis(
     model: StyleGAN2, ws: Array, noise_mode: str, key: Array | None
 ) -> tuple[Array, dict[str, Array]]:
     variables = {name: tree.get("synthesis", {}) for name, tree in model.variables.items()}
-    return SynthesisNetwork(model.config, model.dtype).apply(
-        variables, ws, noise_mode, rngs=None if key is None else {"noise": key}
-    )
+    network: Any = SynthesisNetwork(model.config, model.dtype)
+    return network.apply(variables, ws, noise_mode, rngs=None if key is None else {"noise": key})
 
 
 def _check_matrix(name: str, x: Array, width: int) -> None:

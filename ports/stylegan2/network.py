@@ -7,7 +7,9 @@ and features are NHWC, kernels HWIO, fully connected weights [in, out].
 Letters: N samples, L codes an image (`num_ws`), D width of W, H x W pixels, C channels.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -45,7 +47,7 @@ class MappingNetwork(nn.Module):
         parts = []
         if cfg.z_dim > 0:
             parts.append(normalize_second_moment(z))
-        if cfg.c_dim > 0:
+        if c is not None and cfg.c_dim > 0:
             embedded = FullyConnected(cfg.embed_features, name="embed")(c)
             parts.append(normalize_second_moment(embedded))
         x = jnp.concatenate(parts, axis=1)
@@ -301,22 +303,22 @@ def fir(x: Array, taps, pads: Sequence[tuple[int, int]], gain: float = 1.0) -> A
     """
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)])
     taps = np.asarray(taps, np.float64)
-    rows, columns = (taps, taps) if taps.ndim == 1 else _separated(taps)
-    if rows is None:
-        kh, kw = taps.shape
-        h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-        return sum(
-            x[:, i : i + h, j : j + w] * float(gain * taps[kh - 1 - i, kw - 1 - j])
-            for i in range(kh)
-            for j in range(kw)
-        )
-    for axis, line in ((1, rows), (2, columns)):
-        n = x.shape[axis] - len(line) + 1
-        x = sum(
-            lax.slice_in_dim(x, i, i + n, axis=axis) * float(math.sqrt(gain) * tap)
-            for i, tap in enumerate(line[::-1])
-        )
-    return x
+    lines = (taps, taps) if taps.ndim == 1 else _separated(taps)
+    if lines is None:
+        return _shifted_sum(x, gain * taps)
+    x = _shifted_sum(x, math.sqrt(gain) * lines[0][:, None])
+    return _shifted_sum(x, math.sqrt(gain) * lines[1][None])
+
+
+def _shifted_sum(x: Array, taps: np.ndarray) -> Array:
+    kh, kw = taps.shape
+    h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+    terms = [
+        x[:, i : i + h, j : j + w] * float(taps[kh - 1 - i, kw - 1 - j])
+        for i in range(kh)
+        for j in range(kw)
+    ]
+    return functools.reduce(operator.add, terms)
 
 
 def bias_act(
@@ -362,12 +364,11 @@ def _filter_shape(taps) -> tuple[int, int]:
     return (shape[0], shape[0]) if len(shape) == 1 else (shape[0], shape[1])
 
 
-def _separated(taps: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Rows and columns whose outer product is the filter, or None where there are none."""
+def _separated(taps: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Two lines whose outer product is the filter, or None where there are none."""
     total = taps.sum()
     if total == 0:
-        return None, None
-    rows, columns = taps.sum(1), taps.sum(0) / total
-    if np.allclose(np.outer(rows, columns), taps, rtol=0, atol=1e-7 * np.abs(taps).max()):
-        return rows, columns
-    return None, None
+        return None
+    lines = taps.sum(1), taps.sum(0) / total
+    near = np.allclose(np.outer(*lines), taps, rtol=0, atol=1e-7 * np.abs(taps).max())
+    return lines if near else None

@@ -52,6 +52,7 @@ def history_figure(history: History) -> Figure:
     error.plot(epochs, history.distortion, marker="o", markersize=3, label="exact projection")
     error.plot(epochs, history.loss, linestyle="--", label="dithered loss (training)")
     error.set(title="Distortion", xlabel="epoch", ylabel="mean squared error a dimension")
+    error.margins(y=0.12)  # room for the labels of the stages
     error.legend()
     lines = 2.0**history.bits - 1
     spread.plot(epochs, history.perplexity / lines, marker="o", markersize=3)

@@ -61,8 +61,8 @@ def test_the_gradient_reaches_both_ends_of_the_nearest_line_by_their_shares():
     curve = Curve(jnp.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]))
     _, gradient = loss_and_gradient(curve, np.float32([[1.5, 1]]), np.float32([0.5, 0.25, 0.5]))
     # the point is (1.25, 0), the residual (0.25, 1), and the mean is over 2 numbers
-    residual = np.array([0.25, 1])
-    assert_allclose(gradient.codewords, [0 * residual, -0.75 * residual, -0.25 * residual, 0 * residual])
+    expected = -np.outer([0, 0.75, 0.25, 0], [0.25, 1])
+    assert_allclose(gradient.codewords, expected)
 
 
 def test_lines_that_nothing_falls_on_stay():

@@ -56,7 +56,12 @@ class TestPublishedCodebooks:
 
     @pytest.mark.parametrize(
         ("name", "sign", "bits", "line"),
-        [("age", -1, 5, 28), ("rotation", -1, 6, 56), ("eye_color", 1, 7, 71), ("body_color", 1, 8, 120)],
+        [
+            ("age", -1, 5, 28),
+            ("rotation", -1, 6, 56),
+            ("eye_color", 1, 7, 71),
+            ("body_color", 1, 8, 120),
+        ],
     )
     def test_directions_are_lines_of_the_curve(self, shared, name, sign, bits, line):
         folder = shared / "data/published_sfvq"
@@ -83,7 +88,8 @@ class TestCodebookQuality:
     def test_rotating_and_shifting_changes_only_the_norm(self):
         codewords = np.cumsum(normal(32, 8), 0)
         moved = codewords @ np.linalg.qr(normal(8, 8, seed=1))[0] + 5
-        one, other = (codebook_quality(Curve(jnp.asarray(c, jnp.float32))) for c in (codewords, moved))
+        curves = [Curve(jnp.asarray(c, jnp.float32)) for c in (codewords, moved)]
+        one, other = map(codebook_quality, curves)
         assert_allclose(other[1:], one[1:], rtol=1e-4)
 
     def test_a_larger_codebook_is_as_well_ordered(self):
@@ -158,7 +164,8 @@ class TestOrders:
 class TestUse:
     def test_line_use_counts_lines(self):
         line = np.random.default_rng(0).integers(0, 7, 1000)
-        assert_allclose(line_use(jnp.asarray(line), 9), np.bincount(line, minlength=9) / 1000, atol=1e-5)
+        counts = np.bincount(line, minlength=9)
+        assert_allclose(line_use(jnp.asarray(line), 9), counts / 1000, atol=1e-5)
 
     def test_perplexity_counts_equally_used_lines(self):
         for m in (1, 3, 8):

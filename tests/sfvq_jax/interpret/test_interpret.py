@@ -59,7 +59,8 @@ class TestEditLatents:
 
     def test_the_strength_is_the_distance_moved(self):
         distance = np.linalg.norm(self.edit(0, 5) - self.latents[:, None, None], axis=-1)
-        assert_allclose(distance, np.broadcast_to(abs(self.strengths)[:, None], (3, 3, 6)), rtol=1e-5)
+        expected = np.broadcast_to(abs(self.strengths)[:, None], (3, 3, 6))
+        assert_allclose(distance, expected, rtol=1e-5)
 
     def test_no_strength_changes_nothing(self):
         unedited = self.edit(1, 4)[:, 1]

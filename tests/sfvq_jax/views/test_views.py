@@ -94,8 +94,8 @@ class TestRenderImages:
         assert images.shape == (3, height // 4, width // 4, 3)
 
     def test_scaling_keeps_the_mean(self):
-        latents = np.float32(0.2) * normal(3, 2)
-        small, large = (render_images(Painter(64, 64), latents, max_side=side) for side in (16, None))
+        latents, model = np.float32(0.2) * normal(3, 2), Painter(64, 64)
+        small, large = (render_images(model, latents, max_side=side) for side in (16, None))
         assert_allclose(small.mean((1, 2, 3)), large.mean((1, 2, 3)), atol=1)
 
     def test_smaller_images_stay(self):

@@ -1,0 +1,101 @@
+"""Our fits beside the codebooks that the authors of SFVQ published for StyleGAN2's W.
+
+    python -m benchmarks.published FOLDER          # FOLDER holds CIFAR10-6.npy and the others
+    python -m benchmarks.published FOLDER --quick  # 1/32 of the samples
+
+Latents are drawn along the published 10-bit curve of CIFAR10, each from a line and a fraction of
+it at random, with Gaussian noise of half a mean step's length in all dimensions together. A curve
+fitted to them with the default schedule is compared with the published one of as many bits, by
+distortion on fresh latents and by the order of the codewords. The second table measures the
+published codebooks by themselves.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks.report import report
+from sfvq_jax import (
+    Adam,
+    Curve,
+    codebook_quality,
+    decode,
+    distortion,
+    fit,
+    line_lengths,
+    load_curve,
+)
+
+FINEST = "CIFAR10-10"
+FITTED_BITS = (4, 5, 6, 8)
+MEASURED = ("AFHQ-4", "AFHQ-6", "AFHQ-8", "CIFAR10-4", "CIFAR10-6", "CIFAR10-8")
+FRESH_SAMPLES = 2**15
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Our fits beside the published codebooks.")
+    parser.add_argument("folder", type=Path, help="of the published codebooks")
+    parser.add_argument("--seed", type=int, default=0, help="of the fits")
+    parser.add_argument("--quick", action="store_true", help="1/32 of the samples")
+    options = parser.parse_args()
+
+    def published(name: str) -> Curve:
+        return load_curve(options.folder / f"{name}.npy").curve
+
+    solver = Adam(samples=2**13) if options.quick else Adam()
+    sampler = noisy_points(published(FINEST))
+    fresh = jax.jit(sampler, static_argnums=1)(jax.random.key(2**31 - 1), FRESH_SAMPLES)
+    fits = [
+        compare(published(f"CIFAR10-{bits}"), sampler, fresh, bits, solver, options.seed)
+        for bits in FITTED_BITS
+    ]
+    measures = [{"book": name, **codebook_quality(published(name))._asdict()} for name in MEASURED]
+    report(
+        "published",
+        {f"Points along {FINEST}, {solver.samples} samples an epoch": fits, "Published": measures},
+        packages=("jax", "numpy"),
+        seed=options.seed,
+        quick=options.quick,
+        **dataclasses.asdict(solver),
+    )
+
+
+def noisy_points(curve: Curve) -> Callable[[jax.Array, int], jax.Array]:
+    """A sampler of points on a curve with noise of half a mean step's length."""
+    deviation = 0.5 * line_lengths(curve).mean() / curve.latent_dim**0.5
+
+    def sample(key: jax.Array, n: int) -> jax.Array:
+        position_key, noise_key = jax.random.split(key)
+        position = jax.random.uniform(position_key, (n,), maxval=float(curve.num_lines))
+        noise = jax.random.normal(noise_key, (n, curve.latent_dim))
+        return decode(curve, position) + deviation * noise
+
+    return sample
+
+
+def compare(
+    published: Curve, sampler: Callable, fresh: jax.Array, bits: int, solver: Adam, seed: int
+) -> dict[str, Any]:
+    """Distortion and order of our curve and of the published one, of so many bits both."""
+    start = time.perf_counter()
+    ours = fit(jax.random.key(seed), sampler, bits=bits, solver=solver).curve
+    seconds = time.perf_counter() - start
+    row: dict[str, Any] = {"bits": bits}
+    for name, curve in (("ours", ours), ("published", published)):
+        quality = codebook_quality(curve)
+        row |= {
+            f"{name}: distortion": float(distortion(curve, fresh)),
+            f"{name}: step ratio": quality.step_ratio,
+            f"{name}: neighbour share": quality.neighbour_share,
+        }
+    ratio = row["ours: distortion"] / row["published: distortion"]
+    return row | {"distortion ours ÷ published": ratio, "seconds": seconds}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""How every benchmark reports: where it ran, aligned tables, and the same as JSON."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+RESULTS = Path(__file__).parent / "results"
+
+Row = Mapping[str, Any]
+
+
+def report(
+    name: str, tables: Mapping[str, Sequence[Row]], *, packages: Sequence[str], **settings: Any
+) -> None:
+    """Prints tables and writes them to benchmarks/results/NAME.json.
+
+    Args:
+      name: of the benchmark.
+      tables: rows by title; a row maps names of columns to values, and may lack some.
+      packages: whose versions matter.
+      settings: of the run, for the JSON.
+    """
+    where = machine(packages)
+    print(", ".join(f"{key} {value}" for key, value in where.items()))
+    for title, rows in tables.items():
+        print(f"\n{title}\n{table(rows)}")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"machine": where, "settings": settings, "tables": tables}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"\nsaved to {path}")
+
+
+def machine(packages: Sequence[str]) -> dict[str, Any]:
+    """Processor, cores that may be used, what JAX runs on, and versions."""
+    facts = {
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "jax device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+    }
+    return facts | {package: version(package) for package in packages}
+
+
+def cpu_model() -> str:
+    """As Linux calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows under the names of their columns, aligned to the right."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [columns] + [[_text(row.get(name)) for name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

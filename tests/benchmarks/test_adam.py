@@ -1,0 +1,64 @@
+"""Both implementations that are timed beside each other do the same arithmetic."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_allclose
+
+from sfvq_jax import Adam, Curve, dithered_loss
+
+torch = pytest.importorskip("torch")
+adam = pytest.importorskip("benchmarks.adam")
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def uniform(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(("k", "b", "d"), [(4, 64, 128), (33, 17, 3)])
+def test_a_batch_gives_the_same_loss_and_gradient(k, b, d):
+    codewords, x, fractions = normal(k, d, seed=1), normal(b, d), uniform(k - 1)
+    loss, gradient = jax.jit(jax.value_and_grad(dithered_loss))(Curve(codewords), x, fractions)
+
+    parameter, _ = adam.torch_init(codewords, Adam())
+    torch_loss = adam.torch_loss(parameter, torch.from_numpy(x), torch.from_numpy(fractions))
+    torch_loss.backward()
+    assert_allclose(loss, torch_loss.detach(), rtol=1e-6)
+    assert_allclose(gradient.codewords, parameter.grad, atol=1e-7)
+
+
+def test_steps_move_the_codewords_alike():
+    solver, k, d = Adam(learning_rate=1e-2), 8, 16
+    codewords, batches, fractions = normal(k, d, seed=1), normal(10, 64, d), uniform(10, k - 1)
+
+    parameter, optimiser = adam.torch_init(codewords, solver)
+    state = solver.init(Curve(jnp.asarray(codewords)))
+    step = jax.jit(lambda state, *batch: our_step(solver, state, *batch))
+    for batch in zip(batches, fractions, strict=True):
+        adam.torch_step(parameter, optimiser, *map(torch.from_numpy, batch))
+        state = step(state, *batch)
+        assert_allclose(state.curve.codewords, parameter.detach(), atol=1e-5)
+    assert np.abs(state.curve.codewords - codewords).mean() > 5e-3
+
+
+def our_step(solver, state, x, fractions):
+    gradient = jax.grad(dithered_loss)(state.curve, x, fractions)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to an integer count
+        updates, optimiser = solver._optimiser().update(gradient, state.optimiser)
+    return state._replace(curve=optax.apply_updates(state.curve, updates), optimiser=optimiser)
+
+
+def test_stages_end_at_about_the_same_distortion():
+    solver = Adam(samples=2**11, learning_rate=1e-2)
+    data, start = normal(2**12, 2), Curve(jnp.asarray(normal(4, 2, seed=1)))
+    ours, theirs = (
+        adam.distortion(stage(start, data, solver), jnp.asarray(data))
+        for stage in (adam.our_stage, adam.torch_stage)
+    )
+    assert_allclose(ours, theirs, rtol=0.05)

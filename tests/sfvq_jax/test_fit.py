@@ -1,0 +1,332 @@
+"""Fits as a whole: what they give, what they follow, what they refuse."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sfvq_jax import (
+    Adam,
+    Curve,
+    codebook_quality,
+    curve_length,
+    decode,
+    distortion,
+    fit,
+    line_lengths,
+    project,
+)
+
+SHORT = Adam(samples=2**12, epochs=2, learning_rate=1e-2)
+
+
+def gaussian(n=4096, d=2, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+
+
+def sampler(key, n):
+    return jax.random.normal(key, (n, 2))
+
+
+def ring(t):
+    return np.stack([np.cos(2 * np.pi * t), np.sin(2 * np.pi * t)], 1)
+
+
+def arc(t):
+    return ring(t / 2)
+
+
+def spiral(t):
+    return 0.5 * (1 + 2 * t)[:, None] * ring(t)
+
+
+class PlainModel:
+    """A generator that is no pytree."""
+
+    latent_dim, num_layers = 2, 1
+
+    def sample(self, key, n, *, label=None, truncation=None):
+        return sampler(key, n)
+
+    def render(self, latents):
+        return jnp.zeros((len(latents), 8, 8, 1))
+
+
+@flax.struct.dataclass
+class PytreeModel:
+    """A generator whose parameters are leaves."""
+
+    scale: Any
+    latent_dim: int = flax.struct.field(pytree_node=False, default=2)
+    num_layers: int = flax.struct.field(pytree_node=False, default=1)
+
+    def sample(self, key, n, *, label=None, truncation=None):
+        return self.scale * sampler(key, n)
+
+    def render(self, latents):
+        return jnp.zeros((len(latents), 8, 8, 1))
+
+
+@pytest.fixture(scope="module")
+def gaussian_fit():
+    """A Gaussian in two dimensions at 5 bits."""
+    return fit(jax.random.key(0), gaussian(), bits=5, solver=SHORT)
+
+
+class TestResult:
+    def test_there_are_two_to_the_bits_codewords(self, gaussian_fit):
+        assert gaussian_fit.curve.codewords.shape == (32, 2)
+        assert gaussian_fit.curve.codewords.dtype == np.float32
+
+    def test_the_history_has_an_entry_an_epoch(self, gaussian_fit):
+        history = gaussian_fit.history
+        assert_array_equal(history.bits, [2, 2, 3, 3, 4, 4, 5, 5])
+        assert history.bits.dtype == np.int32
+        assert history.loss.shape == history.distortion.shape == history.perplexity.shape == (8,)
+        assert history.use.shape == (8, 31)
+        for column in history[1:]:
+            assert isinstance(column, np.ndarray)
+            assert column.dtype == np.float32
+            assert np.isfinite(column).all()
+
+    def test_the_use_is_shared_by_the_lines_of_the_stage(self, gaussian_fit):
+        history = gaussian_fit.history
+        assert_allclose(history.use.sum(1), np.ones(8), atol=1e-4)
+        for bits, use in zip(history.bits, history.use, strict=True):
+            assert (use[2**bits - 1 :] == 0).all()
+        entropy = -np.sum(history.use * np.log(np.maximum(history.use, 1e-30)), 1)
+        assert_allclose(history.perplexity, np.exp(entropy), rtol=1e-3)
+
+    def test_the_last_entry_is_that_of_the_curve_on_the_data(self, gaussian_fit):
+        curve, history = gaussian_fit
+        assert_allclose(history.distortion[-1], distortion(curve, gaussian()), rtol=1e-5)
+        use = np.bincount(project(curve, gaussian()).line, minlength=31) / 4096
+        assert_allclose(history.use[-1], use, atol=1e-3)
+
+    def test_distortion_falls_from_stage_to_stage(self, gaussian_fit):
+        stages = gaussian_fit.history.distortion[1::2]
+        assert (np.diff(stages) < 0).all()
+        # 1 is the variance; four times the lines would at best divide what is left by sixteen
+        assert stages[0] < 0.6
+        assert stages[-1] < 0.08
+
+    def test_the_dithered_loss_is_above_the_distortion(self, gaussian_fit):
+        assert (gaussian_fit.history.loss > gaussian_fit.history.distortion).all()
+
+
+class TestSameAgain:
+    def test_the_same_key_gives_the_same_curve_bit_for_bit(self, gaussian_fit):
+        again = fit(jax.random.key(0), gaussian(), bits=5, solver=SHORT)
+        assert_array_equal(again.curve.codewords, gaussian_fit.curve.codewords)
+        for one, other in zip(again.history, gaussian_fit.history, strict=True):
+            assert_array_equal(one, other)
+
+    def test_another_key_gives_another_curve(self, gaussian_fit):
+        other = fit(jax.random.key(1), gaussian(), bits=5, solver=SHORT)
+        assert (other.curve.codewords != gaussian_fit.curve.codewords).all()
+
+    def test_fewer_bits_are_the_first_stages_of_more(self, gaussian_fit):
+        coarse = fit(jax.random.key(0), gaussian(), bits=3, solver=SHORT)
+        assert_array_equal(coarse.history.distortion, gaussian_fit.history.distortion[:4])
+
+    def test_the_array_may_be_of_numpy_or_jax_or_float64(self):
+        curves = [
+            fit(jax.random.key(0), x, bits=3, solver=SHORT).curve.codewords
+            for x in (gaussian(), jnp.asarray(gaussian()), gaussian().astype(np.float64))
+        ]
+        assert_array_equal(curves[1], curves[0])
+        assert_array_equal(curves[2], curves[0])
+
+    def test_a_progress_bar_is_silent_without_a_terminal(self, gaussian_fit, capsys):
+        coarse = fit(jax.random.key(0), gaussian(), bits=3, solver=SHORT, progress=True)
+        assert_array_equal(coarse.history.loss, gaussian_fit.history.loss[:4])
+        assert capsys.readouterr() == ("", "")
+
+
+class TestSources:
+    def test_functions_and_models_that_draw_the_same_give_the_same_curve(self):
+        curves = [
+            fit(jax.random.key(0), source, bits=2, solver=SHORT).curve.codewords
+            for source in (sampler, PlainModel(), PytreeModel(jnp.array(1.0)))
+        ]
+        assert curves[0].shape == (4, 2)
+        assert_array_equal(curves[1], curves[0])
+        assert_allclose(curves[2], curves[0], rtol=1e-3, atol=1e-3)
+
+    def test_a_draw_of_the_distribution_gives_about_the_same_distortion(self):
+        of_function = fit(jax.random.key(0), sampler, bits=2, solver=SHORT)
+        of_array = fit(jax.random.key(0), gaussian(), bits=2, solver=SHORT)
+        fresh = gaussian(seed=1)
+        assert_allclose(
+            distortion(of_array.curve, fresh), distortion(of_function.curve, fresh), rtol=0.2
+        )
+
+    def test_the_source_is_traced_into_a_few_programs_and_never_called_by_the_step(self):
+        calls = 0
+
+        def counting(key, n):
+            nonlocal calls
+            calls += 1
+            return sampler(key, n)
+
+        fit(jax.random.key(0), counting, bits=2, solver=dataclasses.replace(SHORT, epochs=6))
+        # one program for the start, one for the held samples, and one, traced twice, for epochs
+        assert 3 <= calls <= 4
+
+    def test_a_batch_that_does_not_divide_the_samples_is_fine(self):
+        odd = Adam(samples=2**12 - 5, batch_size=50, epochs=1)
+        assert odd.steps_per_epoch == 81
+        result = fit(jax.random.key(0), gaussian(), bits=2, solver=odd)
+        assert np.isfinite(result.history.loss).all()
+
+
+class TestShapes:
+    """Noisy one-dimensional sets in the plane are followed from end to end."""
+
+    noise = 0.05
+
+    @pytest.mark.parametrize(
+        ("shape", "offset"),
+        [(ring, 0), (ring, 3), (arc, 0), (spiral, 0)],
+        ids=["ring", "ring off the origin", "arc", "spiral"],
+    )
+    def test_only_the_noise_remains(self, shape, offset):
+        random = np.random.default_rng(0)
+        x = offset + shape(random.uniform(size=4096)) + self.noise * random.normal(size=(4096, 2))
+        result = fit(jax.random.key(1), x, bits=5, solver=SHORT)
+        # across the set the noise stays, along it the curve takes it up: one dimension of two
+        assert result.history.distortion[-1] < 1.2 * self.noise**2 / 2
+        assert result.history.perplexity[-1] > 0.9 * 31
+        points = shape(np.linspace(0, 1, 1000))
+        length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
+        assert_allclose(curve_length(result.curve), length, rtol=0.1)
+        quality = codebook_quality(result.curve)
+        assert quality.neighbour_share > 0.9
+        assert quality.trustworthiness > 0.95
+
+    def test_centred_data_in_many_dimensions_are_no_degenerate_start(self):
+        x = gaussian(4096, 32)
+        x -= x.mean(0)
+        result = fit(jax.random.key(0), x, bits=2, solver=SHORT)
+        assert result.history.perplexity[-1] > 0.9 * 3
+        # a line along one axis takes up one dimension of 32
+        assert result.history.distortion[-1] < (1 - 1 / 32) * x.var()
+
+
+class TestPublishedCurve:
+    def test_is_matched_on_points_along_a_finer_one(self, shared):
+        folder = shared / "data/published_sfvq"
+        finer, published = (
+            Curve(jnp.asarray(np.load(folder / f"CIFAR10-{bits}.npy"), jnp.float32))
+            for bits in (10, 6)
+        )
+        # noise of half a mean step's length in all 512 dimensions together
+        deviation = 0.5 * line_lengths(finer).mean() / 512**0.5
+
+        def near_the_curve(key, n):
+            position_key, noise_key = jax.random.split(key)
+            position = jax.random.uniform(position_key, (n,), maxval=float(finer.num_lines))
+            return decode(finer, position) + deviation * jax.random.normal(noise_key, (n, 512))
+
+        # a shorter schedule than the default at a higher rate: benchmarks/published.py has that one
+        solver = Adam(samples=2**15, epochs=3, learning_rate=1e-2)
+        curve = fit(jax.random.key(1), near_the_curve, bits=6, solver=solver).curve
+        fresh = jax.jit(near_the_curve, static_argnums=1)(jax.random.key(99), 2**13)
+        assert distortion(curve, fresh) <= distortion(published, fresh)
+
+
+class TestErrors:
+    @pytest.mark.parametrize("bits", [1, 0, -3])
+    def test_too_few_bits(self, bits):
+        with pytest.raises(ValueError, match=f"bits is {bits}; a curve starts with four codewords"):
+            fit(jax.random.key(0), gaussian(), bits=bits)
+
+    def test_fewer_latents_than_codewords(self):
+        with pytest.raises(ValueError, match="7 latents are fewer than the 8 codewords of bits=3"):
+            fit(jax.random.key(0), gaussian(7), bits=3)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_latents_that_are_not_finite(self, bad):
+        x = gaussian()
+        x[17, 1] = bad
+        with pytest.raises(ValueError, match="in 1 of 4096 rows, the first in row 17"):
+            fit(jax.random.key(0), x, bits=3)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_a_sampler_that_gives_what_is_not_finite(self, bad):
+        with pytest.raises(ValueError, match="what the source draws has NaN or infinity"):
+            fit(jax.random.key(0), lambda key, n: bad * sampler(key, n), bits=3)
+
+    def test_a_sampler_of_another_rank(self):
+        with pytest.raises(ValueError, match=r"what the source draws has shape .*\[N, D\]"):
+            fit(jax.random.key(0), lambda key, n: sampler(key, n)[:, 0], bits=3)
+
+    @pytest.mark.parametrize("shape", [(64,), (64, 2, 2)])
+    def test_arrays_of_another_rank(self, shape):
+        with pytest.raises(ValueError, match=r"expected \[N, D\]"):
+            fit(jax.random.key(0), np.ones(shape, np.float32), bits=3)
+
+    def test_whole_numbers(self):
+        with pytest.raises(ValueError, match="of type int64; expected floating point"):
+            fit(jax.random.key(0), np.arange(64).reshape(32, 2), bits=3)
+
+    @pytest.mark.parametrize("n", [64, 2**15])
+    def test_latents_that_are_all_one_point(self, n):
+        with pytest.raises(ValueError, match="all latents are the same point"):
+            fit(jax.random.key(0), np.full((n, 2), 3.0), bits=3)
+
+    def test_a_learning_rate_that_is_too_high(self):
+        solver = dataclasses.replace(SHORT, learning_rate=1e25)
+        with pytest.raises(ValueError, match="diverged at 2 bits, epoch 1: use a learning rate"):
+            fit(jax.random.key(0), gaussian(), bits=3, solver=solver)
+
+    def test_a_source_of_another_kind(self):
+        with pytest.raises(TypeError, match="source is a str; expected an array"):
+            fit(jax.random.key(0), "latents.npy", bits=3)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"learning_rate": 0.0},
+            {"learning_rate": -1.0},
+            {"decay": 0.0},
+            {"epochs": 0},
+            {"batch_size": 0},
+            {"samples": 63},
+        ],
+    )
+    def test_settings_that_make_no_schedule(self, settings):
+        with pytest.raises(ValueError, match=r"must be positive|at least one epoch of one batch"):
+            Adam(**settings)
+
+
+class TestSchedule:
+    def test_the_defaults_are_those_of_the_published_example(self):
+        solver = Adam()
+        assert (solver.learning_rate, solver.batch_size, solver.epochs) == (1e-3, 64, 5)
+        assert solver.steps_per_epoch == 2**18 // 64
+        assert (solver.decay_at, solver.decay) == ((0.6, 0.8), 0.5)
+
+    def test_the_learning_rate_is_halved_at_three_and_four_fifths_of_a_stage(self):
+        @jax.tree_util.register_static
+        class FarAway:
+            """One sample, so far from the only line that Adam moves at full rate."""
+
+            def draw(self, key, n):
+                return jnp.full((n, 1), 1e6)
+
+        solver = Adam(samples=64 * 64, epochs=10, learning_rate=1e-3)
+        state = solver.init(Curve(jnp.array([[0.0], [1.0]])))
+        moved = []
+        for epoch in range(10):
+            start = state.curve.codewords[0, 0]
+            state, _ = solver.epoch(jax.random.key(epoch), state, FarAway())
+            moved.append(float(state.curve.codewords[0, 0] - start))
+        # the gradient is proportional to u = 1 - λ, and Adam's step to E[u] ÷ √E[u²] = √¾
+        full = 64 * 1e-3 * 0.75**0.5
+        assert_allclose(moved, np.array([1] * 6 + [0.5] * 2 + [0.25] * 2) * full, rtol=0.2)
