@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 import ports
-from benchmarks.report import save_report
+from benchmarks.report import report
 from ports.classifier import Classifier
 from ports.stylegan2 import StyleGAN2
 from sfvq_jax import Curve, codebook_quality, distortion, fit, same_class_share
@@ -71,7 +71,14 @@ def main() -> None:
         },
     ]
     title = f"Order of {2**arguments.bits} codewords in W of the bundled generator"
-    save_report("class_runs", title, rows, {"seed": arguments.seed, "bits": arguments.bits})
+    report(
+        "class_runs",
+        {title: rows},
+        packages=("jax", "numpy", "scikit-learn"),
+        seed=arguments.seed,
+        bits=arguments.bits,
+        model_hash=model.model_hash,
+    )
 
 
 if __name__ == "__main__":

@@ -95,8 +95,17 @@ def run_fit(options: argparse.Namespace) -> None:
 
 
 def run_map(options: argparse.Namespace) -> None:
+    for path in (options.distances, options.history):
+        if path is not None:
+            check_free(path, overwrite=options.overwrite)
     model, record = load_both(options)
-    save_figure(draw_map(model, record), options)
+    if options.history is not None and record.history is None:
+        raise ValueError(f"{options.curve} keeps no history of its fit: leave out --history")
+    save_figure(draw_map(model, record), options.output, options)
+    if options.distances is not None:
+        save_figure(distance_figure(record.curve), options.distances, options)
+    if options.history is not None and record.history is not None:
+        save_figure(history_figure(record.history), options.history, options)
 
 
 def run_edit(options: argparse.Namespace) -> None:
@@ -105,7 +114,7 @@ def run_edit(options: argparse.Namespace) -> None:
     figure = draw_edit(
         model, record, options.line, layers, options.strength, options.seeds, options.truncation
     )
-    save_figure(figure, options)
+    save_figure(figure, options.output, options)
 
 
 def run_augment(options: argparse.Namespace) -> None:
@@ -206,10 +215,10 @@ def write_samples(
         )
 
 
-def save_figure(figure: Figure, options: argparse.Namespace) -> None:
-    with new_file(options.output, overwrite=options.overwrite) as temporary:
+def save_figure(figure: Figure, path: str, options: argparse.Namespace) -> None:
+    with new_file(path, overwrite=options.overwrite) as temporary:
         figure.savefig(temporary)
-    print(options.output)
+    print(path)
 
 
 def _fit(source, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
@@ -274,7 +283,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_fit_options(fit_command)
 
-    add_model(add("map", run_map, "draws the codebook as images, in order", "the figure"))
+    map_command = add("map", run_map, "draws the codebook as images, in order", "the figure")
+    add_model(map_command)
+    map_command.add_argument("--distances", help="also draw the distances of codewords, here")
+    map_command.add_argument("--history", help="also draw the history of the fit, here")
 
     edit = add("edit", run_edit, "draws seeds moved along a line", "the figure")
     add_model(edit)

@@ -62,8 +62,9 @@ def load_curve(path: str | Path) -> CurveRecord:
     if not path.is_file():
         raise FileNotFoundError(f"there is no curve file {path}")
     try:
-        stored = np.load(path, allow_pickle=False)
-        arrays = {"codewords": stored} if isinstance(stored, np.ndarray) else dict(stored)
+        with open(path, "rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            arrays = {"codewords": stored} if isinstance(stored, np.ndarray) else dict(stored)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"{path} is no curve file, or a damaged one ({error})") from error
     version = int(arrays.get("format_version", FORMAT_VERSION))

@@ -34,6 +34,11 @@ def refused(capsys, folder, arguments):
     return message
 
 
+def image_size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
 def test_fit_writes_a_curve_with_its_provenance(curve):
     record = load_curve(curve)
     assert record.curve.codewords.shape == (16, 64)
@@ -65,12 +70,14 @@ def test_fit_takes_an_array(tmp_path):
 
 def test_map_and_edit_draw_figures(curve, tmp_path):
     output = tmp_path / "map.png"
-    assert main(["map", "fashion_mnist", str(curve), "-o", str(output)]) == 0
-    assert Image.open(output).width > 1000
+    others = [tmp_path / "distances.png", tmp_path / "history.png"]
+    arguments = ["--distances", str(others[0]), "--history", str(others[1])]
+    assert main(["map", "fashion_mnist", str(curve), "-o", str(output), *arguments]) == 0
+    assert all(image_size(path)[0] > 500 for path in (output, *others))
     output = tmp_path / "edit.png"
     arguments = ["--line", "12", "--layers", "0-2", "--strength", "-10:10:5", "--seeds", "0-3"]
     assert main(["edit", "fashion_mnist", str(curve), *arguments, "-o", str(output)]) == 0
-    assert Image.open(output).width > 300
+    assert image_size(output)[0] > 300
 
 
 def test_augment_writes_images_latents_and_positions(curve, tmp_path):
@@ -78,7 +85,7 @@ def test_augment_writes_images_latents_and_positions(curve, tmp_path):
     arguments = ["augment", "fashion_mnist", str(curve), "--line", "12", "--count", "11"]
     assert main([*arguments, "-o", str(output)]) == 0
     assert len(list(output.glob("*.png"))) == 11
-    assert Image.open(output / "00.png").size == (32, 32)
+    assert image_size(output / "00.png") == (32, 32)
     with np.load(output / "samples.npz") as samples:
         np.testing.assert_allclose(samples["positions"], 12 + (np.arange(11) + 0.5) / 11, rtol=1e-6)
         c = np.asarray(load_curve(curve).curve.codewords)

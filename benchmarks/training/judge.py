@@ -9,14 +9,13 @@ classifier's penultimate features, beside the distance of training images to the
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import scipy.linalg
 
 import ports
-from benchmarks.report import save_report
+from benchmarks.report import report
 from benchmarks.training.data import CLASSES, load_fashion_mnist, to_float
 from ports.classifier import Classifier
 from ports.stylegan2 import StyleGAN2
@@ -26,21 +25,34 @@ SAMPLES = 10_000
 BATCH = 500
 
 
-def judge(model: StyleGAN2, classifier: Classifier, data: Path, seed: int = 0) -> dict[str, Any]:
-    """What can be said of 10,000 samples of the generator, ready for JSON."""
+def judge(
+    model: StyleGAN2, classifier: Classifier, data: Path, seed: int = 0
+) -> dict[str, list[dict]]:
+    """Tables of what can be said of 10,000 samples of the generator."""
     samples = sample_images(model, SAMPLES, seed)
     probabilities, features = classify(classifier, samples)
     test, _ = load_fashion_mnist(data, "test")
     train, _ = load_fashion_mnist(data, "train")
     chosen = np.random.default_rng(seed).choice(len(train), SAMPLES, replace=False)
     test_features = classify(classifier, to_float(test))[1]
-    train_features = classify(classifier, to_float(train[chosen]))[1]
+    train_probabilities, train_features = classify(classifier, to_float(train[chosen]))
     share = np.bincount(probabilities.argmax(1), minlength=len(CLASSES)) / SAMPLES
+    frechet = [
+        {
+            "images": "samples",
+            "Fréchet distance": frechet_distance(features, test_features),
+            "mean confidence": float(probabilities.max(1).mean()),
+        },
+        {
+            "images": "training images",
+            "Fréchet distance": frechet_distance(train_features, test_features),
+            "mean confidence": float(train_probabilities.max(1).mean()),
+        },
+    ]
+    shares = [{"class": name, "share": float(s)} for name, s in zip(CLASSES, share, strict=True)]
     return {
-        "share": dict(zip(CLASSES, share.round(4).tolist(), strict=True)),
-        "mean_confidence": float(probabilities.max(1).mean()),
-        "frechet_samples_to_test": frechet_distance(features, test_features),
-        "frechet_train_to_test": frechet_distance(train_features, test_features),
+        "10,000 samples and 10,000 training images beside the test images": frechet,
+        "Share of each class among the samples": shares,
     }
 
 
@@ -78,9 +90,8 @@ def main() -> None:
     classifier = ports.load(ports.bundled("fashion_mnist_classifier"))
     assert isinstance(model, StyleGAN2)
     assert isinstance(classifier, Classifier)
-    result = judge(model, classifier, arguments.data)
-    rows = [{"class": name, "share": share} for name, share in result["share"].items()]
-    save_report("judge", "Samples of the bundled generator", rows, result)
+    tables = judge(model, classifier, arguments.data)
+    report("judge", tables, packages=("jax", "numpy", "scipy"), model_hash=model.model_hash)
     if arguments.sheet:
         images = model.render(model.sample(jax.random.key(1), 200))
         map_figure(to_uint8(images), "200 samples", columns=20).savefig(arguments.sheet)
