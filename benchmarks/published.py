@@ -1,7 +1,7 @@
 """Our fits beside the codebooks that the authors of SFVQ published for StyleGAN2's W.
 
     python -m benchmarks.published FOLDER          # FOLDER holds CIFAR10-6.npy and the others
-    python -m benchmarks.published FOLDER --quick  # 1/32 of the samples
+    python -m benchmarks.published FOLDER --quick  # a trial: 1/32 of the samples, nothing saved
 
 Latents are drawn along the published 10-bit curve of CIFAR10, each from a line and a fraction of
 it at random, with Gaussian noise of half a mean step's length in all dimensions together. A curve
@@ -40,8 +40,8 @@ FRESH_SAMPLES = 2**15
 def main() -> None:
     parser = argparse.ArgumentParser(description="Our fits beside the published codebooks.")
     parser.add_argument("folder", type=Path, help="of the published codebooks")
-    parser.add_argument("--seed", type=int, default=0, help="of the fits")
-    parser.add_argument("--quick", action="store_true", help="1/32 of the samples")
+    parser.add_argument("--seeds", type=int, default=1, help="fits of each number of bits")
+    parser.add_argument("--quick", action="store_true", help="1/32 of the samples, nothing saved")
     options = parser.parse_args()
 
     def published(name: str) -> Curve:
@@ -51,16 +51,16 @@ def main() -> None:
     sampler = noisy_points(published(FINEST))
     fresh = jax.jit(sampler, static_argnums=1)(jax.random.key(2**31 - 1), FRESH_SAMPLES)
     fits = [
-        compare(published(f"CIFAR10-{bits}"), sampler, fresh, bits, solver, options.seed)
+        compare(published(f"CIFAR10-{bits}"), sampler, fresh, bits, solver, seed)
         for bits in FITTED_BITS
+        for seed in range(options.seeds)
     ]
     measures = [{"book": name, **codebook_quality(published(name))._asdict()} for name in MEASURED]
     report(
         "published",
         {f"Points along {FINEST}, {solver.samples} samples an epoch": fits, "Published": measures},
         packages=("jax", "numpy"),
-        seed=options.seed,
-        quick=options.quick,
+        save=not options.quick,
         **dataclasses.asdict(solver),
     )
 
@@ -85,16 +85,16 @@ def compare(
     start = time.perf_counter()
     ours = fit(jax.random.key(seed), sampler, bits=bits, solver=solver).curve
     seconds = time.perf_counter() - start
-    row: dict[str, Any] = {"bits": bits}
-    for name, curve in (("ours", ours), ("published", published)):
+    row: dict[str, Any] = {"bits": bits, "seed": seed}
+    for prefix, curve in (("", ours), ("published ", published)):
         quality = codebook_quality(curve)
         row |= {
-            f"{name}: distortion": float(distortion(curve, fresh)),
-            f"{name}: step ratio": quality.step_ratio,
-            f"{name}: neighbour share": quality.neighbour_share,
+            f"{prefix}distortion": float(distortion(curve, fresh)),
+            f"{prefix}step ratio": quality.step_ratio,
+            f"{prefix}neighbours": quality.neighbour_share,
         }
-    ratio = row["ours: distortion"] / row["published: distortion"]
-    return row | {"distortion ours ÷ published": ratio, "seconds": seconds}
+    ratio = row["distortion"] / row["published distortion"]
+    return row | {"distortion ratio": ratio, "seconds": seconds}
 
 
 if __name__ == "__main__":

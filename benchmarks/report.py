@@ -16,7 +16,12 @@ Row = Mapping[str, Any]
 
 
 def report(
-    name: str, tables: Mapping[str, Sequence[Row]], *, packages: Sequence[str], **settings: Any
+    name: str,
+    tables: Mapping[str, Sequence[Row]],
+    *,
+    packages: Sequence[str],
+    save: bool,
+    **settings: Any,
 ) -> None:
     """Prints tables and writes them to benchmarks/results/NAME.json.
 
@@ -24,12 +29,15 @@ def report(
       name: of the benchmark.
       tables: rows by title; a row maps names of columns to values, and may lack some.
       packages: whose versions matter.
+      save: whether to write; a trial run is printed only.
       settings: of the run, for the JSON.
     """
     where = machine(packages)
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     for title, rows in tables.items():
         print(f"\n{title}\n{table(rows)}")
+    if not save:
+        return
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {"machine": where, "settings": settings, "tables": tables}

