@@ -34,11 +34,17 @@ def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | Cla
     """
     config, variables = checkpoint.read(path)
     variables = jax.tree.map(jnp.asarray, variables)
-    if config["architecture"] == "classifier":
-        return Classifier.from_config(config["config"], variables)
+    try:
+        if config["architecture"] == "classifier":
+            return Classifier.from_config(config["config"], variables)
+        architecture = StyleGAN2Config.from_json(config["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: the config in config.json is damaged ({error}); convert the model again"
+        ) from error
     return StyleGAN2(
         variables=variables,
-        config=StyleGAN2Config.from_json(config["config"]),
+        config=architecture,
         model_hash=config["parameters_sha256"],
         dtype=jnp.dtype(dtype),
     )

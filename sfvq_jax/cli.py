@@ -33,6 +33,7 @@ from sfvq_jax.views.figures import MAP_SIDE
 
 DEMO_MODEL = "fashion_mnist"
 DEMO_LINE = 12
+DEMO_MARKER, SAMPLES_MARKER = "curve.npz", "samples.npz"  # what these folders always hold
 DEVIATION_SAMPLES = 2**14
 
 
@@ -50,20 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_demo(options: argparse.Namespace) -> None:
     """Fits the bundled generator's W and draws every figure."""
-    check_free(options.output, overwrite=options.overwrite)
+    check_free(options.output, overwrite=options.overwrite, marker=DEMO_MARKER)
     model = load_model(DEMO_MODEL)
     result, record = fit_model(model, options)
-    with new_folder(options.output, overwrite=options.overwrite) as folder:
-        save_curve(folder / "curve.npz", record)
+    line = min(DEMO_LINE, record.curve.num_lines - 1)
+    with new_folder(options.output, overwrite=options.overwrite, marker=DEMO_MARKER) as folder:
+        save_curve(folder / DEMO_MARKER, record)
         draw_map(model, record).savefig(folder / "map.png")
         distance_figure(record.curve).savefig(folder / "distances.png")
         history_figure(result.history).savefig(folder / "history.png")
         strengths, seeds = [-4.0, -2.0, 0.0, 2.0, 4.0], range(6)
         layers = (0, model.num_layers - 1)
-        draw_edit(model, record, DEMO_LINE, layers, strengths, seeds, 0.5).savefig(
-            folder / "edit.png"
-        )
-        write_samples(model, record, DEMO_LINE, 64, folder / "samples")
+        edit = draw_edit(model, record, line, layers, strengths, seeds, 0.5)
+        edit.savefig(folder / "edit.png")
+        write_samples(model, record, line, 64, folder / "samples")
     print(f"{options.output}: curve.npz, map.png, distances.png, history.png, edit.png, samples/")
     print(_map_report(model, record))
 
@@ -118,7 +119,7 @@ def run_edit(options: argparse.Namespace) -> None:
 
 
 def run_augment(options: argparse.Namespace) -> None:
-    model, record = load_both(options)
+    model, record = load_both(options, marker=SAMPLES_MARKER)
     write_samples(
         model, record, options.line, options.count, options.output, overwrite=options.overwrite
     )
@@ -145,9 +146,11 @@ def load_latents(path: str) -> np.ndarray:
         raise ValueError(f"{path} is no .npy of numbers, or a damaged one ({error})") from error
 
 
-def load_both(options: argparse.Namespace) -> tuple[LatentModel, CurveRecord]:
+def load_both(
+    options: argparse.Namespace, marker: str | None = None
+) -> tuple[LatentModel, CurveRecord]:
     """Model and curve of a command, once it is known that they belong together."""
-    check_free(options.output, overwrite=options.overwrite)
+    check_free(options.output, overwrite=options.overwrite, marker=marker)
     record = load_curve(options.curve)
     model = load_model(options.model)
     check_belongs(record, model)
@@ -200,13 +203,13 @@ def write_samples(
     """A folder of PNGs evenly along a line, and samples.npz with their latents and positions."""
     positions = positions_along_line(record.curve, line, count)
     latents = decode(record.curve, positions)
-    with new_folder(path, overwrite=overwrite) as folder:
+    with new_folder(path, overwrite=overwrite, marker=SAMPLES_MARKER) as folder:
         for i, image in enumerate(render_images(model, latents)):
             Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
                 folder / f"{i:0{len(str(count - 1))}d}.png"
             )
         np.savez(
-            folder / "samples.npz",
+            folder / SAMPLES_MARKER,
             latents=np.asarray(latents),
             positions=np.asarray(positions),
             line=line,

@@ -18,8 +18,6 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_free(path, overwrite=overwrite)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a file")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = Path(folder) / path.name
         yield temporary
@@ -27,19 +25,18 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; it becomes `path` at the end.
 
-    With `overwrite` an existing folder is replaced as a whole once the new one is complete.
+    With `overwrite` an existing folder is replaced as a whole once the new one is complete, but
+    only one of the same kind: `marker` is a file that all such folders hold.
 
     Raises:
-      FileExistsError: `path` exists and `overwrite` is false.
+      FileExistsError: `path` exists, and `overwrite` is false or it does not hold `marker`.
       FileNotFoundError: its parent does not exist.
     """
     path = Path(path)
-    check_free(path, overwrite=overwrite)
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path} is a file: name a folder")
+    check_free(path, overwrite=overwrite, marker=marker)
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
         temporary = Path(folder) / "new"
         temporary.mkdir()
@@ -49,11 +46,20 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.move(temporary, path)
 
 
-def check_free(path: str | Path, *, overwrite: bool = False) -> None:
-    """Raises what `new_file` and `new_folder` raise, before the work is done."""
+def check_free(path: str | Path, *, overwrite: bool = False, marker: str | None = None) -> None:
+    """Raises what `new_file` and, with a marker, `new_folder` raise, before the work is done."""
     path = Path(path)
+    if marker is None and path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file")
+    if marker is not None and path.is_file():
+        raise NotADirectoryError(f"{path} is a file: name a folder")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already: choose another name or pass --overwrite")
+    if marker is not None and path.exists() and not (path / marker).exists():
+        raise FileExistsError(
+            f"{path} holds no {marker}, so it is of another kind and is not replaced: choose"
+            " another name"
+        )
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(
             f"the folder {path.absolute().parent} of {path.name} does not exist"

@@ -1,8 +1,13 @@
 """Files and folders are written whole or not at all, and never over others unasked."""
 
+import functools
+
 import pytest
 
-from sfvq_jax.output import check_free, new_file, new_folder
+from sfvq_jax.output import check_free, new_file
+from sfvq_jax.output import new_folder as new_folder_of_kind
+
+new_folder = functools.partial(new_folder_of_kind, marker="part.txt")
 
 
 def names(folder):
@@ -80,6 +85,14 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     (tmp_path / "out" / "another.txt").write_text("old")
     write_folder(tmp_path / "out", "new", overwrite=True)
     assert names(tmp_path / "out") == ["part.txt"]
+
+
+def test_a_folder_of_another_kind_is_never_replaced(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "photo.png").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"holds no part\.txt"):
+        write_folder(tmp_path / "out", "new", overwrite=True)
+    assert names(tmp_path) == ["out", "photo.png"]
 
 
 def test_a_file_never_replaces_a_folder_nor_a_folder_a_file(tmp_path):

@@ -136,11 +136,15 @@ class TestOnTheCurve:
         assert_allclose(result.position, position, atol=1e-4)
         assert_allclose(result.squared_distance, np.zeros(257), atol=1e-8)
 
-    def test_beyond_the_ends_the_ends_are_nearest(self):
-        curve = Curve(jnp.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]))
-        result = project(curve, np.float32([[-3, 4], [5, 4]]))
-        assert_array_equal(result.position, [0, 2])
-        assert_array_equal(result.squared_distance, [25, 25])
+    @pytest.mark.parametrize("k", [3, 258])
+    def test_beyond_the_ends_the_ends_are_nearest(self, k):
+        codewords = normal(k, 16, seed=1)
+        codewords[[0, -1]] *= 5
+        x = [np.float32(1.3) * codewords[i] + normal(100, 16) for i in (0, -1)]
+        result = check(codewords, np.concatenate(x))
+        # no line after the last, which fills up the last block, is ever chosen
+        assert_array_equal(result.line, [0] * 100 + [k - 2] * 100)
+        assert_array_equal(result.fraction, [0] * 100 + [1] * 100)
 
 
 class TestInvariances:
