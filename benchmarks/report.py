@@ -20,7 +20,7 @@ def report(
     tables: Mapping[str, Sequence[Row]],
     *,
     packages: Sequence[str],
-    save: bool,
+    save: bool = True,
     **settings: Any,
 ) -> None:
     """Prints tables and writes them to benchmarks/results/NAME.json.

@@ -1,7 +1,6 @@
 """A curve on disk: one .npz with codewords, where they belong, how they were fitted; no pickle."""
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -65,9 +64,10 @@ def load_curve(path: str | Path) -> CurveRecord:
         with open(path, "rb") as file:
             stored = np.load(file, allow_pickle=False)
             arrays = {"codewords": stored} if isinstance(stored, np.ndarray) else dict(stored)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        version = int(arrays.get("format_version", FORMAT_VERSION))
+        settings = json.loads(str(arrays.get("settings", "{}")))
+    except Exception as error:  # damaged bytes make zipfile and NumPy raise errors of many kinds
         raise ValueError(f"{path} is no curve file, or a damaged one ({error})") from error
-    version = int(arrays.get("format_version", FORMAT_VERSION))
     if version > FORMAT_VERSION:
         raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT_VERSION}")
     codewords = arrays.get("codewords")
@@ -82,7 +82,7 @@ def load_curve(path: str | Path) -> CurveRecord:
         curve=Curve(jnp.asarray(codewords, jnp.float32)),
         space=str(arrays.get("space", "")),
         model_hash=str(arrays.get("model_hash", "")),
-        settings=json.loads(str(arrays.get("settings", "{}"))),
+        settings=settings,
         history=history,
     )
 

@@ -87,14 +87,24 @@ def check_width(curve: Curve, x: Array) -> None:
 
 def bucket_size(n: int) -> int:
     """The least of 1, 2, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, … that holds n: at most 1/4 above."""
+    n = max(n, 1)
     quantum = 1 << max((n - 1).bit_length() - 3, 0)
     return -(-n // quantum) * quantum
 
 
 @jax.jit
 def _project(curve: Curve, x: Array) -> Projection:
-    line = lax.stop_gradient(_nearest_line(curve.codewords, x))
-    return project_on_line(curve, x, line)
+    n, d = x.shape
+    mean = lax.stop_gradient(curve.codewords.mean(0, keepdims=True))
+    blocks = _line_blocks(lax.stop_gradient(curve.codewords) - mean)
+
+    def project_tile(tile: Array) -> Projection:
+        line = _nearest_line_of_tile(blocks, lax.stop_gradient(tile) - mean)
+        return project_on_line(curve, tile, line)
+
+    rows = min(MAX_ROWS, n)
+    tiles = jnp.pad(x, ((0, -n % rows), (0, 0))).reshape(-1, rows, d)
+    return Projection(*(value.reshape(-1)[:n] for value in lax.map(project_tile, tiles)))
 
 
 def project_on_line(curve: Curve, x: Array, line: Array) -> Projection:
@@ -106,16 +116,6 @@ def project_on_line(curve: Curve, x: Array, line: Array) -> Projection:
     fraction = _safe_ratio(jnp.sum(offset * step, 1), squared_length)
     squared_distance = jnp.sum((offset - fraction[:, None] * step) ** 2, 1)
     return Projection(line, fraction, squared_distance)
-
-
-def _nearest_line(codewords: Array, x: Array) -> Array:
-    """Index of the nearest line of each sample, [N] int32, tile by tile."""
-    n, d = x.shape
-    mean = codewords.mean(0, keepdims=True)
-    blocks = _line_blocks(codewords - mean)
-    rows = min(MAX_ROWS, n)
-    tiles = jnp.pad(x, ((0, -n % rows), (0, 0))).reshape(-1, rows, d)
-    return lax.map(lambda tile: _nearest_line_of_tile(blocks, tile - mean), tiles).reshape(-1)[:n]
 
 
 class _Blocks(NamedTuple):
@@ -145,6 +145,8 @@ def _line_blocks(codewords: Array) -> _Blocks:
 
 
 def _nearest_line_of_tile(blocks: _Blocks, x: Array) -> Array:
+    """Index of the nearest line of each sample [rows, D], [rows] int32; all centred alike."""
+
     def visit(best: tuple[Array, Array], block: _Blocks) -> tuple[tuple[Array, Array], None]:
         product = jnp.matmul(block.codewords, x.T, precision="highest")  # [lines + 1, rows]
         along = product[1:] - product[:-1] - block.start_dot_step[:, None]

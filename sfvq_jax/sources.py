@@ -54,6 +54,8 @@ def as_source(source: Any) -> ArraySource | SamplerSource:
     """
     if isinstance(source, ArraySource | SamplerSource):
         return source
+    if isinstance(source, jax.tree_util.Partial):
+        return SamplerSource(source)
     if isinstance(source, np.ndarray | jax.Array):
         return ArraySource(_checked(source))
     if isinstance(source, LatentModel):

@@ -88,6 +88,17 @@ class TestSamplers:
         assert draw._cache_size() == 1
         assert_array_equal(2 * once, twice)
 
+    def test_a_partials_arguments_are_no_constants_of_the_program(self, getkey):
+        def scaled(scale, key, n):
+            return scale * jax.random.normal(key, (n, 2))
+
+        draw = jax.jit(lambda source, key: source.draw(key, 4))
+        for scale in (1.0, 2.0):
+            source = as_source(jax.tree_util.Partial(scaled, jnp.float32(scale)))
+            key = jax.random.key(0)
+            assert_allclose(draw(source, key), scale * jax.random.normal(key, (4, 2)), rtol=1e-6)
+        assert draw._cache_size() == 1
+
     def test_the_same_function_needs_no_new_program(self, getkey):
         draw = jax.jit(lambda source, key: source.draw(key, 4))
         for _ in range(3):
