@@ -34,6 +34,8 @@ from sfvq_jax.views.figures import MAP_SIDE
 DEMO_MODEL = "fashion_mnist"
 DEMO_LINE = 12
 DEMO_MARKER, SAMPLES_MARKER = "curve.npz", "samples.npz"  # what these folders always hold
+# a quarter of the published schedule, which ends in a longer curve and less order (README)
+DEMO_SAMPLES = 2**16
 DEVIATION_SAMPLES = 2**14
 
 
@@ -275,6 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", run_demo, "bundled generator -> a curve and its figures", "folder",
                "sfvq-jax-demo")  # fmt: skip
     _add_fit_options(demo)
+    demo.set_defaults(samples=DEMO_SAMPLES)
 
     convert = add("convert", run_convert, "NVIDIA's StyleGAN2 pickles -> our form", "")
     convert.add_argument("checkpoint", help="network-snapshot.pkl")
@@ -323,7 +326,10 @@ def _add_fit_options(command: argparse.ArgumentParser) -> None:
     ):
         value = getattr(defaults, name)
         command.add_argument(
-            f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{help} ({value})"
+            f"--{name.replace('_', '-')}",
+            type=type(value),
+            default=value,
+            help=f"{help} (%(default)s)",
         )
 
 
