@@ -6,6 +6,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -30,3 +31,16 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the project's shared data in {SHARED.name}/ beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def fixture_file(request) -> Callable[[str], Path]:
+    """Where a StyleGAN2 fixture is: one comes with the tests, the others are shared data."""
+
+    def find(name: str) -> Path:
+        shipped = Path(__file__).parent / "fixtures" / "stylegan2" / name
+        if shipped.exists():
+            return shipped
+        return request.getfixturevalue("shared") / "fixtures" / "stylegan2" / name
+
+    return find

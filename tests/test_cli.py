@@ -104,8 +104,8 @@ def test_demo_leaves_a_folder_with_everything(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
 
 
-def test_convert_reads_nvidias_pickles(shared, tmp_path, capsys):
-    source = shared / "fixtures/stylegan2/tiny_ada_gray_cond.pkl"
+def test_convert_reads_nvidias_pickles(fixture_file, tmp_path, capsys):
+    source = fixture_file("tiny_ada_gray_cond.pkl")
     assert main(["convert", str(source), str(tmp_path / "tiny")]) == 0
     assert "32x32 pixels, 1 channels, W of 48 dimensions, 8 layers, 10 classes" in (
         capsys.readouterr().out

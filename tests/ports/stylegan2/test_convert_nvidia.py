@@ -15,14 +15,9 @@ SNAPSHOTS = ["tiny_ada_gray_cond", "tiny_ada_resnet", "tiny_ada_nonoise", "tiny_
 
 
 @pytest.fixture
-def folder(shared):
-    return shared / "fixtures" / "stylegan2"
-
-
-@pytest.fixture
-def snapshot(folder):
+def snapshot(fixture_file):
     """A snapshot to be spoilt."""
-    return load_pickle(folder / "tiny_ada_gray_cond.pkl")
+    return load_pickle(fixture_file("tiny_ada_gray_cond.pkl"))
 
 
 def state_of(snapshot, path):
@@ -34,10 +29,10 @@ def state_of(snapshot, path):
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_every_array_is_upstreams_within_1e5_of_the_largest(folder, name):
-    config, variables, _ = convert(folder / f"{name}.pkl")
+def test_every_array_is_upstreams_within_1e5_of_the_largest(fixture_file, name):
+    config, variables, _ = convert(fixture_file(f"{name}.pkl"))
     model = StyleGAN2(variables, config)
-    upstream = dict(np.load(folder / f"{name}.npz"))
+    upstream = dict(np.load(fixture_file(f"{name}.npz")))
     z, c, ws = upstream.pop("z"), upstream.pop("c"), upstream["ws"]
     c = c if config.c_dim > 0 else None
     images = {
@@ -64,8 +59,8 @@ def test_every_array_is_upstreams_within_1e5_of_the_largest(folder, name):
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_the_tree_is_that_of_the_network_in_float32(folder, name, getkey):
-    config, variables, _ = convert(folder / f"{name}.pkl")
+def test_the_tree_is_that_of_the_network_in_float32(fixture_file, name, getkey):
+    config, variables, _ = convert(fixture_file(f"{name}.pkl"))
     network = jax.eval_shape(lambda key: init(key, config), getkey()).variables
     if not config.use_noise:
         network["constants"].pop("synthesis")
@@ -75,15 +70,17 @@ def test_the_tree_is_that_of_the_network_in_float32(folder, name, getkey):
         assert (ours.shape, ours.dtype) == (networks.shape, np.float32)
 
 
-def test_the_source_is_told_from_the_file(folder):
-    path = folder / "tiny_ada_gray_cond.pkl"
+def test_the_source_is_told_from_the_file(fixture_file):
+    path = fixture_file("tiny_ada_gray_cond.pkl")
     assert convert(path).source == {
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "format": "stylegan2-ada-pytorch",
         "fp16_blocks": [],
     }
-    assert convert(folder / "tiny_sg3_clamp.pkl").source["format"] == "stylegan3-repo stylegan2"
+    assert (
+        convert(fixture_file("tiny_sg3_clamp.pkl")).source["format"] == "stylegan3-repo stylegan2"
+    )
 
 
 def test_blocks_that_upstream_computes_in_float16_are_listed(snapshot):
@@ -207,9 +204,9 @@ def test_missing_surplus_and_wrong_tensors_are_named(snapshot, path, kind, name,
         convert(snapshot)
 
 
-def test_other_networks_are_called_by_their_name(folder, snapshot):
+def test_other_networks_are_called_by_their_name(fixture_file, snapshot):
     with pytest.raises(CheckpointError, match="TensorFlow"):
-        convert(folder / "tiny_tf_sg2.pkl")
+        convert(fixture_file("tiny_tf_sg2.pkl"))
     with pytest.raises(CheckpointError, match=r"no generator G_ema, only \['G', 'D'\]"):
         convert({"G": snapshot["G"], "D": snapshot["D"]})
     with pytest.raises(CheckpointError, match="found a Discriminator"):
