@@ -119,6 +119,11 @@ def _held_samples(key: Array, source: Source) -> Array:
     else:
         latents = jax.jit(lambda source: source.draw(key, START_SAMPLES))(source)
         check_latents(latents, "what the source draws")
+        if latents.shape[0] != START_SAMPLES:
+            raise ValueError(
+                f"asked for {START_SAMPLES} latents, the source drew {latents.shape[0]}: a sampler"
+                " (key, n) gives [n, D]"
+            )
     if not bool((latents != latents[:1]).any()):
         raise ValueError("all latents are the same point, and no curve goes through one point")
     return latents.astype(jnp.float32)

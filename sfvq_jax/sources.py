@@ -1,7 +1,7 @@
 """Where latents come from: an array, or a sampler that runs on the device."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -13,6 +13,7 @@ from sfvq_jax.latent_model import LatentModel
 Array = jax.Array
 
 
+@runtime_checkable
 class Source(Protocol):
     """Draws latents inside compiled programs: a pytree with a pure `draw`."""
 
@@ -45,14 +46,16 @@ class SamplerSource:
         return self.sampler(key, n)
 
 
-def as_source(source: Any) -> ArraySource | SamplerSource:
+def as_source(source: Any) -> Source:
     """An array [N, D], a `LatentModel` or a function (key, n) -> [n, D] as a source.
+
+    A source stays what it is.
 
     Raises:
       ValueError: an array of another rank, of no floating point type, or with NaN or infinity.
-      TypeError: none of the three.
+      TypeError: none of these.
     """
-    if isinstance(source, ArraySource | SamplerSource):
+    if isinstance(source, Source):
         return source
     if isinstance(source, jax.tree_util.Partial):
         return SamplerSource(source)

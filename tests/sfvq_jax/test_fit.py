@@ -286,6 +286,10 @@ class TestErrors:
         with pytest.raises(ValueError, match="diverged at 2 bits, epoch 1: use a learning rate"):
             fit(jax.random.key(0), gaussian(), bits=3, solver=solver)
 
+    def test_a_sampler_that_draws_another_number(self):
+        with pytest.raises(ValueError, match="asked for 16384 latents, the source drew 10"):
+            fit(jax.random.key(0), lambda key, n: jax.random.normal(key, (10, 2)), bits=3)
+
     def test_a_source_of_another_kind(self):
         with pytest.raises(TypeError, match="source is a str; expected an array"):
             fit(jax.random.key(0), "latents.npy", bits=3)
