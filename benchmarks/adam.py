@@ -1,6 +1,6 @@
 """The Adam stage beside a straightforward PyTorch loop of the same algorithm, on two CPU threads.
 
-    python -m benchmarks.adam          # the published schedule: ten minutes or so
+    python -m benchmarks.adam          # the published schedule: two minutes or so
     python -m benchmarks.adam --quick  # a trial: 1/32 of the samples, nothing saved
 
 The loop is as one writes it first, and as the published example has it: a step is dispatched from

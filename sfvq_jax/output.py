@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +40,15 @@ def new_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> Ite
         temporary = Path(folder) / "new"
         temporary.mkdir()
         yield temporary
-        if path.exists():
-            os.replace(path, Path(folder) / "old")
-        shutil.move(temporary, path)
+        old = Path(folder) / "old"
+        try:
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+        except BaseException:  # an interrupt between the two must not take the old one along
+            if old.exists() and not path.exists():
+                os.replace(old, path)
+            raise
 
 
 def check_free(path: str | Path, *, overwrite: bool = False, marker: str | None = None) -> None:

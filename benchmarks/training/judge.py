@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of Fashion-MNIST's IDX files")
     parser.add_argument("--model", default=ports.bundled("fashion_mnist"), type=Path)
-    parser.add_argument("--sheet", type=Path, help="draw 200 samples with their classes here")
+    parser.add_argument("--sheet", type=Path, help="draw 200 samples here")
     arguments = parser.parse_args()
     model = ports.load(arguments.model)
     classifier = ports.load(ports.bundled("fashion_mnist_classifier"))

@@ -1,6 +1,7 @@
 """Files and folders are written whole or not at all, and never over others unasked."""
 
 import functools
+import os
 
 import pytest
 
@@ -85,6 +86,22 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     (tmp_path / "out" / "another.txt").write_text("old")
     write_folder(tmp_path / "out", "new", overwrite=True)
     assert names(tmp_path / "out") == ["part.txt"]
+
+
+def test_an_interrupt_while_a_folder_is_replaced_leaves_the_old_one(tmp_path, monkeypatch):
+    write_folder(tmp_path / "out", "old")
+    replace = os.replace
+
+    def interrupted(source, target):
+        if source.name == "new":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(tmp_path / "out", "new", overwrite=True)
+    assert (tmp_path / "out" / "part.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_folder_of_another_kind_is_never_replaced(tmp_path):
