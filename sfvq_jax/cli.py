@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,14 @@ from PIL import Image
 import ports
 from sfvq_jax.curve import decode
 from sfvq_jax.curve_file import CurveRecord, check_belongs, load_curve, save_curve
-from sfvq_jax.fit import FitResult, fit
+from sfvq_jax.fit import FitResult, Report, fit
 from sfvq_jax.interpret import deviation_along, edit_latents, line_direction, positions_along_line
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.output import check_free, new_file, new_folder
+from sfvq_jax.progress import JsonLog, Progress
 from sfvq_jax.quality import codebook_quality, same_class_share
-from sfvq_jax.solvers import Adam
+from sfvq_jax.solvers import Adam, LeastSquares
+from sfvq_jax.sources import HostSource
 from sfvq_jax.views import (
     distance_figure,
     edit_figure,
@@ -34,8 +37,7 @@ from sfvq_jax.views.figures import MAP_SIDE
 DEMO_MODEL = "fashion_mnist"
 DEMO_LINE = 12
 DEMO_MARKER, SAMPLES_MARKER = "curve.npz", "samples.npz"  # what these folders always hold
-# a quarter of the published schedule, which ends in a longer curve and less order (README)
-DEMO_SAMPLES = 2**16
+SOLVERS = {"least_squares": LeastSquares, "adam": Adam}
 DEVIATION_SAMPLES = 2**14
 
 
@@ -83,12 +85,15 @@ def run_convert(options: argparse.Namespace) -> None:
 
 
 def run_fit(options: argparse.Namespace) -> None:
+    if options.distributed:
+        start_distributed(options)
     check_free(options.output, overwrite=options.overwrite)
     if options.source.endswith(".npy"):
-        latents = load_latents(options.source)
-        result, record = _fit(latents, options)
+        result, record = _fit(HostSource.of_file(options.source), options)
     else:
         result, record = fit_model(load_model(options.source), options)
+    if jax.process_index() > 0:  # the first process writes for all
+        return
     save_curve(options.output, record, overwrite=options.overwrite)
     print(
         f"{options.output}: {record.curve.num_codewords} codewords of {record.curve.latent_dim}"
@@ -138,14 +143,21 @@ def load_model(name: str) -> LatentModel:
     return model
 
 
-def load_latents(path: str) -> np.ndarray:
-    """The array of an .npy file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+def start_distributed(options: argparse.Namespace) -> None:
+    """Joins the processes of this fit; on a cluster that JAX knows, without being told anything."""
+    given = (options.coordinator, options.processes, options.process_id)
+    if any(value is None for value in given) and any(value is not None for value in given):
+        raise ValueError(
+            "--coordinator, --processes and --process-id go together; on SLURM, Kubernetes, Open"
+            " MPI and TPU pods none is needed"
+        )
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no .npy of numbers, or a damaged one ({error})") from error
+        jax.distributed.initialize(*given)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the processes could not be joined ({error}): name --coordinator HOST:PORT,"
+            " --processes and --process-id"
+        ) from error
 
 
 def load_both(
@@ -226,18 +238,50 @@ def save_figure(figure: Figure, path: str, options: argparse.Namespace) -> None:
     print(path)
 
 
-def _fit(source, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
-    solver = Adam(
-        learning_rate=options.learning_rate,
-        batch_size=options.batch_size,
-        samples=options.samples,
-        epochs=options.epochs,
-    )
-    key = jax.random.key(options.seed)
-    result = fit(key, source, bits=options.bits, solver=solver, progress=True)
-    settings = {"bits": options.bits, "seed": options.seed, "solver": "adam"}
+def _fit(source: Any, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
+    solver = solver_of(options)
+    reporters: list[Any] = []
+    if jax.process_index() == 0:
+        reporters.append(Progress())
+        if options.log_json is not None:
+            reporters.append(JsonLog(options.log_json))
+
+    def on_report(report: Report) -> None:
+        for reporter in reporters:
+            reporter(report)
+
+    try:
+        result = fit(
+            jax.random.key(options.seed),
+            source,
+            bits=options.bits,
+            solver=solver,
+            checkpoint=options.checkpoint,
+            checkpoint_seconds=options.checkpoint_seconds,
+            on_report=on_report,
+        )
+    finally:
+        for reporter in reporters:
+            reporter.close()
+    settings = {"bits": options.bits, "seed": options.seed, "solver": options.solver}
     settings |= dataclasses.asdict(solver)
     return result, CurveRecord(result.curve, settings=settings, history=result.history)
+
+
+def solver_of(options: argparse.Namespace) -> Adam | LeastSquares:
+    """The solver with the options that were given."""
+    kind = SOLVERS[options.solver]
+    names = {field.name for field in dataclasses.fields(kind)}
+    given = {
+        name: value for name in _SOLVER_OPTIONS if (value := getattr(options, name)) is not None
+    }
+    for name in given:
+        if name not in names:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is no option of --solver {options.solver}, which has"
+                f" {', '.join('--' + n.replace('_', '-') for n in _SOLVER_OPTIONS if n in names)}"
+            )
+    return kind(**given)
 
 
 def _map_report(model: LatentModel, record: CurveRecord) -> str:
@@ -277,7 +321,6 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", run_demo, "bundled generator -> a curve and its figures", "folder",
                "sfvq-jax-demo")  # fmt: skip
     _add_fit_options(demo)
-    demo.set_defaults(samples=DEMO_SAMPLES)
 
     convert = add("convert", run_convert, "NVIDIA's StyleGAN2 pickles -> our form", "")
     convert.add_argument("checkpoint", help="network-snapshot.pkl")
@@ -288,6 +331,12 @@ def _parser() -> argparse.ArgumentParser:
         "source", help="a converted generator, a bundled one, or an .npy of latents [N, D]"
     )
     _add_fit_options(fit_command)
+    fit_command.add_argument(
+        "--distributed", action="store_true", help="this is one of several processes of one fit"
+    )
+    fit_command.add_argument("--coordinator", help="HOST:PORT of the first process")
+    fit_command.add_argument("--processes", type=int, help="how many there are")
+    fit_command.add_argument("--process-id", type=int, help="which one this is, from 0")
 
     map_command = add("map", run_map, "draws the codebook as images, in order", "the figure")
     add_model(map_command)
@@ -315,22 +364,47 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_fit_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--bits", type=int, default=6, help="2**bits codewords")
+    command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
     command.add_argument("--seed", type=int, default=0)
-    defaults = Adam()
-    for name, help in (
-        ("learning_rate", "of Adam, at a stage's start"),
-        ("batch_size", "samples in a step"),
-        ("samples", "samples in an epoch"),
-        ("epochs", "epochs in a stage"),
-    ):
-        value = getattr(defaults, name)
-        command.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type(value),
-            default=value,
-            help=f"{help} (%(default)s)",
-        )
+    command.add_argument(
+        "--solver",
+        choices=SOLVERS,
+        default="least_squares",
+        help="(%(default)s); adam is published",
+    )
+    for name, (kind, help) in _SOLVER_OPTIONS.items():
+        defaults = [
+            f"{value} for {solver}"
+            for solver, made in SOLVERS.items()
+            if (value := getattr(made(), name, None)) is not None
+        ]
+        text = f"{help} ({', '.join(defaults)})" if defaults else help
+        command.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    command.add_argument("--log-json", help="appends a JSON object a round to this file")
+    command.add_argument("--checkpoint", help="folder to keep the fit's state in, and go on from")
+    command.add_argument(
+        "--checkpoint-seconds", type=float, default=600.0, help="between saves (%(default)s)"
+    )
+
+
+def _samples(text: str) -> int | str:
+    if text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number or all") from error
+
+
+_SOLVER_OPTIONS = {
+    "length_penalty": (float, "of least_squares: more gives a shorter, better ordered curve"),
+    "rounds": (int, "of least_squares in a stage, at most"),
+    "tolerance": (float, "of least_squares: a stage ends when a round gains less than this share"),
+    "samples": (_samples, "in a round or epoch; all is a pass over the data, for least_squares"),
+    "learning_rate": (float, "of adam, at a stage's start"),
+    "batch_size": (int, "of adam: samples in a step"),
+    "epochs": (int, "of adam in a stage"),
+}
 
 
 def _join_negative_values(arguments: list[str]) -> list[str]:

@@ -1,6 +1,18 @@
-"""Where latents come from: an array, or a sampler that runs on the device."""
+"""Where latents come from: arrays, files larger than memory, samplers on the device, iterators.
 
-from collections.abc import Callable
+All are one small protocol, `Source`. To add your own, write a class with these four names; the
+whole of a source on the host can be as short as
+
+    class Database:
+        latent_dim, num_latents, on_device = 512, 10**9, False
+
+        def read(self, key, start, count):
+            return select_rows(start, start + count)  # a NumPy array [count, 512]
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
@@ -12,28 +24,62 @@ from sfvq_jax.latent_model import LatentModel
 
 Array = jax.Array
 
+PIECE_BYTES = 2**17  # read together when a file is read in random order
+
 
 @runtime_checkable
 class Source(Protocol):
-    """Draws latents inside compiled programs: a pytree with a pure `draw`."""
+    """Latents, read some at a time.
 
-    def draw(self, key: Array, n: int) -> Array:
-        """n latents, [n, D] float32."""
+    Attributes:
+      latent_dim: D.
+      num_latents: N, or None where there is no end of them.
+      on_device: whether `read` is pure JAX code that fits call inside their compiled programs. The
+        source is then a pytree, `start` may be traced, and the latents never visit the host.
+        Otherwise fits call it on the host, ahead of the device, in a thread of its own.
+    """
+
+    @property
+    def latent_dim(self) -> int: ...
+
+    @property
+    def num_latents(self) -> int | None: ...
+
+    @property
+    def on_device(self) -> bool: ...
+
+    def read(self, key: Array | None, start: Any, count: int) -> Any:
+        """Latents [count, D] from number `start` on, in the order that `key` names.
+
+        A key names a random order, with or without replacement; None is the order of storage, in
+        which a finite source gives each latent once. The same arguments give the same latents.
+        Processes of one fit each ask for the numbers that are theirs.
+        """
         ...
 
 
 @flax.struct.dataclass
 class ArraySource:
-    """Rows of an array, drawn with replacement.
+    """Rows of an array on the devices; in random order they are drawn with replacement.
 
     Attributes:
-      latents: [N, D] float32.
+      latents: [N, D] float32; rows from `num_latents` on are padding.
+      num_latents: N.
     """
 
     latents: Array
+    num_latents: int = flax.struct.field(pytree_node=False)
+    on_device = True
 
-    def draw(self, key: Array, n: int) -> Array:
-        return self.latents[jax.random.randint(key, (n,), 0, self.latents.shape[0])]
+    @property
+    def latent_dim(self) -> int:
+        return self.latents.shape[1]
+
+    def read(self, key: Array | None, start: Any, count: int) -> Array:
+        if key is None:
+            return jax.lax.dynamic_slice_in_dim(self.latents, start, count)
+        key = jax.random.fold_in(key, start)
+        return self.latents[jax.random.randint(key, (count,), 0, self.num_latents)]
 
 
 @flax.struct.dataclass
@@ -41,15 +87,176 @@ class SamplerSource:
     """A function (key, n) -> [n, D], a generator's mapping network, say."""
 
     sampler: Callable[[Array, int], Array]  # a jax.tree_util.Partial: its arguments are leaves
+    latent_dim: int = flax.struct.field(pytree_node=False)
+    num_latents = None
+    on_device = True
 
-    def draw(self, key: Array, n: int) -> Array:
-        return self.sampler(key, n)
+    def read(self, key: Array | None, start: Any, count: int) -> Array:
+        assert key is not None, "a sampler has no order of storage"
+        latents = self.sampler(jax.random.fold_in(key, start), count)
+        if latents.shape != (count, self.latent_dim):
+            raise ValueError(
+                f"asked for {count} latents, the sampler drew an array of shape {latents.shape}: a"
+                " sampler (key, n) gives [n, D]"
+            )
+        return latents.astype(jnp.float32)
+
+
+class HostSource:
+    """Rows of anything with `shape`, `dtype` and slices: an array on the host, a dataset of h5py.
+
+    In random order, runs of 128 KiB of neighbouring rows are read together, each run once, so that
+    a disk keeps up.
+
+    Args:
+      rows: the array, or a function that opens it anew for each block, as `HostSource.of_file`
+        does: a mapped file that stays open would keep in memory all that was read.
+    """
+
+    on_device = False
+
+    def __init__(self, rows: Any):
+        self._open: Callable[[], Any] = rows if callable(rows) else lambda: rows
+        rows = self._open()
+        if len(rows.shape) != 2 or 0 in rows.shape:
+            raise ValueError(
+                f"the latents have shape {rows.shape}; expected [N, D], a row a latent"
+            )
+        if not np.issubdtype(rows.dtype, np.floating):
+            raise ValueError(f"the latents are {rows.dtype}; expected floating point numbers")
+        self.num_latents, self.latent_dim = (int(size) for size in rows.shape)
+        row_bytes = self.latent_dim * np.dtype(rows.dtype).itemsize
+        # at most a thousandth, so that few rows wait
+        self._piece = max(1, min(PIECE_BYTES // row_bytes, self.num_latents // 1000))
+
+    @classmethod
+    def of_file(cls, path: str | Path) -> "HostSource":
+        """An .npy of any size.
+
+        Raises:
+          FileNotFoundError: nothing there.
+          ValueError: no .npy of floating point numbers [N, D], or a damaged one.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        try:
+            np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            message = f"{path} is no .npy of numbers, or a damaged one ({error})"
+            raise ValueError(message) from error
+        return cls(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+
+    def read(self, key: Array | None, start: int, count: int) -> np.ndarray:
+        rows = self._open()
+        if key is None:
+            latents = np.asarray(rows[start : start + count], np.float32)
+        else:
+            latents = self._pieces(rows, key, start, count)
+        check_latents(latents, f"latents {start} to {start + count} of the source")
+        return latents
+
+    def _pieces(self, rows: Any, key: Array, start: int, count: int) -> np.ndarray:
+        """Numbers start … of a walk over pieces of neighbouring rows, pass after pass.
+
+        A pass takes steps of about the golden ratio from a random row on, so that any stretch of it
+        is spread evenly over all the data. Rows that make no whole piece wait for the next pass.
+        """
+        pieces = self.num_latents // self._piece
+        stride = _coprime(round(pieces * (5**0.5 - 1) / 2), pieces)
+        numbers = range(start // self._piece, -(-(start + count) // self._piece))
+        offsets = {
+            i: int(jax.random.randint(jax.random.fold_in(key, i), (), 0, np.iinfo(np.int32).max))
+            for i in {number // pieces for number in numbers}
+        }
+        found = []
+        for number in numbers:
+            piece = number * stride % pieces
+            row = (offsets[number // pieces] + piece * self._piece) % self.num_latents
+            found.append(np.asarray(rows[row : row + self._piece]))
+            if (over := row + self._piece - self.num_latents) > 0:
+                found.append(np.asarray(rows[:over]))
+        found = np.concatenate(found or [rows[:0]])
+        return found[start % self._piece :][:count].astype(np.float32)
+
+
+class IteratorSource:
+    """Blocks [n, D] of any sizes from an iterator, as they come; their order is not changed.
+
+    Since the first latents serve to start from and to measure with, they should be a fair sample.
+    Where several processes fit together, each iterates over its own part of the data.
+
+    Args:
+      blocks: a function that gives an iterator, or what can be iterated over again, a list say. One
+        iteration is a pass over the data.
+    """
+
+    num_latents = None
+    on_device = False
+
+    def __init__(self, blocks: Iterable[Any] | Callable[[], Iterable[Any]]):
+        if isinstance(blocks, Iterator):
+            raise TypeError(
+                "an iterator can be read only once, and a fit reads more often: pass a function"
+                " that gives a fresh one"
+            )
+        self._open = blocks if callable(blocks) else lambda: blocks
+        self._restart()
+        self._rest = self._next_block()
+        if self._rest is None:
+            raise ValueError("the iterator gives no blocks")
+        self.latent_dim = self._rest.shape[1]
+
+    def read(self, key: Array | None, start: int, count: int) -> np.ndarray:
+        """With a key, pass follows pass; without one, a read at the end falls short."""
+        endless = key is not None
+        if start < self._position:
+            self._restart()
+        self._take(start - self._position, endless)
+        return np.concatenate(
+            [np.zeros((0, self.latent_dim), np.float32), *self._take(count, endless)]
+        )
+
+    def _restart(self) -> None:
+        self._blocks = iter(self._open())
+        self._position = 0
+        self._rest: np.ndarray | None = None
+
+    def _take(self, count: int, endless: bool) -> list[np.ndarray]:
+        """The next latents, in parts."""
+        parts = []
+        while count > 0:
+            if self._rest is None or len(self._rest) == 0:
+                self._rest = self._next_block()
+            if self._rest is None:
+                if not endless:
+                    break
+                self._blocks = iter(self._open())
+                self._rest = self._next_block()
+                if self._rest is None:
+                    raise ValueError("the iterator gives no blocks when it is iterated over again")
+            part, self._rest = self._rest[:count], self._rest[count:]
+            parts.append(part)
+            count -= len(part)
+            self._position += len(part)
+        return parts
+
+    def _next_block(self) -> np.ndarray | None:
+        block = next(self._blocks, None)
+        if block is None:
+            return None
+        block = np.asarray(block)
+        check_latents(block, "a block of the iterator")
+        return block.astype(np.float32)
 
 
 def as_source(source: Any) -> Source:
-    """An array [N, D], a `LatentModel` or a function (key, n) -> [n, D] as a source.
+    """What `fit` takes, as a source; a source stays what it is.
 
-    A source stays what it is.
+    Args:
+      source: an array [N, D], which goes to the device; a memory-mapped one, or the path of an
+        .npy, which is read in blocks; a `LatentModel` or a function (key, n) -> [n, D], which
+        draws on the device; a `Source`.
 
     Raises:
       ValueError: an array of another rank, of no floating point type, or with NaN or infinity.
@@ -57,20 +264,25 @@ def as_source(source: Any) -> Source:
     """
     if isinstance(source, Source):
         return source
-    if isinstance(source, jax.tree_util.Partial):
-        return SamplerSource(source)
+    if isinstance(source, str | Path):
+        return HostSource.of_file(source)
+    if isinstance(source, np.memmap):
+        return HostSource(source)
     if isinstance(source, np.ndarray | jax.Array):
-        return ArraySource(_checked(source))
+        check_latents(source, "the array of latents")
+        return ArraySource(jnp.asarray(source, jnp.float32), len(source))
+    if isinstance(source, jax.tree_util.Partial):
+        return _sampler(source)
     if isinstance(source, LatentModel):
         model_is_pytree = not jax.tree_util.all_leaves([source])
         if model_is_pytree:
-            return SamplerSource(jax.tree_util.Partial(type(source).sample, source))
-        return SamplerSource(jax.tree_util.Partial(source.sample))
+            return _sampler(jax.tree_util.Partial(type(source).sample, source))
+        return _sampler(jax.tree_util.Partial(source.sample))
     if callable(source):
-        return SamplerSource(jax.tree_util.Partial(source))
+        return _sampler(jax.tree_util.Partial(source))
     raise TypeError(
-        f"source is a {type(source).__name__}; expected an array [N, D], a LatentModel with"
-        " `sample` and `render`, or a function (key, n) -> [n, D]"
+        f"source is a {type(source).__name__}; expected an array [N, D], the path of an .npy, a"
+        " LatentModel with `sample` and `render`, a function (key, n) -> [n, D], or a Source"
     )
 
 
@@ -80,6 +292,10 @@ def check_latents(latents: Array | np.ndarray, name: str) -> None:
         raise ValueError(f"{name} has shape {latents.shape}; expected [N, D], a row a latent")
     if not jnp.issubdtype(latents.dtype, jnp.floating):
         raise ValueError(f"{name} is of type {latents.dtype}; expected floating point numbers")
+    if isinstance(latents, jax.Array) and not latents.is_fully_addressable:
+        if not bool(jnp.isfinite(latents).all()):
+            raise ValueError(f"{name} has NaN or infinity: remove these rows")
+        return
     bad = np.flatnonzero(~np.isfinite(np.asarray(latents)).all(1))
     if bad.size:
         raise ValueError(
@@ -88,6 +304,19 @@ def check_latents(latents: Array | np.ndarray, name: str) -> None:
         )
 
 
-def _checked(array: Array | np.ndarray) -> Array:
-    check_latents(array, "the array of latents")
-    return jnp.asarray(array, jnp.float32)
+def _sampler(sampler: jax.tree_util.Partial) -> SamplerSource:
+    """With D found by tracing a draw."""
+    latents = jax.eval_shape(lambda: sampler(jax.random.key(0), 4))
+    if latents.ndim != 2:
+        raise ValueError(
+            f"what the source draws has shape {latents.shape}; expected [N, D], a row a latent"
+        )
+    return SamplerSource(sampler, latents.shape[1])
+
+
+def _coprime(number: int, to: int) -> int:
+    """The least number from `number` on that shares no factor with `to`."""
+    number = max(number, 1)
+    while math.gcd(number, to) != 1:
+        number += 1
+    return number

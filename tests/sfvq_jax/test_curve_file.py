@@ -17,6 +17,7 @@ HISTORY = History(
     distortion=np.float32([0.4, 0.2]),
     perplexity=np.float32([2.5, 6.5]),
     use=np.random.default_rng(1).dirichlet(np.ones(7), 2).astype(np.float32),
+    samples=np.array([1000.0, 2000.0]),
 )
 RECORD = CurveRecord(
     curve=Curve(jnp.asarray(CODEWORDS)),

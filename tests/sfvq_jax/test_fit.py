@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sfvq_jax import (
     Adam,
     Curve,
+    LeastSquares,
     codebook_quality,
     curve_length,
     decode,
@@ -89,7 +90,8 @@ class TestResult:
         assert history.bits.dtype == np.int32
         assert history.loss.shape == history.distortion.shape == history.perplexity.shape == (8,)
         assert history.use.shape == (8, 31)
-        for column in history[1:]:
+        assert_array_equal(history.samples, 4096 * np.arange(1, 9))
+        for column in history[1:-1]:
             assert isinstance(column, np.ndarray)
             assert column.dtype == np.float32
             assert np.isfinite(column).all()
@@ -142,11 +144,6 @@ class TestSameAgain:
         assert_array_equal(curves[1], curves[0])
         assert_array_equal(curves[2], curves[0])
 
-    def test_a_progress_bar_is_silent_without_a_terminal(self, gaussian_fit, capsys):
-        coarse = fit(jax.random.key(0), gaussian(), bits=3, solver=SHORT, progress=True)
-        assert_array_equal(coarse.history.loss, gaussian_fit.history.loss[:4])
-        assert capsys.readouterr() == ("", "")
-
 
 class TestSources:
     def test_functions_and_models_that_draw_the_same_give_the_same_curve(self):
@@ -180,7 +177,7 @@ class TestSources:
 
     def test_a_batch_that_does_not_divide_the_samples_is_fine(self):
         odd = Adam(samples=2**12 - 5, batch_size=50, epochs=1)
-        assert odd.steps_per_epoch == 81
+        assert odd.steps_per_epoch == 82  # two blocks of as many
         result = fit(jax.random.key(0), gaussian(), bits=2, solver=odd)
         assert np.isfinite(result.history.loss).all()
 
@@ -233,12 +230,10 @@ class TestPublishedCurve:
             position = jax.random.uniform(position_key, (n,), maxval=float(finer.num_lines))
             return decode(finer, position) + deviation * jax.random.normal(noise_key, (n, 512))
 
-        # benchmarks/published.py has the default schedule, thirty times as long: this one is done
-        # sooner, and which minimum a fit ends in, by its key, is worth some tenths of a percent
-        solver = Adam(samples=2**14, epochs=3, learning_rate=1e-2)
+        solver = LeastSquares(length_penalty=0.03, samples=2**14)
         curve = fit(jax.random.key(1), near_the_curve, bits=6, solver=solver).curve
         fresh = jax.jit(near_the_curve, static_argnums=1)(jax.random.key(99), 2**13)
-        assert distortion(curve, fresh) < 1.005 * distortion(published, fresh)
+        assert distortion(curve, fresh) < distortion(published, fresh)
 
 
 class TestErrors:
@@ -283,16 +278,23 @@ class TestErrors:
 
     def test_a_learning_rate_that_is_too_high(self):
         solver = dataclasses.replace(SHORT, learning_rate=1e25)
-        with pytest.raises(ValueError, match="diverged at 2 bits, epoch 1: use a learning rate"):
+        with pytest.raises(ValueError, match="diverged at 2 bits, round 1: use a learning rate"):
             fit(jax.random.key(0), gaussian(), bits=3, solver=solver)
 
     def test_a_sampler_that_draws_another_number(self):
-        with pytest.raises(ValueError, match="asked for 16384 latents, the source drew 10"):
+        with pytest.raises(
+            ValueError,
+            match=r"asked for 16384 latents, the sampler drew an array of shape \(10, 2\)",
+        ):
             fit(jax.random.key(0), lambda key, n: jax.random.normal(key, (10, 2)), bits=3)
 
     def test_a_source_of_another_kind(self):
-        with pytest.raises(TypeError, match="source is a str; expected an array"):
-            fit(jax.random.key(0), "latents.npy", bits=3)
+        with pytest.raises(TypeError, match="source is a list; expected an array"):
+            fit(jax.random.key(0), [[1.0, 2.0]], bits=3)
+
+    def test_a_file_that_is_not_there(self):
+        with pytest.raises(FileNotFoundError, match=r"there is no file nowhere\.npy"):
+            fit(jax.random.key(0), "nowhere.npy", bits=3)
 
     @pytest.mark.parametrize(
         "settings",
@@ -318,19 +320,14 @@ class TestSchedule:
         assert (solver.decay_at, solver.decay) == ((0.6, 0.8), 0.5)
 
     def test_the_learning_rate_is_halved_at_three_and_four_fifths_of_a_stage(self):
-        @jax.tree_util.register_static
-        class FarAway:
-            """One sample, so far from the only line that Adam moves at full rate."""
-
-            def draw(self, key, n):
-                return jnp.full((n, 1), 1e6)
-
+        # one sample, so far from the only line that Adam moves at full rate
+        x, weight = jnp.full((64 * 64, 1), 1e6), jnp.ones(64 * 64)
         solver = Adam(samples=64 * 64, epochs=10, learning_rate=1e-3)
         state = solver.init(Curve(jnp.array([[0.0], [1.0]])))
         moved = []
         for epoch in range(10):
             start = state.curve.codewords[0, 0]
-            state, _ = solver.epoch(jax.random.key(epoch), state, FarAway())
+            state = solver.add(state, jax.random.key(epoch), x, weight, None)
             moved.append(float(state.curve.codewords[0, 0] - start))
         # the gradient is proportional to u = 1 - λ, and Adam's step to E[u] ÷ √E[u²] = √¾
         full = 64 * 1e-3 * 0.75**0.5

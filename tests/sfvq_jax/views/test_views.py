@@ -170,6 +170,7 @@ class TestHistory:
         distortion=np.float32([0.8, 0.7, 0.5, 0.4]),
         perplexity=np.float32([3, 3, 7, 3.5]),
         use=np.float32([[1 / 3] * 3 + [0] * 4] * 2 + [[1 / 7] * 7, [1, 0, 0, 0, 0, 0, 0]]),
+        samples=np.array([1e4, 2e4, 3e4, 4e4]),
     )
 
     def test_the_curves_are_those_of_the_history(self):
