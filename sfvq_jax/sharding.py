@@ -7,7 +7,8 @@ not depend on the devices: sources are read by number, and random draws are made
 """
 
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -24,6 +25,7 @@ from sfvq_jax.sources import ArraySource, IteratorSource, Source
 Array = jax.Array
 
 AXIS = "data"
+MESSAGE_BYTES = 4096  # that a process tells the others at once
 
 
 @flax.struct.dataclass
@@ -162,9 +164,42 @@ def read_block(
 
 def found_by_all(found: int) -> int:
     """The sum of what the processes found."""
+    return sum(in_all_processes(found))
+
+
+def in_all_processes(value: Any) -> list[Any]:
+    """A JSON value of each process, of at most `MESSAGE_BYTES`: all of them, in every process."""
     if jax.process_count() == 1:
-        return found
-    return int(multihost_utils.process_allgather(np.array(found)).sum())
+        return [value]
+    text = json.dumps(value).encode()
+    if len(text) > MESSAGE_BYTES:
+        raise ValueError(f"processes tell each other at most {MESSAGE_BYTES} bytes: {value!r}")
+    padded = np.frombuffer(text.ljust(MESSAGE_BYTES), np.uint8)
+    return [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded)]
+
+
+def as_first_process(function: Callable[[], Any]) -> Any:
+    """The JSON value that a function gives in the first process, where alone it is called.
+
+    Raises:
+      ValueError, OSError: in every process, what the function raised in the first one.
+    """
+    if jax.process_count() == 1:
+        return function()
+    value, error = None, None
+    if jax.process_index() == 0:
+        try:
+            value = function()
+        except (ValueError, OSError) as raised:
+            error = raised
+    kind = "OSError" if isinstance(error, OSError) else "ValueError"
+    message = None if error is None else [kind, str(error)[: MESSAGE_BYTES // 8]]
+    value, message = in_all_processes([value, message])[0]
+    if error is not None:
+        raise error
+    if message is not None:
+        raise {"OSError": OSError, "ValueError": ValueError}[message[0]](message[1])
+    return value
 
 
 def read_samples(source: Source, key: Array, count: int, mesh: Mesh) -> Array:
@@ -176,9 +211,11 @@ def read_samples(source: Source, key: Array, count: int, mesh: Mesh) -> Array:
     if source.on_device:
         read = jax.jit(lambda source: source.read(order, 0, count), out_shardings=everywhere)
         return read(source)
-    count += -count % mesh.size if isinstance(source, IteratorSource) else 0
+    if isinstance(source, IteratorSource):  # one pass at most, and as many for each device
+        order, count = None, count + -count % mesh.size
     block = read_block(source, order, 0, count, Plan(1, count, 1), mesh).block
-    return jax.jit(lambda x: x[:count], out_shardings=everywhere)(block.x)
+    block = jax.jit(lambda block: block, out_shardings=everywhere)(block)
+    return replicate(np.asarray(block.x)[np.asarray(block.weight) > 0], mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "mesh", "plan"), donate_argnames="state")

@@ -128,6 +128,7 @@ class HostSource:
         row_bytes = self.latent_dim * np.dtype(rows.dtype).itemsize
         # at most a thousandth, so that few rows wait
         self._piece = max(1, min(PIECE_BYTES // row_bytes, self.num_latents // 1000))
+        self._stride = _stride(self.num_latents // self._piece)
 
     @classmethod
     def of_file(cls, path: str | Path) -> "HostSource":
@@ -159,11 +160,10 @@ class HostSource:
     def _pieces(self, rows: Any, key: Array, start: int, count: int) -> np.ndarray:
         """Numbers start … of a walk over pieces of neighbouring rows, pass after pass.
 
-        A pass takes steps of about the golden ratio from a random row on, so that any stretch of it
-        is spread evenly over all the data. Rows that make no whole piece wait for the next pass.
+        A pass starts from a random row; any stretch of it is spread evenly over all the data. Rows
+        that make no whole piece wait for the next pass.
         """
         pieces = self.num_latents // self._piece
-        stride = _coprime(round(pieces * (5**0.5 - 1) / 2), pieces)
         numbers = range(start // self._piece, -(-(start + count) // self._piece))
         offsets = {
             i: int(jax.random.randint(jax.random.fold_in(key, i), (), 0, np.iinfo(np.int32).max))
@@ -171,7 +171,7 @@ class HostSource:
         }
         found = []
         for number in numbers:
-            piece = number * stride % pieces
+            piece = number * self._stride % pieces
             row = (offsets[number // pieces] + piece * self._piece) % self.num_latents
             found.append(np.asarray(rows[row : row + self._piece]))
             if (over := row + self._piece - self.num_latents) > 0:
@@ -247,6 +247,11 @@ class IteratorSource:
             return None
         block = np.asarray(block)
         check_latents(block, "a block of the iterator")
+        if self._rest is not None and block.shape[1] != self._rest.shape[1]:
+            raise ValueError(
+                f"a block of the iterator has shape {block.shape}; the ones before have width"
+                f" {self._rest.shape[1]}"
+            )
         return block.astype(np.float32)
 
 
@@ -314,9 +319,20 @@ def _sampler(sampler: jax.tree_util.Partial) -> SamplerSource:
     return SamplerSource(sampler, latents.shape[1])
 
 
-def _coprime(number: int, to: int) -> int:
-    """The least number from `number` on that shares no factor with `to`."""
-    number = max(number, 1)
-    while math.gcd(number, to) != 1:
-        number += 1
-    return number
+def _stride(number: int) -> int:
+    """A step that visits all of 0 … number - 1, any stretch of the walk spread evenly over them.
+
+    Near the golden ratio, and with small partial quotients, which bound the gaps of such a walk.
+    """
+    near = round(number * (5**0.5 - 1) / 2)
+    steps = [step for step in range(max(1, near - 30), near + 31) if math.gcd(step, number) == 1]
+    return min(steps, key=lambda step: max(_quotients(number, step)), default=1)
+
+
+def _quotients(number: int, step: int) -> list[int]:
+    """Of the continued fraction of number ÷ step."""
+    quotients = []
+    while step:
+        quotients.append(number // step)
+        number, step = step, number % step
+    return quotients

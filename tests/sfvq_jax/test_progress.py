@@ -1,0 +1,98 @@
+"""What a person and a script see of a fit."""
+
+import io
+import json
+import math
+
+import jax
+import numpy as np
+
+from sfvq_jax import LeastSquares, Report, fit
+from sfvq_jax.progress import JsonLog, Progress, progress_line
+
+MIDDLE = Report(
+    bits=5, last_bits=6, round=3, rounds=10, share=0.4, samples=10**6, samples_per_second=8.123e5,
+    seconds=1.5, seconds_left=125.2, loss=math.nan, distortion=math.nan, perplexity=math.nan,
+)  # fmt: skip
+END = MIDDLE._replace(share=1.0, loss=0.3, distortion=0.26118, perplexity=30.0, seconds_left=3725.0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class TestLine:
+    def test_says_where_the_fit_is_and_how_long_it_will_take(self):
+        assert progress_line(MIDDLE, 0.25) == (
+            "5 of 6 bits, round 3 of 10, 40 %, distortion 0.25, 812k samples/s, at most 2:05 left"
+        )
+        assert progress_line(END, END.distortion) == (
+            "5 of 6 bits, round 3 of 10, distortion 0.2612, 812k samples/s, at most 1:02:05 left"
+        )
+
+    def test_leaves_out_what_is_not_known(self):
+        report = MIDDLE._replace(seconds_left=math.nan, samples_per_second=12.0, share=math.nan)
+        assert progress_line(report, math.nan) == "5 of 6 bits, round 3 of 10, 12 samples/s"
+
+    def test_is_rewritten_in_place_and_kept_once_a_stage(self):
+        stream = Terminal()
+        progress = Progress(stream)
+        for report in (MIDDLE, END, END._replace(bits=6, round=1)):
+            progress(report)
+        progress.close()
+        lines = [line.split("\r")[-1] for line in stream.getvalue().split("\n")]
+        assert [line[:24] for line in lines] == [
+            "5 of 6 bits, round 3 of ",
+            "6 of 6 bits, round 1 of ",
+            "",
+        ]
+
+    def test_a_shorter_line_hides_all_of_the_longer_one(self):
+        stream = Terminal()
+        progress = Progress(stream)
+        progress(MIDDLE)
+        progress(MIDDLE._replace(seconds_left=math.nan))
+        first, second = stream.getvalue().split("\r")[1:]
+        assert len(second) >= len(first)
+
+    def test_is_silent_where_there_is_no_terminal(self):
+        stream = io.StringIO()
+        progress = Progress(stream)
+        progress(END)
+        progress.close()
+        assert stream.getvalue() == ""
+
+
+class TestLog:
+    def test_has_an_object_a_round_with_what_the_history_says(self, tmp_path):
+        path = tmp_path / "log.jsonl"
+        log = JsonLog(path)
+        x = np.random.default_rng(0).normal(size=(500, 2))
+        solver = LeastSquares(rounds=3, tolerance=0.0)
+        history = fit(jax.random.key(0), x, bits=3, solver=solver, on_report=log).history
+        log.close()
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [row["bits"] for row in rows] == history.bits.tolist() == [2, 2, 2, 3, 3, 3]
+        assert [row["round"] for row in rows] == [1, 2, 3, 1, 2, 3]
+        np.testing.assert_allclose([row["distortion"] for row in rows], history.distortion)
+        np.testing.assert_allclose([row["samples"] for row in rows], history.samples)
+        assert rows[-1]["seconds_left"] == 0
+        assert all(row["samples_per_second"] > 0 for row in rows)
+        seconds = [row["seconds"] for row in rows]
+        assert seconds == sorted(seconds)
+
+    def test_is_appended_to(self, tmp_path):
+        path = tmp_path / "log.jsonl"
+        for _ in range(2):
+            log = JsonLog(path)
+            log(END)
+            log(MIDDLE)
+            log.close()
+        assert len(path.read_text().splitlines()) == 2
+
+    def test_writes_what_is_not_known_as_null(self, tmp_path):
+        log = JsonLog(tmp_path / "log.jsonl")
+        log(END._replace(seconds_left=math.nan))
+        log.close()
+        assert json.loads((tmp_path / "log.jsonl").read_text())["seconds_left"] is None
