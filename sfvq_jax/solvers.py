@@ -228,6 +228,8 @@ class Adam:
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.decay <= 0:
             raise ValueError(f"learning_rate and decay must be positive: {self}")
+        if not isinstance(self.samples, int):
+            raise ValueError(f"samples is {self.samples!r}; expected a number, of an epoch")
         if self.batch_size < 1 or self.epochs < 1 or self.samples < self.batch_size:
             raise ValueError(f"a stage needs at least one epoch of one batch: {self}")
 

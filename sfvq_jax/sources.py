@@ -118,12 +118,14 @@ class HostSource:
     def __init__(self, rows: Any):
         self._open: Callable[[], Any] = rows if callable(rows) else lambda: rows
         rows = self._open()
-        if len(rows.shape) != 2 or 0 in rows.shape:
+        if len(rows.shape) != 2 or rows.shape[1] == 0:
             raise ValueError(
-                f"the latents have shape {rows.shape}; expected [N, D], a row a latent"
+                f"the array of latents has shape {rows.shape}; expected [N, D], a row a latent"
             )
         if not np.issubdtype(rows.dtype, np.floating):
-            raise ValueError(f"the latents are {rows.dtype}; expected floating point numbers")
+            raise ValueError(
+                f"the array of latents is of type {rows.dtype}; expected floating point numbers"
+            )
         self.num_latents, self.latent_dim = (int(size) for size in rows.shape)
         row_bytes = self.latent_dim * np.dtype(rows.dtype).itemsize
         # at most a thousandth, so that few rows wait

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import ports
-from sfvq_jax import Curve, CurveRecord, load_curve, save_curve
+from sfvq_jax import Adam, Curve, CurveRecord, LeastSquares, load_curve, save_curve
 from sfvq_jax.cli import main
 
-QUICK = ["--samples", "4096", "--epochs", "1"]
+QUICK = ["--samples", "4096", "--rounds", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,44 @@ def test_fit_writes_a_curve_with_its_provenance(curve):
     assert record.model_hash == ports.load(ports.bundled("fashion_mnist")).model_hash
     assert record.settings["seed"] == 0
     assert record.settings["samples"] == 4096
-    assert record.history.bits.tolist() == [2, 3, 4]
+    assert record.settings["solver"] == "least_squares"
+    assert record.settings["length_penalty"] == LeastSquares().length_penalty
+    assert record.history.bits.tolist() == [2, 2, 3, 3, 4, 4]
+
+
+def test_the_published_solver_and_its_schedule_can_be_chosen(tmp_path):
+    path = tmp_path / "curve.npz"
+    schedule = ["--solver", "adam", "--samples", "512", "--epochs", "1", "--batch-size", "32"]
+    assert main(["fit", "fashion_mnist", "--bits", "2", "-o", str(path), *schedule]) == 0
+    settings = load_curve(path).settings
+    assert settings["solver"] == "adam"
+    assert (settings["samples"], settings["epochs"], settings["batch_size"]) == (512, 1, 32)
+    assert settings["learning_rate"] == Adam().learning_rate
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--learning-rate", "0.1"], "--learning-rate is no option of --solver least_squares"),
+        (["--solver", "adam", "--rounds", "3"], "--rounds is no option of --solver adam"),
+        (["--length-penalty", "-1"], "length_penalty and tolerance must be at least 0"),
+        (["--solver", "adam", "--samples", "all"], "samples"),
+        (["--samples", "all"], 'samples is "all", but a sampler has no end'),
+    ],
+)
+def test_options_that_make_no_solver_are_named(options, message, tmp_path, capsys):
+    arguments = ["fit", "fashion_mnist", "-o", tmp_path / "c.npz", *options]
+    assert message in refused(capsys, tmp_path, arguments)
+
+
+def test_a_log_of_the_fit_has_a_line_a_round(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 2)))
+    log, path = tmp_path / "log.jsonl", tmp_path / "c.npz"
+    arguments = ["fit", tmp_path / "x.npy", "--bits", "2", "--log-json", log, "-o", path]
+    assert main([str(argument) for argument in arguments]) == 0
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    distortions = load_curve(path).history.distortion
+    np.testing.assert_allclose([row["distortion"] for row in rows], distortions, rtol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_curve(curve, tmp_path):

@@ -48,22 +48,22 @@ def history_figure(history: History) -> Figure:
     """How the fit went: distortion, share of lines in use, and the final use of each line."""
     figure = Figure(figsize=(12, 3.6), dpi=DPI, layout="constrained")
     error, spread, use = figure.subplots(1, 3)
-    epochs = np.arange(1, len(history.bits) + 1)
-    error.plot(epochs, history.distortion, marker="o", markersize=3, label="exact projection")
-    error.plot(epochs, history.loss, linestyle="--", label="dithered loss (training)")
-    error.set(title="Distortion", xlabel="epoch", ylabel="mean squared error a dimension")
+    rounds = np.arange(1, len(history.bits) + 1)
+    error.plot(rounds, history.distortion, marker="o", markersize=3, label="exact projection")
+    error.plot(rounds, history.loss, linestyle="--", label="what the solver minimises")
+    error.set(title="Distortion", xlabel="round", ylabel="mean squared error a dimension")
     error.margins(y=0.12)  # room for the labels of the stages
     error.legend()
     lines = 2.0**history.bits - 1
-    spread.plot(epochs, history.perplexity / lines, marker="o", markersize=3)
+    spread.plot(rounds, history.perplexity / lines, marker="o", markersize=3)
     spread.set(
-        title="Lines in effective use", xlabel="epoch", ylabel="perplexity ÷ lines", ylim=(0, 1.02)
+        title="Lines in effective use", xlabel="round", ylabel="perplexity ÷ lines", ylim=(0, 1.02)
     )
     for axes in (error, spread):
         for start in np.flatnonzero(np.diff(history.bits)) + 1:
             axes.axvline(start + 0.5, color="0.85", zorder=0)
         for bits in np.unique(history.bits):
-            middle = epochs[history.bits == bits].mean()
+            middle = rounds[history.bits == bits].mean()
             axes.text(
                 middle, 0.02, f"{bits} bits", transform=axes.get_xaxis_transform(),
                 ha="center", fontsize=8, color="0.4",

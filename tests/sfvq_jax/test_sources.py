@@ -187,7 +187,7 @@ class TestHost:
         with pytest.raises(ValueError, match=r"latents\.npy is no \.npy of numbers"):
             as_source(path)
         np.save(path, np.ones((4, 2), int))
-        with pytest.raises(ValueError, match="are int64; expected floating point"):
+        with pytest.raises(ValueError, match="of type int64; expected floating point"):
             as_source(path)
         np.save(path, np.ones(4))
         with pytest.raises(ValueError, match=r"shape \(4,\); expected \[N, D\]"):
