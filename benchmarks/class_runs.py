@@ -1,15 +1,16 @@
 """Is the map ordered? Class runs of a fitted curve beside two other orders.
 
     python -m benchmarks.class_runs
+    python -m benchmarks.class_runs --quick  # a trial: a few penalties at 4 bits, nothing saved
 
 The share of consecutive codewords whose images the bundled classifier gives the same class: for
-curves fitted to the bundled generator's W with the schedule of `sfvq-jax demo`, with the published
-one, which has four times the samples, and with one of a quarter, after which pairs of codewords
-have hardly parted; for the codewords of the first in random order; and for k-means centroids
-ordered by nearest neighbour and 2-opt.
+curves fitted to the bundled generator's W by least squares with several length penalties, by Adam
+with the published schedule and with a quarter of its samples; for the codewords of the first in
+random order; and for k-means centroids ordered by nearest neighbour and 2-opt.
 """
 
 import argparse
+import time
 
 import jax
 import numpy as np
@@ -19,12 +20,34 @@ import ports
 from benchmarks.report import report
 from ports.classifier import Classifier
 from ports.stylegan2 import StyleGAN2
-from sfvq_jax import Adam, Curve, codebook_quality, distortion, fit, same_class_share
-from sfvq_jax.cli import DEMO_SAMPLES
+from sfvq_jax import (
+    Adam,
+    Curve,
+    LeastSquares,
+    codebook_quality,
+    distortion,
+    fit,
+    same_class_share,
+)
 from sfvq_jax.quality import shorter_order
+from sfvq_jax.solvers import Solver
 
+PENALTIES = (0.1, 0.3, 1.0)  # beside the default
 SAMPLES = 2**16
 RANDOM_ORDERS = 1000
+
+
+def solvers(quick: bool) -> dict[str, Solver]:
+    """Of the curves, by name; the default comes first."""
+    default = LeastSquares()
+    penalties = [mu for mu in PENALTIES if mu != default.length_penalty]
+    adam = Adam(samples=2**14) if quick else Adam()
+    return {
+        f"least squares, default (μ {default.length_penalty:g})": default,
+        **{f"least squares, μ {mu:g}": LeastSquares(length_penalty=mu) for mu in penalties},
+        "Adam, published schedule": adam,
+        "Adam, a quarter of it": Adam(samples=adam.samples // 4),
+    }
 
 
 def measure(
@@ -51,7 +74,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bits", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a trial at 4 bits, nothing saved")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.bits = 4
     model = ports.load(ports.bundled("fashion_mnist"))
     judge = ports.load(ports.bundled("fashion_mnist_classifier"))
     assert isinstance(model, StyleGAN2)
@@ -59,24 +85,23 @@ def main() -> None:
     latents = model.sample(jax.random.key(arguments.seed + 1), SAMPLES)
 
     key = jax.random.key(arguments.seed)
-    schedules = {
-        "demo's": DEMO_SAMPLES,
-        "published": Adam().samples,
-        "a quarter of demo's": DEMO_SAMPLES // 4,
-    }
-    curves = {
-        f"curve, {name} schedule": np.asarray(
-            fit(key, model, bits=arguments.bits, solver=Adam(samples=samples)).curve.codewords
+    curves, seconds = {}, {}
+    for name, solver in solvers(arguments.quick).items():
+        start = time.perf_counter()
+        curves[name] = np.asarray(
+            fit(key, model, bits=arguments.bits, solver=solver).curve.codewords
         )
-        for name, samples in schedules.items()
-    }
+        seconds[name] = time.perf_counter() - start
     kmeans = KMeans(2**arguments.bits, n_init=1, random_state=arguments.seed).fit(latents)
     centres = kmeans.cluster_centers_.astype(np.float32)
     rng = np.random.default_rng(arguments.seed)
     classes = classes_of(next(iter(curves.values())), model, judge)
     shuffled = [same_class_share(rng.permutation(classes)) for _ in range(RANDOM_ORDERS)]
     rows = [
-        *(measure(name, points, latents, model, judge) for name, points in curves.items()),
+        *(
+            measure(name, points, latents, model, judge) | {"seconds": seconds[name]}
+            for name, points in curves.items()
+        ),
         measure("k-means, 2-opt", centres[shorter_order(centres)], latents, model, judge),
         {
             "order": f"{RANDOM_ORDERS} random orders of the first",
@@ -88,6 +113,7 @@ def main() -> None:
         "class_runs",
         {title: rows},
         packages=("jax", "numpy", "scikit-learn"),
+        save=not arguments.quick,
         seed=arguments.seed,
         bits=arguments.bits,
         model_hash=model.model_hash,

@@ -1,10 +1,15 @@
 """The command line: `sfvq-jax demo | convert | fit | map | edit | augment`."""
 
 import argparse
+import contextlib
 import dataclasses
+import logging
+import os
 import re
 import sys
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.output import check_free, new_file, new_folder
 from sfvq_jax.progress import JsonLog, Progress
 from sfvq_jax.quality import codebook_quality, same_class_share
+from sfvq_jax.sharding import in_every_process
 from sfvq_jax.solvers import Adam, LeastSquares
 from sfvq_jax.sources import HostSource
 from sfvq_jax.views import (
@@ -45,11 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0, or 2 with one sentence on standard error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(_join_negative_values(arguments))
-    try:
-        options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"sfvq-jax {options.command}: {_sentence(error)}", file=sys.stderr)
-        return 2
+    with _plain_messages(options.command):
+        try:
+            options.run(options)
+        except (ValueError, OSError) as error:
+            print(f"sfvq-jax {options.command}: {_sentence(error)}", file=sys.stderr)
+            return 2
     return 0
 
 
@@ -87,12 +94,21 @@ def run_convert(options: argparse.Namespace) -> None:
 def run_fit(options: argparse.Namespace) -> None:
     if options.distributed:
         start_distributed(options)
-    check_free(options.output, overwrite=options.overwrite)
-    if options.source.endswith(".npy"):
-        result, record = _fit(HostSource.of_file(options.source), options)
-    else:
-        result, record = fit_model(load_model(options.source), options)
-    if jax.process_index() > 0:  # the first process writes for all
+
+    def open_source() -> Any:
+        if jax.process_index() == 0:  # which writes for all
+            check_free(options.output, overwrite=options.overwrite)
+        if options.source.endswith(".npy"):
+            return HostSource.of_file(options.source)
+        return load_model(options.source)
+
+    source = in_every_process(open_source)
+    with _ending_together():
+        if isinstance(source, HostSource):
+            result, record = _fit(source, options)
+        else:
+            result, record = fit_model(source, options)
+    if jax.process_index() > 0:
         return
     save_curve(options.output, record, overwrite=options.overwrite)
     print(
@@ -153,11 +169,30 @@ def start_distributed(options: argparse.Namespace) -> None:
         )
     try:
         jax.distributed.initialize(*given)
+        jax.devices()  # waits for all of them
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"the processes could not be joined ({error}): name --coordinator HOST:PORT,"
             " --processes and --process-id"
         ) from error
+
+
+@contextlib.contextmanager
+def _ending_together() -> Iterator[None]:
+    """Ends a process that failed at once, since JAX's own way out waits for the others.
+
+    They wait for this one, and end when their connection to it does.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        process = jax.process_index()
+        print(f"sfvq-jax fit: process {process}: {_sentence(error)}", file=sys.stderr, flush=True)
+        if process == 0:  # the others end with it: if they have the same to say, let them
+            time.sleep(2)
+        os._exit(2)
 
 
 def load_both(
@@ -442,6 +477,38 @@ def _layers(text: str) -> tuple[int, int]:
     if layers != list(range(layers[0], layers[-1] + 1)):
         raise argparse.ArgumentTypeError(f"{text}: expected first-last, such as 0-2")
     return layers[0], layers[-1]
+
+
+@contextlib.contextmanager
+def _plain_messages(command: str) -> Iterator[None]:
+    """Our own warnings as a sentence, and nothing else of errors that end in one of ours.
+
+    Orbax logs an error of a save before it raises it, and TensorStore those of the other files.
+    """
+    show_warning, show_unraisable = warnings.showwarning, sys.unraisablehook
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+
+    def say_warning(message, category, *where, **more) -> None:
+        if category is UserWarning:
+            print(f"sfvq-jax {command}: {message}", file=sys.stderr)
+        else:
+            show_warning(message, category, *where, **more)
+
+    def say_unraisable(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            show_unraisable(unraisable)
+
+    with warnings.catch_warnings():
+        warnings.showwarning, sys.unraisablehook = say_warning, say_unraisable
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            sys.unraisablehook = show_unraisable
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _sentence(error: BaseException) -> str:

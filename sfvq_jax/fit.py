@@ -1,6 +1,5 @@
 """Coarse to fine: start with four codewords, refine, subdivide, refine, … up to 2**bits."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from sfvq_jax import sharding
 from sfvq_jax.curve import Curve, initial_curve, subdivide
 from sfvq_jax.projection import project
 from sfvq_jax.quality import line_use, perplexity
-from sfvq_jax.resume import Checkpoints
+from sfvq_jax.resume import SKETCH, Checkpoints
 from sfvq_jax.solvers import LeastSquares, Plan, Solver
 from sfvq_jax.sources import ArraySource, IteratorSource, Source, as_source, check_latents
 
@@ -161,7 +160,7 @@ class _At(NamedTuple):
     round: int  # of the stage, from 0
     block: int  # of the round: the next one
     read: int  # latents so far
-    previous: float | None  # the loss of the round before, in the same stage
+    previous: float | None  # the objective after the round before, in the same stage
 
 
 class _Fit:
@@ -184,14 +183,17 @@ class _Fit:
 
     def description(self, key: Array) -> dict[str, Any]:
         """What tells this fit from others."""
-        return {
+        description = {
             "key": np.asarray(jax.random.key_data(key)).tolist(),
             "bits": self.bits,
             "solver": type(self.solver).__name__,
             **vars(self.solver),
             "latents": [self.source.num_latents, self.source.latent_dim],
-            "hash of some latents": hashlib.sha256(np.asarray(self.held).tobytes()).hexdigest(),
+            SKETCH: _sketch(np.asarray(self.held)),
         }
+        if isinstance(self.source, IteratorSource):  # whose blocks depend on them
+            description |= {"processes": jax.process_count(), "devices": self.mesh.size}
+        return description
 
     def run(self, start: Curve, checkpoints: Checkpoints) -> FitResult:
         restored = self._restore(checkpoints)
@@ -213,7 +215,7 @@ class _Fit:
                 self._save(checkpoints, at, state)
             self._report(began, before, at, None)
         state, loss = sharding.finish(self.solver, self.mesh, state)
-        record = _record(state.curve, self.held, float(loss))
+        record = _record(self.solver, state.curve, self.held, float(loss))
         if not np.isfinite(record["distortion"]):
             raise ValueError(
                 f"the fit diverged at {at.bits} bits, round {at.round + 1}: use a learning rate"
@@ -222,10 +224,10 @@ class _Fit:
         self.records.append({"bits": at.bits, "samples": at.read, **record})
         self._report(began, before, at, record)
         done = at.round + 1 == self.solver.rounds or (
-            at.previous is not None and self.solver.converged(at.previous, record["loss"])
+            at.previous is not None and self.solver.converged(at.previous, record["objective"])
         )
         if not done:
-            return at._replace(round=at.round + 1, block=0, previous=record["loss"]), state
+            return at._replace(round=at.round + 1, block=0, previous=record["objective"]), state
         at = _At(at.bits + 1, 0, 0, at.read, None)
         if at.bits <= self.bits:
             state = self._init(state.curve, subdivide)
@@ -392,10 +394,24 @@ def _held_samples(key: Array, source: Source, mesh: Mesh) -> Array:
     return latents
 
 
-def _record(curve: Curve, held: Array, loss: float) -> dict[str, Any]:
+def _sketch(latents: np.ndarray) -> list[float]:
+    """A few random projections that change with any row, but little with a device's rounding."""
+    random = np.random.default_rng(0)
+    n, d = latents.shape
+    rows = random.choice([-1.0, 1.0], (8, n)) / n**0.5
+    columns = random.choice([-1.0, 1.0], (8, d)) / d**0.5
+    size = np.log(np.mean(np.square(latents, dtype=np.float64)))
+    centred = latents - latents.mean(0, dtype=np.float64)
+    sketch = np.einsum("sn,nd,sd->s", rows, centred / centred.std(), columns, optimize=True)
+    return [round(float(value), 6) for value in (size, *sketch)]
+
+
+def _record(solver: Solver, curve: Curve, held: Array, loss: float) -> dict[str, Any]:
     distortion, spread, use = _measure(curve, held)
     return {
         "loss": loss,
+        # on held samples, since the loss of one round's may differ more than two rounds do
+        "objective": float(distortion) + float(solver.penalty(curve)),
         "distortion": float(distortion),
         "perplexity": float(spread),
         "use": np.asarray(use),

@@ -136,6 +136,11 @@ def solve(sums: NormalSums, curve: Curve, length_penalty: float | Array, origin:
 
 def objective(sums: NormalSums, curve: Curve, length_penalty: float | Array) -> Array:
     """The objective at the curve that the samples were assigned with, a dimension; a scalar."""
-    k, d = curve.codewords.shape
-    length = jnp.sum(jnp.diff(curve.codewords, axis=0) ** 2)
-    return (sums.coupling[-1] / sums.weight + length_penalty / k * length) / d
+    error = sums.coupling[-1] / (sums.weight * curve.latent_dim)
+    return error + length_term(curve, length_penalty)
+
+
+@jax.jit
+def length_term(curve: Curve, length_penalty: float | Array) -> Array:
+    """μ/K Σ |c_{j+1} - c_j|², a dimension; a scalar."""
+    return length_penalty * jnp.sum(jnp.diff(curve.codewords, axis=0) ** 2) / curve.codewords.size

@@ -1,13 +1,13 @@
 """The nearest point of the curve: exact over all lines, tiled, jit-compiled.
 
-For a sample x and line j with start c_j, step s_j = c_{j+1} - c_j and u = (x - c_j)·s_j,
+For a sample x and line j with start c_j, step s_j = c_{j+1} - c_j and w = 2 (x - c_j)·s_j,
 
-    |x - point|² = |x|² + |c_j|² - 2 x·c_j - t (2u - t |s_j|²),   t = clip(u / |s_j|², 0, 1),
+    |x - point|² = |x|² + |c_j|² - 2 x·c_j - t (w - t |s_j|²),   t = clip(w / 2|s_j|², 0, 1),
 
-and x·c_j for all codewords is one matrix product from which both ends of every line come. Latents
-and codewords are first centred on the curve's mean, since those differences of large numbers would
-otherwise lose the distances of data that lies far from the origin; the winner's fraction and
-distance are then computed again from x - c_j itself.
+and -2 x·c_j for all codewords is one matrix product from which both ends of every line come.
+Latents and codewords are first centred on the curve's mean, since those differences of large
+numbers would otherwise lose the distances of data that lies far from the origin; the winner's
+fraction and distance are then computed again from x - c_j itself.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from sfvq_jax.curve import Curve
 Array = jax.Array
 
 MAX_ROWS = 1024  # samples in a tile
-MAX_LINES = 256  # lines in a block: its products stay in cache
+MAX_LINES = 256  # lines in a block: its products stay in cache, and bfloat16 counts so far
 
 
 class Projection(NamedTuple):
@@ -48,7 +48,8 @@ def project(curve: Curve, x: Array) -> Projection:
     """Projects samples onto the curve.
 
     Memory beyond the input and the result is a tile of 1024 samples by 256 lines. Sizes N are
-    padded to a few buckets, so that a varying N compiles a few programs only.
+    padded to a few buckets (`bucket_size`), so that a varying N compiles a few programs only;
+    samples that fill a bucket, as all powers of two do, are not copied.
 
     Args:
       curve: K codewords of width D.
@@ -65,7 +66,8 @@ def project(curve: Curve, x: Array) -> Projection:
     check_width(curve, x)
     n = x.shape[0]
     x = jnp.asarray(x, curve.codewords.dtype)
-    x = jnp.pad(x, ((0, bucket_size(n) - n), (0, 0)))
+    if n < bucket_size(n):  # padding by nothing would be a copy too
+        x = jnp.pad(x, ((0, bucket_size(n) - n), (0, 0)))
     return Projection(*(value[:n] for value in _project(curve, x)))
 
 
@@ -97,49 +99,70 @@ def _project(curve: Curve, x: Array) -> Projection:
     n, d = x.shape
     mean = lax.stop_gradient(curve.codewords.mean(0, keepdims=True))
     blocks = _line_blocks(lax.stop_gradient(curve.codewords) - mean)
+    step = jnp.diff(curve.codewords, axis=0)
+    squared_length = jnp.sum(step**2, 1)
 
     def project_tile(tile: Array) -> Projection:
         line = _nearest_line_of_tile(blocks, lax.stop_gradient(tile) - mean)
-        return project_on_line(curve, tile, line)
+        return project_on_line(tile, line)
 
-    rows = min(MAX_ROWS, n)
-    tiles = jnp.pad(x, ((0, -n % rows), (0, 0))).reshape(-1, rows, d)
+    def project_on_line(tile: Array, line: Array) -> Projection:
+        """From the differences themselves."""
+        offset = tile - _rows(curve.codewords, line)
+        its_step = _rows(step, line)
+        fraction = _safe_ratio(jnp.sum(offset * its_step, 1), _rows(squared_length, line))
+        squared_distance = jnp.sum((offset - fraction[:, None] * its_step) ** 2, 1)
+        return Projection(line, fraction, squared_distance)
+
+    num_tiles, rows = _equal_parts(n, MAX_ROWS)
+    tiles = jnp.pad(x, ((0, num_tiles * rows - n), (0, 0))).reshape(num_tiles, rows, d)
     return Projection(*(value.reshape(-1)[:n] for value in lax.map(project_tile, tiles)))
 
 
-def project_on_line(curve: Curve, x: Array, line: Array) -> Projection:
-    """Projects samples [N, D] each onto its given line [N], from the differences themselves."""
-    start = curve.codewords[line]
-    step = curve.codewords[line + 1] - start
-    offset = x - start
-    squared_length = jnp.sum(step**2, 1)
-    fraction = _safe_ratio(jnp.sum(offset * step, 1), squared_length)
-    squared_distance = jnp.sum((offset - fraction[:, None] * step) ** 2, 1)
-    return Projection(line, fraction, squared_distance)
+def _equal_parts(n: int, most: int) -> tuple[int, int]:
+    """How many equal parts of at most `most` hold n, and the size of one."""
+    number = -(-n // most)
+    return number, -(-n // number)
+
+
+def _rows(array: Array, index: Array) -> Array:
+    """array[index] without a look at whether it is negative or too large: it is neither."""
+    return array.at[index].get(mode="promise_in_bounds")
+
+
+def _safe_ratio(along: Array, squared_length: Array) -> Array:
+    """clip(along / squared_length, 0, 1), and 0 on a line of no length."""
+    positive = squared_length > 0
+    ratio = along / jnp.where(positive, squared_length, 1)
+    return jnp.where(positive, jnp.clip(ratio, 0, 1), 0)
 
 
 class _Blocks(NamedTuple):
     """The lines in blocks of `lines`; blocks overlap by one codeword."""
 
-    codewords: Array  # [blocks, lines + 1, D]
-    squared_norm: Array  # |c_j|² of each line's start, infinite for padding, [blocks, lines]
-    start_dot_step: Array  # c_j·s_j
+    codewords: Array  # times -2, [blocks, lines + 1, D]
+    squared_norm: Array  # |c_j|² of each line's start, infinite for padding, [blocks, lines, 1]
+    start_dot_step: Array  # 2 c_j·s_j
     squared_length: Array  # |s_j|²
+    reciprocal: Array  # 1 / 2|s_j|², 0 for a line of no length
     first: Array  # index of each block's first line, [blocks]
 
 
 def _line_blocks(codewords: Array) -> _Blocks:
     num_lines = codewords.shape[0] - 1
-    lines = min(MAX_LINES, num_lines)
-    num_blocks = -(-num_lines // lines)
+    num_blocks, lines = _equal_parts(num_lines, MAX_LINES)
     index = jnp.arange(num_blocks)[:, None] * lines + jnp.arange(lines + 1)[None]
     blocks = codewords[jnp.minimum(index, num_lines)]
     start, step = blocks[:, :-1], jnp.diff(blocks, axis=1)
+    padding = index[:, :-1, None] >= num_lines
+    squared_length = jnp.sum(step**2, 2, keepdims=True)
+    positive = squared_length > 0
     return _Blocks(
-        codewords=blocks,
-        squared_norm=jnp.where(index[:, :-1] < num_lines, jnp.sum(start**2, 2), jnp.inf),
-        start_dot_step=jnp.sum(start * step, 2),
-        squared_length=jnp.sum(step**2, 2),
+        codewords=-2 * blocks,
+        squared_norm=jnp.where(padding, jnp.inf, jnp.sum(start**2, 2, keepdims=True)),
+        start_dot_step=2 * jnp.sum(start * step, 2, keepdims=True),
+        squared_length=squared_length,
+        reciprocal=jnp.where(positive, 0.5 / jnp.where(positive, squared_length, 1), 0),
         first=index[:, 0].astype(jnp.int32),
     )
 
@@ -149,30 +172,23 @@ def _nearest_line_of_tile(blocks: _Blocks, x: Array) -> Array:
 
     def visit(best: tuple[Array, Array], block: _Blocks) -> tuple[tuple[Array, Array], None]:
         product = jnp.matmul(block.codewords, x.T, precision="highest")  # [lines + 1, rows]
-        along = product[1:] - product[:-1] - block.start_dot_step[:, None]
-        length = block.squared_length[:, None]
-        fraction = _safe_ratio(along, length)
-        distance = (  # less |x|², the same for all lines
-            block.squared_norm[:, None]
-            - 2 * product[:-1]
-            - fraction * (2 * along - fraction * length)
-        )
+        start, stop = product[:-1], product[1:]
+        along = start - stop - block.start_dot_step
+        # a clip that need not pass NaN on
+        fraction = along * block.reciprocal
+        fraction = jnp.where(fraction > 0, fraction, 0)
+        fraction = jnp.where(fraction < 1, fraction, 1)
+        # less |x|², the same for all lines
+        distance = start + block.squared_norm - fraction * (along - fraction * block.squared_length)
         least = distance.min(0)
-        # two passes of min are vectorised where XLA's argmin is not
-        index = jnp.arange(distance.shape[0], dtype=jnp.int32)[:, None]
+        # on a CPU a second least of floats takes a fraction of the time of integers or argmin
+        index = jnp.arange(distance.shape[0], dtype=x.dtype)[:, None]
         index = jnp.where(distance <= least[None], index, distance.shape[0] - 1).min(0)
         nearer = least < best[0]
         return (
             jnp.where(nearer, least, best[0]),
-            jnp.where(nearer, index + block.first, best[1]),
+            jnp.where(nearer, index.astype(jnp.int32) + block.first, best[1]),
         ), None
 
     nothing = (jnp.full_like(x[:, 0], jnp.inf), jnp.zeros_like(x[:, 0], jnp.int32))
     return lax.scan(visit, nothing, blocks)[0][1]
-
-
-def _safe_ratio(along: Array, squared_length: Array) -> Array:
-    """clip(along / squared_length, 0, 1), and 0 on a line of no length."""
-    positive = squared_length > 0
-    ratio = along / jnp.where(positive, squared_length, 1)
-    return jnp.where(positive, jnp.clip(ratio, 0, 1), 0)

@@ -1,12 +1,16 @@
 """Checkpoints of a fit (Orbax), so that one that is killed goes on where it was.
 
-A folder holds `fit.json`, which says whose state it keeps, and the last two states, each whole or
-absent. Several processes write one folder that all of them see.
+A folder holds `fit.json`, which says whose state it keeps, and the last states, each a folder with
+a number for its name. Orbax writes a state in the background, to a folder of another name that it
+renames at the end, so that a state is whole or absent. `SHA256SUMS` in each names its files, and
+`sha256sum -c` checks them too. Several processes write one folder that all of them see.
 """
 
 import contextlib
 import hashlib
 import json
+import operator
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,31 +18,40 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from sfvq_jax.output import new_folder
+from sfvq_jax.sharding import as_first_process, in_all_processes
 
 FORMAT_VERSION = 1
-DESCRIPTION = "fit.json"
-KEPT = 2  # states, so that one is whole while the next is written
+DESCRIPTION, ABOUT, CHECKSUMS = "fit.json", "about.json", "SHA256SUMS"
+KEPT = 2  # states
+HALF_WRITTEN = ".orbax-checkpoint-tmp"  # in the name of a state that is being written
+UNCHECKED = {CHECKSUMS, "_CHECKPOINT_METADATA", "commit_success.txt"}  # Orbax writes them at last
+SKETCH = "sketch of some latents"  # in a description: floats, compared with a tolerance
+TOLERANCE = 1e-3  # since other devices round otherwise
+FULL = ("No space left", "File too large", "quota exceeded")
 
 
 class Checkpoints:
     """The states in a folder; `open` makes one, and without a folder it keeps nothing."""
 
-    def __init__(self, manager: ocp.CheckpointManager | None, seconds: float):
-        self._manager, self._seconds = manager, seconds
+    def __init__(self, path: Path | None, seconds: float, number: int = -1):
+        self._path, self._seconds = path, seconds
+        self._number = number  # of the state that was begun last
+        self._about: dict[str, Any] = {}
         self._saved_at = time.monotonic()
+        if path is not None:
+            options = ocp.AsyncOptions(post_finalization_callback=self._seal)
+            self._orbax = ocp.StandardCheckpointer(async_options=options)
 
     @classmethod
     @contextlib.contextmanager
     def open(
         cls, folder: str | Path | None, description: dict[str, Any], seconds: float
     ) -> Iterator["Checkpoints"]:
-        """Opens a folder, or makes it.
+        """Opens a folder, or makes it; at the end the last save is waited for.
 
         Args:
           folder: None for no checkpoints.
@@ -54,11 +67,17 @@ class Checkpoints:
             return
         path = Path(folder).absolute()
         description = {"format_version": FORMAT_VERSION, **description}
-        _claim(path, json.loads(json.dumps(description)))
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=True)
-        with _write_errors(path), ocp.CheckpointManager(path, options=options) as manager:
-            yield cls(manager, seconds)
-            manager.wait_until_finished()
+        description = json.loads(json.dumps(description, default=repr))
+        checkpoints = cls(path, seconds, as_first_process(lambda: _claim(path, description)))
+        try:
+            yield checkpoints
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong first is what counts
+                checkpoints._orbax.close()
+            raise
+        with _write_errors(path):
+            checkpoints._orbax.close()
+        as_first_process(lambda: _delete_old(path))
 
     def restore(self, template: Callable[[dict[str, Any]], Any]) -> tuple[Any, dict] | None:
         """The newest state, or None where there is none.
@@ -73,62 +92,61 @@ class Checkpoints:
         Raises:
           ValueError: the state is damaged; the message names its folder, which is not touched.
         """
-        step = None if self._manager is None else self._manager.latest_step()
-        if self._manager is None or step is None:
+        path = self._path
+        newest = None if path is None else as_first_process(lambda: _newest(path))
+        if path is None or newest is None:
             return None
-        path = Path(self._manager.directory) / str(step)
+        state = path / str(newest)
         try:
-            items = ocp.args.Composite(about=ocp.args.JsonRestore())
-            about = self._manager.restore(step, args=items)["about"]
-            arrays = ocp.args.StandardRestore(template(about))
-            state = self._manager.restore(step, args=ocp.args.Composite(state=arrays))["state"]
-            whole = _digest(state) == about["sha256"]
+            about = json.loads((state / ABOUT).read_text(encoding="utf-8"))
+            return self._orbax.restore(state, template(about)), about
         except Exception as error:  # Orbax and TensorStore raise errors of many kinds
-            text = str(error).strip().split("\n")[0]
-            raise ValueError(f"the checkpoint {path} is damaged ({text}): {_REMEDY}") from error
-        if not whole:
-            raise ValueError(f"the checkpoint {path} is damaged (wrong SHA-256): {_REMEDY}")
-        return state, about
+            raise _damaged(state, _first_line(error)) from error
 
     def due(self) -> bool:
         """Whether it is time for the next save; the same in all processes."""
-        if self._manager is None:
+        if self._path is None:
             return False
-        due = time.monotonic() - self._saved_at >= self._seconds
-        if jax.process_count() > 1:  # the first one's clock counts
-            due = bool(multihost_utils.broadcast_one_to_all(np.array(due)))
-        return due
+        # the first process's clock counts
+        return in_all_processes(time.monotonic() - self._saved_at >= self._seconds)[0]
 
     def save(self, state: Any, about: dict[str, Any]) -> None:
-        """Saves a pytree of arrays and JSON values; returns once the arrays are copied."""
-        if self._manager is None:
+        """Saves a pytree of arrays and JSON values; returns once the arrays are copied.
+
+        Raises:
+          OSError: this save or the one before failed.
+        """
+        path = self._path
+        if path is None:
             return
         # a copy, since the fit goes on in the same buffers while this is written
-        state = jax.tree.map(jnp.copy, state)
-        step = self._manager.latest_step()
-        self._manager.save(
-            0 if step is None else step + 1,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                about=ocp.args.JsonSave({**about, "sha256": _digest(state)}),
-            ),
-        )
+        state = jax.tree.map(lambda leaf: leaf.copy(), state)
+        with _write_errors(path):
+            self._orbax.wait_until_finished()
+            as_first_process(lambda: _delete_old(path))
+            self._number += 1
+            self._about = about
+            self._orbax.save(path / str(self._number), state)
         self._saved_at = time.monotonic()
 
+    def _seal(self) -> None:
+        """In the first process, once all have written their parts, before Orbax renames them."""
+        assert self._path is not None
+        (folder,) = self._path.glob(f"{self._number}{HALF_WRITTEN}*")
+        (folder / ABOUT).write_text(json.dumps(self._about) + "\n", encoding="utf-8")
+        lines = [f"{_sha256(folder / name)}  {name}\n" for name in _files(folder)]
+        (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
-_REMEDY = "delete that folder to go on from the one before, or name another --checkpoint"
 
-
-def _claim(path: Path, description: dict[str, Any]) -> None:
-    """Makes the folder, or checks that it is of this fit."""
-    file = path / DESCRIPTION
+def _claim(path: Path, description: dict[str, Any]) -> int:
+    """Makes the folder, or checks that it is of this fit; returns the last state's number."""
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
-    if not path.exists() and jax.process_index() == 0:
+    if not path.exists():
         with new_folder(path, marker=DESCRIPTION) as folder:
-            (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the folder of checkpoints is there")
+            text = json.dumps(description, indent=1) + "\n"
+            (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    file = path / DESCRIPTION
     if not file.is_file():
         raise ValueError(
             f"{path} holds no {DESCRIPTION}, so it is no folder of checkpoints: name another"
@@ -139,35 +157,95 @@ def _claim(path: Path, description: dict[str, Any]) -> None:
     except (ValueError, AssertionError, OSError) as error:
         raise ValueError(f"{file} is damaged: name another folder for checkpoints") from error
     for name, value in description.items():
-        if found.get(name) != value:
+        if not (_close if name == SKETCH else operator.eq)(found.get(name), value):
             raise ValueError(
                 f"{path} keeps another fit: its {name} is {found.get(name)}, and here it is"
                 f" {value}; name another folder for checkpoints"
             )
-    for half in sorted(path.glob("*.orbax-checkpoint-tmp*")):
-        warnings.warn(f"{half} is half written, by a run that was killed; it is not used",
-                      stacklevel=2)  # fmt: skip
+    half_written = sorted(path.glob(f"*{HALF_WRITTEN}*"))
+    for half in half_written:
+        warnings.warn(
+            f"{half} is half written, by a run that was stopped; it is not used, and may be"
+            " deleted",
+            stacklevel=2,
+        )
+    # beyond those that are half written, which Orbax would write over
+    numbers = [int(half.name.split(".")[0]) for half in half_written]
+    return max(_states(path) + numbers, default=-1)
+
+
+def _close(found: Any, value: list[float]) -> bool:
+    try:
+        return np.allclose(found, value, rtol=0, atol=TOLERANCE)
+    except (TypeError, ValueError):
+        return False
+
+
+def _states(path: Path) -> list[int]:
+    """The numbers of those in a folder, the newest at last."""
+    return sorted(int(entry.name) for entry in path.iterdir() if entry.name.isdigit())
+
+
+def _newest(path: Path) -> int | None:
+    """The number of the newest state, once it is known that it is as it was written."""
+    states = _states(path)
+    if not states:
+        return None
+    state = path / str(states[-1])
+    try:
+        text = (state / CHECKSUMS).read_text(encoding="utf-8")
+        expected = {
+            name: sha256 for sha256, name in (line.split("  ", 1) for line in text.split("\n")[:-1])
+        }
+    except (OSError, ValueError) as error:
+        raise _damaged(state, f"{CHECKSUMS} cannot be read") from error
+    for name in sorted(expected.keys() | set(_files(state))):
+        if name not in expected:
+            raise _damaged(state, f"{CHECKSUMS} does not name {name}")
+        if not (state / name).is_file():
+            raise _damaged(state, f"{name} is missing")
+        if _sha256(state / name) != expected[name]:
+            raise _damaged(state, f"{name} is not as it was written")
+    return states[-1]
+
+
+def _damaged(state: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"the checkpoint {state} is damaged ({reason}): delete that folder to go on from the one"
+        " before, or name another folder for checkpoints"
+    )
+
+
+def _delete_old(path: Path) -> None:
+    """A run that is killed in here leaves a part of an old state, which the next one deletes."""
+    for number in _states(path)[:-KEPT]:
+        shutil.rmtree(path / str(number))
+
+
+def _files(state: Path) -> list[str]:
+    """The names of a state's files, but of those that are not checked."""
+    files = (file.relative_to(state).as_posix() for file in state.rglob("*") if file.is_file())
+    return sorted(name for name in files if name not in UNCHECKED)
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """A full disk shows as an error of Orbax's or TensorStore's own."""
+    """What Orbax and TensorStore raise when they cannot write, in a sentence."""
     try:
         yield
     except Exception as error:
-        text = str(error)
-        if any(word in text for word in ("RESOURCE_EXHAUSTED", "No space left", "File too large")):
-            raise OSError(
-                f"the checkpoint in {path} cannot be written, the disk is full; the one before is"
-                " whole, and the fit goes on from it once there is room"
-            ) from error
-        raise
+        full = any(words in str(error) for words in FULL)
+        reason = "the disk is full" if full else _first_line(error)
+        raise OSError(
+            f"the checkpoint in {path} cannot be written ({reason}); the one before is whole, and"
+            " the same fit goes on from it later"
+        ) from error
 
 
-def _digest(state: Any) -> str:
-    """SHA-256 of the arrays that this process sees whole."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(state):
-        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
-            digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -64,7 +64,18 @@ def check_mesh(mesh: Mesh) -> None:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Every array of a pytree on all devices; the values must be the same in all processes."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, everywhere)
+
+    def put(leaf: Any) -> Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = put(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, everywhere, lambda index: value[index])
+
+    return jax.tree.map(put, tree)
 
 
 def place_source(source: Source, mesh: Mesh) -> Source:
@@ -184,21 +195,31 @@ def as_first_process(function: Callable[[], Any]) -> Any:
     Raises:
       ValueError, OSError: in every process, what the function raised in the first one.
     """
+    value = in_every_process(lambda: function() if jax.process_index() == 0 else None)
+    return in_all_processes(value)[0]
+
+
+def in_every_process(function: Callable[[], Any]) -> Any:
+    """What a function gives, once it is known that it gave something in every process.
+
+    Raises:
+      ValueError, OSError: in every process, what the function raised in the first that it failed
+        in; its own in those where it failed.
+    """
     if jax.process_count() == 1:
         return function()
     value, error = None, None
-    if jax.process_index() == 0:
-        try:
-            value = function()
-        except (ValueError, OSError) as raised:
-            error = raised
-    kind = "OSError" if isinstance(error, OSError) else "ValueError"
-    message = None if error is None else [kind, str(error)[: MESSAGE_BYTES // 8]]
-    value, message = in_all_processes([value, message])[0]
+    try:
+        value = function()
+    except (ValueError, OSError) as raised:
+        error = raised
+    text = None if error is None else str(error)[: MESSAGE_BYTES // 8]
+    failures = in_all_processes([isinstance(error, OSError), text])
     if error is not None:
         raise error
-    if message is not None:
-        raise {"OSError": OSError, "ValueError": ValueError}[message[0]](message[1])
+    for process, (of_system, text) in enumerate(failures):
+        if text is not None:
+            raise (OSError if of_system else ValueError)(f"process {process}: {text}")
     return value
 
 

@@ -16,7 +16,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from sfvq_jax.curve import Curve
-from sfvq_jax.least_squares import NormalSums, add_samples, objective, solve, zero_sums
+from sfvq_jax.least_squares import NormalSums, add_samples, length_term, objective, solve, zero_sums
 from sfvq_jax.objective import dithered_loss, nearest_dithered
 from sfvq_jax.projection import project
 
@@ -73,8 +73,12 @@ class Solver(Protocol):
         """Ends a round: the next state and the round's loss, a dimension."""
         ...
 
-    def converged(self, previous: float, loss: float) -> bool:
-        """Whether two rounds' losses say that a stage is done."""
+    def penalty(self, curve: Curve) -> Any:
+        """What is minimised beside the distortion, a dimension."""
+        ...
+
+    def converged(self, previous: float, objective: float) -> bool:
+        """Whether distortion + penalty after the last two rounds say that a stage is done."""
         ...
 
 
@@ -98,9 +102,9 @@ class LeastSquares:
         them, at most 65,536. Draws of a sampler depend on it.
     """
 
-    length_penalty: float = 0.1
-    rounds: int = 10
-    tolerance: float = 1e-3
+    length_penalty: float = 0.2
+    rounds: int = 20
+    tolerance: float = 1e-4
     samples: int | str | None = None
     dithered: bool = False
     block: int | None = None
@@ -175,8 +179,11 @@ class LeastSquares:
         curve, loss = self._solve(sums, state.curve, axis)
         return LeastSquaresState(curve, jax.tree.map(jnp.zeros_like, state.sums)), loss
 
-    def converged(self, previous: float, loss: float) -> bool:
-        return previous - loss < self.tolerance * previous
+    def penalty(self, curve: Curve) -> Array:
+        return length_term(curve, self.length_penalty)
+
+    def converged(self, previous: float, objective: float) -> bool:
+        return previous - objective < self.tolerance * previous
 
     def _add(
         self, sums: NormalSums, curve: Curve, key: Array | None, x: Array, weight: Array
@@ -306,7 +313,10 @@ class Adam:
     def finish(self, state: "AdamState", axis: str | None) -> tuple["AdamState", Array]:
         return state._replace(loss=jnp.zeros_like(state.loss)), state.loss / self.steps_per_epoch
 
-    def converged(self, previous: float, loss: float) -> bool:
+    def penalty(self, curve: Curve) -> float:
+        return 0.0
+
+    def converged(self, previous: float, objective: float) -> bool:
         return False
 
     def _blocks(self) -> tuple[int, int]:

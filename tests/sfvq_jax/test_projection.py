@@ -72,6 +72,7 @@ SHAPES = [
     (257, 101, 3),
     (258, 1025, 3),
     (513, 509, 16),
+    (300, 2570, 4),
     (700, 1024, 2),
 ]
 CURVES = {
@@ -84,6 +85,7 @@ CURVES = {
     "there and back again": normal(17, 16, seed=1)[[*range(17), *range(15, -1, -1)]],
     "lines from very short to very long": normal(33, 16, seed=1)
     * np.logspace(-4, 3, 33, dtype=np.float32)[:, None],
+    "lines whose squares float32 hardly holds": np.float32(1e-20) * normal(33, 16, seed=1),
 }
 
 
@@ -113,6 +115,24 @@ class TestAgainstBruteForce:
         assert same.mean() > 0.99
         # and the others are as near to within rounding, by `check`
         check(codewords, x[~same])
+
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+    def test_in_half_precision_every_line_of_a_block_is_told_apart(self, dtype):
+        codewords = 16 * jnp.eye(257, dtype=dtype)
+        result = project(Curve(codewords), codewords)
+        assert result.fraction.dtype == result.squared_distance.dtype == dtype
+        assert_array_equal(np.asarray(result.line) + np.float32(result.fraction), np.arange(257))
+        assert_array_equal(result.squared_distance, np.zeros(257))
+
+    def test_a_sample_that_is_no_number_has_no_distance_and_harms_no_other(self):
+        codewords, x = normal(300, 4, seed=1), normal(50, 4)
+        expected = project(Curve(jnp.asarray(codewords)), x)
+        x[7, 2] = np.nan
+        result = project(Curve(jnp.asarray(codewords)), x)
+        assert np.isnan(result.squared_distance[7])
+        others = np.arange(50) != 7
+        for one, other in zip(result, expected, strict=True):
+            assert_array_equal(one[others], other[others])
 
     @pytest.mark.parametrize("book", ["CIFAR10-8", "AFHQ-8"])
     def test_on_published_codebooks(self, shared, book):
@@ -241,6 +261,11 @@ class TestMemoryAndPrograms:
             project(curve, normal(n, 3))
         assert _project._cache_size() == before + 1
 
+    @pytest.mark.parametrize(("n", "copied"), [(1000, True), (1024, False), (5 * 2**10, False)])
+    def test_samples_that_fill_a_bucket_are_not_copied(self, n, copied):
+        program = jax.make_jaxpr(project)(Curve(normal(5, 3)), normal(n, 3))
+        assert ("_pad" in [equation.params.get("name") for equation in program.eqns]) == copied
+
     def test_buckets_are_few_and_close(self):
         sizes = [bucket_size(n) for n in range(1, 5000)]
         assert all(n <= size <= 1.25 * n for n, size in enumerate(sizes, 1))
@@ -252,6 +277,18 @@ class TestMemoryAndPrograms:
         for i in range(3):
             _, least = nearest_on_curve(codewords[i], x)
             assert_allclose(results.squared_distance[i], least, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("k", [9, 300])
+    def test_shard_map_and_pmap_give_the_same_as_one_device(self, k):
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        replicated, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data")
+        sharded = jax.shard_map(project, mesh=mesh, in_specs=(replicated, rows), out_specs=rows)
+        mapped = jax.pmap(project, in_axes=(None, 0))
+        curve, x = Curve(jnp.asarray(normal(k, 4, seed=1))), normal(800, 4)
+        alone = project(curve, x)
+        for results in (jax.jit(sharded)(curve, x), mapped(curve, x.reshape(8, 100, 4))):
+            assert_allclose(results.position.reshape(-1), alone.position, rtol=1e-6, atol=1e-5)
+            assert_allclose(results.squared_distance.reshape(-1), alone.squared_distance, rtol=1e-5)
 
     @pytest.mark.parametrize("shape", [(3,), (5, 4), (2, 5, 3)])
     def test_samples_of_another_width_are_refused(self, shape):

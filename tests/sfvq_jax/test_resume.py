@@ -1,0 +1,375 @@
+"""A fit that was interrupted anywhere and resumed is the fit that was not."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import sfvq_jax
+from sfvq_jax import Adam, IteratorSource, LeastSquares, data_mesh, fit, load_curve
+
+KEY = jax.random.key(0)
+BLOCKS = LeastSquares(rounds=2, tolerance=0, samples="all", block=150)
+STEPS = Adam(samples=2**8, batch_size=2, epochs=2, learning_rate=1e-2)  # two blocks an epoch
+X = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+
+
+class Interrupt(Exception):
+    """Raised by `on_report` to end a fit."""
+
+
+def sampler(key, n):
+    return jax.random.normal(key, (n, 3))
+
+
+def iterator():
+    return (X[i : i + 70] for i in range(0, 500, 70))
+
+
+def interrupted(after, *arguments, **settings):
+    """Runs a fit up to its report of that number; whether it was interrupted."""
+    reports = iter(range(after))
+
+    def on_report(report):
+        if next(reports, None) is None:
+            raise Interrupt
+
+    try:
+        fit(*arguments, on_report=on_report, checkpoint_seconds=0, **settings)
+    except Interrupt:
+        return True
+    return False
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_same(result, expected):
+    assert_array_equal(result.curve.codewords, expected.curve.codewords)
+    for column, other in zip(result.history, expected.history, strict=True):
+        assert column.dtype == other.dtype
+        assert_array_equal(column, other)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("latents") / "x.npy"
+    np.save(path, X)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(file):
+    return fit(KEY, file, bits=3, solver=BLOCKS)
+
+
+@pytest.fixture(scope="module")
+def states_halfway(file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("states") / "states"
+    assert interrupted(14, KEY, file, bits=3, solver=BLOCKS, checkpoint=folder)
+    return folder
+
+
+@pytest.fixture
+def halfway(states_halfway, tmp_path):
+    """A folder with the states of a fit that was interrupted in the middle of a round."""
+    return Path(shutil.copytree(states_halfway, tmp_path / "states"))
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("after", range(0, 20, 6))
+    def test_at_any_block_of_a_file(self, file, undisturbed, tmp_path, after):
+        settings = {"bits": 3, "solver": BLOCKS, "checkpoint": tmp_path / "states"}
+        assert interrupted(after, KEY, file, **settings)
+        assert_same(fit(KEY, file, **settings), undisturbed)
+
+    @pytest.mark.parametrize(
+        ("source", "solver"),
+        [
+            (sampler, LeastSquares(rounds=2, samples=400, block=150, dithered=True)),
+            (sampler, STEPS),
+            (X, STEPS),
+            (IteratorSource(iterator), BLOCKS),
+            (IteratorSource(iterator), STEPS),
+        ],
+        ids=["sampler", "Adam on a sampler", "Adam on an array", "iterator", "Adam on an iterator"],
+    )
+    def test_at_every_report(self, tmp_path, source, solver):
+        """One interruption after another, each five reports after the state that it began with."""
+        settings = {"bits": 3, "solver": solver, "checkpoint": tmp_path / "states"}
+        interruptions = 0
+        while interrupted(5, KEY, source, **settings):
+            interruptions += 1
+        assert interruptions > 1
+        undisturbed = fit(KEY, source, bits=3, solver=solver)
+        assert_same(fit(KEY, source, **settings), undisturbed)
+
+    @pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (4, 2)])
+    def test_and_resumed_on_another_number_of_devices(
+        self, file, undisturbed, tmp_path, before, after
+    ):
+        meshes = [data_mesh(jax.devices()[:count]) for count in (before, after)]
+        settings = {"bits": 3, "solver": BLOCKS, "checkpoint": tmp_path / "states"}
+        assert interrupted(14, KEY, file, mesh=meshes[0], **settings)
+        result = fit(KEY, file, mesh=meshes[1], **settings)
+        assert_allclose(result.curve.codewords, undisturbed.curve.codewords, rtol=1e-4, atol=1e-4)
+        assert_allclose(result.history.loss, undisturbed.history.loss, rtol=1e-5)
+        assert_array_equal(result.history.samples, undisturbed.history.samples)
+
+    def test_on_several_devices(self, file, tmp_path):
+        settings = {"bits": 3, "solver": BLOCKS, "mesh": data_mesh(jax.devices()[:4])}
+        assert interrupted(14, KEY, file, checkpoint=tmp_path / "states", **settings)
+        resumed = fit(KEY, file, checkpoint=tmp_path / "states", **settings)
+        assert_same(resumed, fit(KEY, file, **settings))
+
+
+class TestFinished:
+    def test_a_finished_fit_gives_its_result_at_once(self, file, undisturbed, tmp_path):
+        settings = {"bits": 3, "solver": BLOCKS, "checkpoint": tmp_path / "states"}
+        reports = []
+        assert_same(fit(KEY, file, **settings), undisturbed)
+        before = contents(tmp_path)
+        assert_same(fit(KEY, file, on_report=reports.append, **settings), undisturbed)
+        assert reports == []
+        assert contents(tmp_path) == before
+
+    def test_an_empty_folder_may_be_given(self, file, undisturbed, tmp_path):
+        result = fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=tmp_path)
+        assert_same(result, undisturbed)
+
+    def test_two_states_are_kept(self, file, tmp_path):
+        states = tmp_path / "states"
+        fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=states, checkpoint_seconds=0)
+        numbers = sorted(number(path) for path in states.iterdir() if path.name != "fit.json")
+        assert numbers == [numbers[-1] - 1, numbers[-1]]
+        assert numbers[0] > 10
+
+
+class TestForeign:
+    def refused(self, folder, match, key=KEY, source=X, **settings):
+        before = contents(folder)
+        with pytest.raises(ValueError, match=match) as refusal:
+            fit(key, source, checkpoint=folder, **({"bits": 3, "solver": BLOCKS} | settings))
+        assert str(folder) in str(refusal.value)
+        assert contents(folder) == before
+
+    def test_a_folder_of_other_files(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("all of it")
+        self.refused(tmp_path, r"holds no fit\.json, so it is no folder of checkpoints")
+
+    @pytest.mark.parametrize("text", ["", '{"format_version": 1, "key"', "[1]", "\x00\xff"])
+    def test_a_damaged_description(self, halfway, text):
+        (halfway / "fit.json").write_text(text, encoding="latin-1")
+        self.refused(halfway, r"fit\.json is damaged")
+
+    def test_a_file(self, file, tmp_path):
+        with pytest.raises(ValueError, match=r"x\.npy holds no fit\.json, so it is no folder"):
+            fit(KEY, file, bits=3, checkpoint=file)
+
+    def test_another_fit(self, halfway):
+        self.refused(halfway, r"its key is \[0, 0\], and here it is \[0, 1\]", jax.random.key(1))
+        self.refused(halfway, "its bits is 3, and here it is 2", bits=2)
+        self.refused(halfway, "its solver is LeastSquares, and here it is Adam", solver=STEPS)
+        other = LeastSquares(rounds=3, tolerance=0, samples="all", block=150)
+        self.refused(halfway, "its rounds is 2, and here it is 3", solver=other)
+
+    def test_other_latents(self, halfway):
+        self.refused(halfway, r"its latents is \[500, 3\]", source=X[:499])
+        self.refused(halfway, "its sketch of some latents is", source=-X)
+        one_row = X.copy()
+        one_row[123] += 1
+        self.refused(halfway, "its sketch of some latents is", source=one_row)
+
+
+def damaged(data, how):
+    if how == "truncated":
+        return data[: len(data) // 2]
+    at = len(data) // 2
+    return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+
+
+class TestDamaged:
+    @pytest.mark.parametrize("how", ["flipped", "truncated", "deleted", "added"])
+    def test_a_damaged_state_is_named_and_left_untouched(self, halfway, file, how):
+        newest = max((path for path in halfway.iterdir() if path.name.isdigit()), key=number)
+        whole = contents(halfway)
+        for path in [path for path in whole if path.is_relative_to(newest)]:
+            if path.name in ("_CHECKPOINT_METADATA", "commit_success.txt"):
+                continue  # these say when it was written, and that it was
+            if how == "deleted":
+                path.unlink()
+            elif how == "added":
+                path.with_name("another").write_bytes(whole[path])
+            else:
+                path.write_bytes(damaged(whole[path], how))
+            before = contents(halfway)
+            with pytest.raises(ValueError, match=f"the checkpoint {newest} is damaged") as refusal:
+                fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway)
+            assert "delete that folder to go on from the one before" in str(refusal.value)
+            assert contents(halfway) == before
+            path.with_name("another").unlink(missing_ok=True)
+            path.write_bytes(whole[path])
+
+    def test_without_it_the_fit_goes_on_from_the_one_before(self, halfway, file, undisturbed):
+        newest = max((path for path in halfway.iterdir() if path.name.isdigit()), key=number)
+        shutil.rmtree(newest)
+        assert_same(fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway), undisturbed)
+
+    def test_a_half_written_state_is_named_left_and_not_used(self, halfway, file, undisturbed):
+        newest = max((path for path in halfway.iterdir() if path.name.isdigit()), key=number)
+        for name in (f"{int(newest.name) + 1}.orbax-checkpoint-tmp", "40.orbax-checkpoint-tmp"):
+            shutil.copytree(newest, halfway / name)
+            (halfway / name / "manifest.ocdbt").write_bytes(b"")
+        half_written = {
+            path: data for path, data in contents(halfway).items() if ".orbax" in str(path)
+        }
+        with pytest.warns(UserWarning, match="is half written, by a run that was stopped") as said:
+            result = fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway)
+        assert len(said) == 2
+        assert_same(result, undisturbed)
+        assert contents(halfway).items() >= half_written.items()
+        assert (halfway / "41").is_dir()
+
+
+def number(path):
+    return int(path.name)
+
+
+# fits with least squares on a file and with Adam on a sampler, saving as often as it can
+WORKER = """
+import sys
+import jax
+import numpy as np
+from sfvq_jax import Adam, CurveRecord, LeastSquares, fit, save_curve
+
+source, states, output = sys.argv[1:]
+print("ready", flush=True)
+squares = LeastSquares(rounds=5, tolerance=0, samples="all", block=150)
+steps = Adam(samples=2**9, batch_size=2, epochs=3)
+for name, source, solver in [("a", source, squares), ("b", jax.random.normal, steps)]:
+    if name == "b":
+        source = lambda key, n: jax.random.normal(key, (n, 3))
+    checkpoint = None if states == "none" else f"{states}_{name}"
+    result = fit(jax.random.key(0), source, bits=3, solver=solver, checkpoint=checkpoint,
+                 checkpoint_seconds=0)
+    save_curve(f"{output}_{name}.npz", CurveRecord(result.curve, history=result.history))
+"""
+
+CLI = ["-m", "sfvq_jax.cli"]
+ROOT = Path(sfvq_jax.__file__).parents[1]
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+# so that processes of one test need not compile the same again
+CACHE = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+def start(*arguments, cache=None):
+    command = [sys.executable, *map(str, arguments)]
+    environment = os.environ | ENVIRONMENT
+    if cache is not None:
+        environment |= CACHE | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+
+def finish(process):
+    """Waits for a process; its standard error."""
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def kill_after_a_state(process, folder, rest):
+    """Sends SIGKILL a moment after a new state is there; False if the process ended before."""
+    before = {path for path in folder.glob("states*/*") if path.name.isdigit()}
+    while process.poll() is None:
+        if {path for path in folder.glob("states*/*") if path.name.isdigit()} - before:
+            time.sleep(rest)
+            process.kill()
+            process.communicate()
+            return True
+        time.sleep(0.005)
+    process.communicate()
+    return False
+
+
+def assert_same_curves(path, expected):
+    record, other = load_curve(path), load_curve(expected)
+    assert_array_equal(record.curve.codewords, other.curve.codewords)
+    for column, other_column in zip(record.history, other.history, strict=True):
+        assert_array_equal(column, other_column)
+
+
+class TestKilled:
+    def test_a_fit_that_is_killed_at_random_moments_is_the_same_bit_for_bit(self, file, tmp_path):
+        script = tmp_path / "worker.py"
+        script.write_text(WORKER)
+        cache = tmp_path / "cache"
+        finish(start(script, file, "none", tmp_path / "expected", cache=cache))
+        moments = random.Random(0)
+        kills = 0
+        for _ in range(5):
+            process = start(script, file, tmp_path / "states", tmp_path / "curve", cache=cache)
+            kills += kill_after_a_state(process, tmp_path, moments.uniform(0, 0.4))
+        assert kills >= 2
+        finish(start(script, file, tmp_path / "states", tmp_path / "curve", cache=cache))
+        for name in "ab":
+            assert_same_curves(tmp_path / f"curve_{name}.npz", tmp_path / f"expected_{name}.npz")
+
+    def test_the_command_line_goes_on_by_itself(self, file, tmp_path):
+        command = [*CLI, "fit", file, "--bits", "3", "--rounds", "4", "--checkpoint-seconds", "0"]
+        resumable = [*command, "--checkpoint", tmp_path / "states", "-o", tmp_path / "curve.npz"]
+        finish(start(*command, "-o", tmp_path / "expected.npz"))
+        assert kill_after_a_state(start(*resumable), tmp_path, 0.1)
+        half_written = tmp_path / "states" / "70.orbax-checkpoint-tmp"
+        half_written.mkdir(exist_ok=True)
+        errors = finish(start(*resumable)).splitlines()
+        assert (
+            f"sfvq-jax fit: {half_written} is half written, by a run that was stopped; it is not"
+            " used, and may be deleted"
+        ) in errors
+        assert all(line.startswith("sfvq-jax fit: ") for line in errors)
+        assert_same_curves(tmp_path / "curve.npz", tmp_path / "expected.npz")
+
+
+# the command line, where no file can grow beyond 12000 bytes
+LIMITED = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000))
+runpy.run_module("sfvq_jax.cli", run_name="__main__")
+"""
+
+
+class TestFullDisk:
+    def test_is_said_and_the_state_before_is_whole(self, tmp_path):
+        x = np.random.default_rng(0).normal(size=(1000, 512)).astype(np.float32)
+        np.save(tmp_path / "x.npy", x)
+        command = ["fit", tmp_path / "x.npy", "--bits", "3", "--rounds", "2", "--tolerance", "0"]
+        command += ["-o", tmp_path / "curve.npz", "--checkpoint-seconds", "0"]
+        command += ["--checkpoint", tmp_path / "states"]
+        # states of 3 bits need more than that, those of 2 bits less
+        process = start("-c", LIMITED, *command)
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert errors == (
+            f"sfvq-jax fit: the checkpoint in {tmp_path / 'states'} cannot be written (the disk is"
+            " full); the one before is whole, and the same fit goes on from it later\n"
+        )
+        settings = {"bits": 3, "solver": LeastSquares(rounds=2, tolerance=0)}
+        with pytest.warns(UserWarning, match="is half written"):
+            result = fit(KEY, tmp_path / "x.npy", checkpoint=tmp_path / "states", **settings)
+        # begun by a process of one device, which adds in another order
+        expected = fit(KEY, tmp_path / "x.npy", **settings)
+        assert_allclose(result.curve.codewords, expected.curve.codewords, atol=1e-3)
+        assert_array_equal(result.history.samples, expected.history.samples)
