@@ -147,9 +147,10 @@ def fit(
     source = sharding.place_source(source, mesh)
     start_key, held_key, stages_key = jax.random.split(key, 3)
     held = _held_samples(held_key, source, mesh)
-    start = jax.jit(initial_curve)(_held_samples(start_key, source, mesh))
+    start = _initial_curve(_held_samples(start_key, source, mesh))
     fitting = _Fit(stages_key, source, bits, solver, mesh, held, on_report)
-    with Checkpoints.open(checkpoint, fitting.description(key), checkpoint_seconds) as checkpoints:
+    description = {} if checkpoint is None else fitting.description(key)
+    with Checkpoints.open(checkpoint, description, checkpoint_seconds) as checkpoints:
         return fitting.run(start, checkpoints)
 
 
@@ -197,7 +198,10 @@ class _Fit:
 
     def run(self, start: Curve, checkpoints: Checkpoints) -> FitResult:
         restored = self._restore(checkpoints)
-        at, state = restored or (_At(2, 0, 0, 0, None), self._init(start))
+        at, state = restored or (
+            _At(2, 0, 0, 0, None),
+            sharding.init(self.solver, self.mesh, start),
+        )
         while at.bits <= self.bits:
             at, state = self._round(at, state, checkpoints)
         # on one device again, wherever it was fitted
@@ -230,7 +234,7 @@ class _Fit:
             return at._replace(round=at.round + 1, block=0, previous=record["objective"]), state
         at = _At(at.bits + 1, 0, 0, at.read, None)
         if at.bits <= self.bits:
-            state = self._init(state.curve, subdivide)
+            state = sharding.init(self.solver, self.mesh, state.curve, subdivide)
         self._save(checkpoints, at, state)
         return at, state
 
@@ -300,14 +304,6 @@ class _Fit:
         if isinstance(self.source, IteratorSource):  # of which each device reads as many
             return plan._replace(batch=plan.batch + -plan.batch % self.mesh.size)
         return plan
-
-    def _init(self, curve: Curve, change: Callable[[Curve], Curve] = lambda curve: curve) -> Any:
-        """The state at a stage's start, on the mesh."""
-        init = jax.jit(
-            lambda curve: self.solver.init(change(curve), self.mesh.size),
-            out_shardings=sharding.layout(self.solver, self.mesh),
-        )
-        return init(curve)
 
     def _save(self, checkpoints: Checkpoints, at: _At, state: Any) -> None:
         history = _history(self.records) if self.records else None
@@ -392,6 +388,9 @@ def _held_samples(key: Array, source: Source, mesh: Mesh) -> Array:
     if (np.asarray(latents) == np.asarray(latents[:1])).all():
         raise ValueError("all latents are the same point, and no curve goes through one point")
     return latents
+
+
+_initial_curve = jax.jit(initial_curve)
 
 
 def _sketch(latents: np.ndarray) -> list[float]:

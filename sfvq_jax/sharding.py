@@ -3,7 +3,9 @@
 A mesh has one axis, "data": samples are divided along it, the curve is on every device. A round
 adds up each device's samples without a word to the others; then one sum over devices of K·D + 2K
 floats ends it (`Adam` averages the gradient of every step instead). Which samples a round sees does
-not depend on the devices: sources are read by number, and random draws are made in global view.
+not depend on the devices: sources are read by number, and random draws are made in global view. So
+the random rows of an array that is divided over the devices cross between them; passes over it,
+samplers and files do not.
 """
 
 import functools
@@ -19,6 +21,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sfvq_jax.curve import Curve
 from sfvq_jax.solvers import Plan, Solver
 from sfvq_jax.sources import ArraySource, IteratorSource, Source
 
@@ -228,15 +231,35 @@ def read_samples(source: Source, key: Array, count: int, mesh: Mesh) -> Array:
     n = source.num_latents
     order = None if n is not None and n <= count else key
     count = count if n is None else min(n, count)
-    everywhere = NamedSharding(mesh, PartitionSpec())
     if source.on_device:
-        read = jax.jit(lambda source: source.read(order, 0, count), out_shardings=everywhere)
-        return read(source)
+        order = None if order is None else replicate(order, mesh)
+        return _read_on_device(source, order, count, mesh)
     if isinstance(source, IteratorSource):  # one pass at most, and as many for each device
         order, count = None, count + -count % mesh.size
     block = read_block(source, order, 0, count, Plan(1, count, 1), mesh).block
-    block = jax.jit(lambda block: block, out_shardings=everywhere)(block)
+    block = _gather(block, mesh)
     return replicate(np.asarray(block.x)[np.asarray(block.weight) > 0], mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("count", "mesh"))
+def _read_on_device(source: Source, key: Array | None, count: int, mesh: Mesh) -> Array:
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return lax.with_sharding_constraint(source.read(key, 0, count), everywhere)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _gather(block: Block, mesh: Mesh) -> Block:
+    return lax.with_sharding_constraint(block, NamedSharding(mesh, PartitionSpec()))
+
+
+@functools.partial(jax.jit, static_argnames=("solver", "mesh", "change"))
+def init(
+    solver: Solver, mesh: Mesh, curve: Curve, change: Callable[[Curve], Curve] | None = None
+) -> Any:
+    """The state at a stage's start, of a curve or of what `change` makes of it."""
+    state = solver.init(curve if change is None else change(curve), mesh.size)
+    shardings = jax.tree.broadcast(layout(solver, mesh), state)
+    return lax.with_sharding_constraint(state, shardings)
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "mesh", "plan"), donate_argnames="state")

@@ -300,15 +300,17 @@ class Adam:
     ) -> "AdamState":
         steps = self._blocks()[1]
         # batch-major, so that a shard's rows are its part of every step's batch
-        x = x.reshape(-1, steps, x.shape[1]).swapaxes(0, 1)
-        weight = weight.reshape(-1, steps).T
+        x = x.reshape(-1, steps, x.shape[1])
+        weight = weight.reshape(-1, steps)
         fractions = jax.random.uniform(key, (steps, state.curve.num_lines))
 
-        def step(state: AdamState, samples: tuple[Array, Array, Array]) -> tuple[AdamState, None]:
-            x, fractions, weight = samples
-            return self.step(state, x, fractions, weight, axis), None
+        def step(i: Array, state: AdamState) -> AdamState:
+            batch, its_weight = (
+                lax.dynamic_index_in_dim(array, i, 1, keepdims=False) for array in (x, weight)
+            )
+            return self.step(state, batch, fractions[i], its_weight, axis)
 
-        return lax.scan(step, state, (x, fractions, weight))[0]
+        return lax.fori_loop(0, steps, step, state)
 
     def finish(self, state: "AdamState", axis: str | None) -> tuple["AdamState", Array]:
         return state._replace(loss=jnp.zeros_like(state.loss)), state.loss / self.steps_per_epoch
