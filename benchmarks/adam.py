@@ -12,7 +12,6 @@ within the time. Distortions are by exact projection.
 
 import argparse
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.report import report
+from benchmarks.report import report, use_cores
 from sfvq_jax import Adam, ArraySource, Curve, data_mesh, distortion, initial_curve, subdivide
 from sfvq_jax.fit import START_SAMPLES
 from sfvq_jax.sharding import add_drawn, finish
@@ -40,8 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The Adam stage: ours beside PyTorch's.")
     parser.add_argument("--quick", action="store_true", help="1/32 of the samples, nothing saved")
     quick = parser.parse_args().quick
-    # before JAX starts its threads
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    use_cores(THREADS)
     torch.set_num_threads(THREADS)
 
     solver = Adam(samples=2**13) if quick else Adam()

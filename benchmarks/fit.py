@@ -22,7 +22,6 @@ a fit whose distortion is no higher.
 """
 
 import argparse
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,7 +41,7 @@ import matplotlib.pyplot as plt
 
 from benchmarks.adam import THREADS, gaussian, torch_batches, torch_epochs
 from benchmarks.published import FINEST, noisy_points
-from benchmarks.report import report
+from benchmarks.report import report, use_cores
 from sfvq_jax import (
     Adam,
     Curve,
@@ -92,8 +91,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="of the published codebooks")
     parser.add_argument("--quick", action="store_true", help="a trial, nothing saved")
     options = parser.parse_args()
-    # before JAX starts its threads
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    use_cores(THREADS)
     torch.set_num_threads(THREADS)
 
     adam = Adam(samples=2**13) if options.quick else Adam()

@@ -23,7 +23,6 @@ more by company than others.
 
 import argparse
 import importlib.util
-import os
 import time
 from collections.abc import Callable
 
@@ -32,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.report import report
+from benchmarks.report import report, use_cores
 from sfvq_jax import Curve, project
 
 THREADS = 2
@@ -45,8 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The projection beside products and searches.")
     parser.add_argument("--quick", action="store_true", help="1/16 of the samples, nothing saved")
     quick = parser.parse_args().quick
-    # before JAX starts its threads
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    use_cores(THREADS)
     torch.set_num_threads(THREADS)
 
     n = N // 16 if quick else N

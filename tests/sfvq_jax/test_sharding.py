@@ -51,6 +51,17 @@ def padded(x, shards):
     return x.reshape(shards, -1, x.shape[1]), weight.reshape(shards, -1)
 
 
+def by_shard_map(step, shards):
+    """A step of one shard's samples and weights, over [shards, …] of both."""
+    per_shard = jax.shard_map(
+        lambda x, weight: step(x[0], weight[0]),
+        mesh=mesh_of(shards),
+        in_specs=PartitionSpec("data"),
+        out_specs=PartitionSpec(),
+    )
+    return jax.jit(per_shard)
+
+
 def assert_same_curve(curve, expected, x):
     assert_allclose(curve.codewords, expected.codewords, rtol=1e-4, atol=1e-4)
     # the same assignment, but where a sample is as near to one line as to another
@@ -128,14 +139,7 @@ class TestSteps:
         def step(x, weight):
             return solver.step(curve, x, weight, key, axis="data")
 
-        by_map, loss_by_map = jax.jit(
-            jax.shard_map(
-                lambda x, weight: step(x[0], weight[0]),
-                mesh=mesh_of(shards),
-                in_specs=PartitionSpec("data"),
-                out_specs=PartitionSpec(),
-            )
-        )(parts, weight)
+        by_map, loss_by_map = by_shard_map(step, shards)(parts, weight)
         by_pmap, loss_by_pmap = jax.pmap(step, axis_name="data")(parts, weight)
         for found, found_loss in ((by_map, loss_by_map), (by_pmap, loss_by_pmap)):
             codewords = np.asarray(found.codewords).reshape(-1, *expected.codewords.shape)
@@ -154,14 +158,7 @@ class TestSteps:
         def step(x, weight):
             return solver.step(state, x, fractions, weight, axis="data")
 
-        by_map = jax.jit(
-            jax.shard_map(
-                lambda x, weight: step(x[0], weight[0]),
-                mesh=mesh_of(shards),
-                in_specs=PartitionSpec("data"),
-                out_specs=PartitionSpec(),
-            )
-        )(parts, weight)
+        by_map = by_shard_map(step, shards)(parts, weight)
         by_pmap = jax.tree.map(
             lambda leaf: leaf[0], jax.pmap(step, axis_name="data")(parts, weight)
         )
@@ -175,20 +172,13 @@ class TestSteps:
     def test_a_shard_of_padding_alone_changes_nothing(self):
         parts, weight = padded(gaussian(8), 8)
         weight[3:] = 0
-        mesh = mesh_of(8)
         for solver, first in ((LeastSquares(), start()), (Adam(), Adam().init(start()))):
             more = () if isinstance(solver, LeastSquares) else (jnp.full(15, 0.5),)
 
             def step(x, weight, solver=solver, first=first, more=more, axis="data"):
                 return solver.step(first, x, *more, weight=weight, axis=axis)
 
-            per_shard = jax.shard_map(
-                lambda x, weight, step=step: step(x[0], weight[0]),
-                mesh=mesh,
-                in_specs=PartitionSpec("data"),
-                out_specs=PartitionSpec(),
-            )
-            found = jax.jit(per_shard)(parts, weight)
+            found = by_shard_map(step, 8)(parts, weight)
             expected = jax.jit(step, static_argnames="axis")(parts[:3, 0], weight[:3, 0], axis=None)
             for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
                 assert_allclose(one, other, rtol=1e-4, atol=1e-5)
