@@ -1,16 +1,24 @@
-"""A pickle is read, or refused in a sentence; nothing in it ever runs."""
+"""A checkpoint is read, or refused in a sentence; nothing in it ever runs."""
 
+import argparse
+import collections
 import contextlib
 import copy
+import io
+import pathlib
 import pickle
 import struct
+import sys
+import time
 import tracemalloc
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
 from ports import pickles
-from ports.pickles import CheckpointError, PersistentObject, load_pickle
+from ports.pickles import CheckpointError, PersistentObject, Record, TensorFlowNetwork, read
 
 PROTOCOLS = range(6)
 
@@ -38,25 +46,40 @@ def file(opcodes, protocol=3):
     return bytes([0x80, protocol]) + opcodes + b"."
 
 
-def storage_file(numbers, count=None, kind="FloatStorage", key="7", keys=("7",)):
-    """A storage as torch.save wrote it before version 1.6."""
-    count = numbers.size if count is None else count
-    pid = value("storage") + name("torch", kind) + value(key) + value("cpu") + value(count) + b"N"
+def legacy_file(content, storages, keys=None):
+    """A file as torch.save wrote it before version 1.6: opcodes, and {key: (number, bytes)}."""
     parts = [
         value(0x1950A86A20F9469CFC6C),
         value(1001),
         value({"little_endian": True}),
-        b"(" + pid + b"tQ",
-        value(list(keys)),
+        content,
+        value(list(storages) if keys is None else list(keys)),
     ]
-    return b"".join(map(file, parts)) + struct.pack("<q", count) + numbers.tobytes()
+    raw = b"".join(struct.pack("<q", count) + numbers for count, numbers in storages.values())
+    return b"".join(map(file, parts)) + raw
+
+
+def storage(count, kind="FloatStorage", key="7", view=b"N"):
+    """The opcodes of a reference to numbers outside the pickle."""
+    place = value("storage") + name("torch", kind) + value(key) + value("cpu") + value(count)
+    return b"(" + place + view + b"tQ"
+
+
+def storage_file(numbers, count=None, kind="FloatStorage", key="7", keys=("7",)):
+    """A storage as torch.save wrote it before version 1.6."""
+    count = numbers.size if count is None else count
+    return legacy_file(storage(count, kind, key), {key: (count, numbers.tobytes())}, keys)
 
 
 def tensor(numbers, size, stride, offset=0, **storage):
     data = value(storage_file(numbers, **storage))
+    return view(call(name("torch.storage", "_load_from_bytes"), data), size, stride, offset)
+
+
+def view(storage, size, stride=(1,), offset=0):
     return call(
         name("torch._utils", "_rebuild_tensor_v2"),
-        call(name("torch.storage", "_load_from_bytes"), data),
+        storage,
         value(offset),
         value(size),
         value(stride),
@@ -65,12 +88,33 @@ def tensor(numbers, size, stride, offset=0, **storage):
     )
 
 
+def packed(entries, compression=zipfile.ZIP_STORED):
+    """A zip archive of {name: content}."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as archive:
+        for entry, content in entries.items():
+            archive.writestr(entry, content)
+    return stream.getvalue()
+
+
+def torch_zip(content, storages=None, compression=zipfile.ZIP_STORED, **others):
+    """A file as torch.save writes it: opcodes, and {key: array}."""
+    entries = {"model/data.pkl": file(content, 2)} | others
+    for key, numbers in (storages or {}).items():
+        entries[f"model/data/{key}"] = numbers.tobytes()
+    return packed(entries, compression)
+
+
+def reference(count, kind="FloatStorage", key="0"):
+    return storage(count, kind, key, view=b"")
+
+
 @pytest.fixture
 def load(tmp_path):
     def load(data):
         path = tmp_path / "network.pkl"
         path.write_bytes(data)
-        return load_pickle(path)
+        return read(path)
 
     return load
 
@@ -132,25 +176,186 @@ def test_bfloat16_is_converted_exactly(load):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_tensors_come_back_as_pytorch_itself_pickles_them(load, protocol):
     torch = pytest.importorskip("torch")
+    for what, x in torch_tensors(torch).items():
+        assert_same(load(pickle.dumps([x, x], protocol))[1], x, what)
+
+
+def torch_tensors(torch):
     base = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    tensors = {
-        "float": base.float(),
-        "double": base.double(),
-        "half": base.half(),
-        "bfloat16": base.bfloat16(),
-        "long": base,
-        "bool": base > 3,
+    parameter = torch.nn.Parameter(base.float())
+    parameter.note = "with an attribute"
+    kinds = "uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 bool uint16 uint32"
+    return {kind: base.to(getattr(torch, kind)) for kind in kinds.split()} | {
         "channels_last": base.float().to(memory_format=torch.channels_last),
         "slice": base.float()[1, 1:, ::2],
-        "transposed": base.float().transpose(0, 3),
+        "transposed": base.bfloat16().transpose(0, 3),
         "scalar": torch.tensor(0.5),
         "empty": torch.zeros(0, 3),
         "parameter": torch.nn.Parameter(base.float()),
+        "parameter with state": parameter,
+        "buffer": torch.nn.Buffer(base.float()),
     }
-    for what, x in tensors.items():
-        y = load(pickle.dumps([x, x], protocol))[1]
+
+
+def assert_same(y, x, what=""):
+    """An array is a tensor, a nested content what torch loads."""
+    if hasattr(x, "detach"):
+        x = x.detach().float() if str(x.dtype) == "torch.bfloat16" else x.detach()
+        assert y.dtype == x.numpy().dtype, what
         assert y.shape == tuple(x.shape), what
-        np.testing.assert_array_equal(y, x.detach().to(torch.float64).numpy(), what)
+        assert not y.flags.writeable or y.size == 0
+        np.testing.assert_array_equal(y, x.numpy(), what)
+    elif isinstance(x, dict):
+        assert list(y) == list(x), what
+        for key in x:
+            assert_same(y[key], x[key], f"{what}.{key}")
+    elif isinstance(x, list | tuple):
+        assert len(y) == len(x), what
+        for i, (a, b) in enumerate(zip(y, x, strict=True)):
+            assert_same(a, b, f"{what}.{i}")
+    elif isinstance(x, np.ndarray):
+        np.testing.assert_array_equal(y, x, what)
+    else:
+        assert y == x, what
+
+
+@pytest.fixture(params=["zip", "legacy"])
+def saved(request, load):
+    """Saves with PyTorch itself, in one of its layouts, and reads."""
+    torch = pytest.importorskip("torch")
+
+    def saved(content, pickle_protocol=2):
+        stream = io.BytesIO()
+        is_zip = request.param == "zip"
+        torch.save(content, stream, pickle, pickle_protocol, is_zip)
+        return load(stream.getvalue())
+
+    saved.torch = torch
+    return saved
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_both_layouts_of_pytorch_are_read_exactly(saved, protocol):
+    tensors = torch_tensors(saved.torch)
+    assert_same(saved(tensors, protocol), tensors)
+
+
+def test_tensors_that_share_a_storage_are_read_exactly(saved):
+    for dtype in ("float32", "bfloat16", "int64"):
+        base = saved.torch.arange(24).to(getattr(saved.torch, dtype))
+        content = [base[3:9], base.view(4, 6).T, base, base[:0], base[5]]
+        assert_same(saved(content), content)
+
+
+def test_a_training_state_is_read(saved):
+    torch = saved.torch
+    model = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    plain = {
+        "g_ema": model.state_dict(),
+        "g_optim": optimiser.state_dict(),
+        "random": torch.get_rng_state(),
+        "numpy": np.random.RandomState(0).get_state(),
+        "shape": torch.Size([2, 3]),
+        "losses": collections.defaultdict(list, {"g": [1.0, np.float64(2), np.float32(3)]}),
+        "seen": {1, 2},
+        "names": frozenset({"a"}),
+    }
+    content = plain | {
+        "args": argparse.Namespace(latent=512, out=pathlib.PurePosixPath("runs/1")),
+        "device": torch.device("cuda", 0),
+        "dtype": torch.bfloat16,
+        "activation": torch.nn.LeakyReLU(0.2),
+    }
+    read = saved(content)
+    assert_same({key: read[key] for key in plain}, plain)
+    with pytest.raises(KeyError):
+        read["losses"]["a key that a defaultdict would make"]
+    assert isinstance(read["args"], Record)
+    assert read["args"].class_name == "argparse.Namespace"
+    assert read["args"].state == {"latent": 512, "out": "runs/1"}
+    assert read["device"] == ("cuda", 0)
+    assert read["dtype"] == "torch.bfloat16"
+    assert read["activation"].class_name == "torch.nn.modules.activation.LeakyReLU"
+    assert read["activation"].state["negative_slope"] == 0.2
+
+
+def test_what_pytorch_can_save_and_we_cannot_read_is_called_by_its_name(saved):
+    torch = saved.torch
+    ones = torch.ones(2, 2)
+    for content, sentence in {
+        torch.complex(ones, ones): "complex numbers",
+        ones.to_sparse(): "a sparse tensor",
+        torch._neg_view(ones): "negated",
+        ones.to(torch.float8_e4m3fn): "float8_e4m3fn",
+        torch.nn.Linear(2, 2): r"torch\.nn\.modules\.linear\.Linear.*save model\.state_dict\(\)",
+        torch.nn.Sequential(torch.nn.ReLU()): r"save model\.state_dict\(\)",
+    }.items():
+        with pytest.raises(CheckpointError, match=sentence):
+            saved(content)
+
+
+def test_storage_views_of_old_files_are_read(load):
+    part = b"(" + value("8") + value(4) + value(3) + b"t"
+    content = b"](" + view(storage(24, view=part), (2,), offset=1) + view(storage(24), (24,)) + b"e"
+    for dtype, kind in [("<f4", "FloatStorage"), ("<u2", "BFloat16Storage")]:
+        numbers = np.arange(24).astype("<f4")
+        raw = numbers if dtype == "<f4" else (numbers.view("<u4") >> 16).astype("<u2")
+        typed = content.replace(b"FloatStorage", kind.encode())
+        two, all_ = load(legacy_file(typed, {"7": (24, raw.tobytes())}))
+        np.testing.assert_array_equal(all_, numbers)
+        np.testing.assert_array_equal(two, [5, 6])
+
+
+def test_archives_that_were_packed_again_are_read(load):
+    zeros = np.zeros(10**4, np.float32)
+    content = (
+        b"](" + view(reference(24), (4, 6), (6, 1)) + view(reference(10**4, key="1"), (5,)) + b"e"
+    )
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        folder = {"model/": b"", "__MACOSX/model/._data.pkl": b"\0"}
+        numbers, five = load(torch_zip(content, {"0": NUMBERS, "1": zeros}, compression, **folder))
+        np.testing.assert_array_equal(numbers, NUMBERS.reshape(4, 6))
+        np.testing.assert_array_equal(five, zeros[:5])
+
+
+def test_stored_numbers_are_views_of_the_file(load):
+    numbers = np.ones(10**6, np.float32)
+    data = torch_zip(view(reference(numbers.size), (numbers.size,)), {"0": numbers})
+    tracemalloc.start()
+    try:
+        load(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * len(data) + 2**20
+
+
+def test_a_tensorflow_network_keeps_its_state(load):
+    state = {"variables": [("w", np.arange(3.0))], "version": 4, "build_module_src": "import os"}
+    network = b")\x81" + value(state) + b"b"
+    read = load(file(name("dnnlib.tflib.network", "Network") + network))
+    assert isinstance(read, TensorFlowNetwork)
+    assert read.state["build_module_src"] == "import os"
+    np.testing.assert_array_equal(read.state["variables"][0][1], np.arange(3.0))
+
+
+@pytest.mark.parametrize("path", [pathlib.PurePosixPath("/a/b"), pathlib.PureWindowsPath("C:/a")])
+def test_paths_are_text(load, path):
+    assert load(pickle.dumps(path)) == str(path)
+
+
+def test_every_shared_checkpoint_is_read_as_pytorch_reads_it(shared):
+    torch = pytest.importorskip("torch")
+    fixtures = sorted((shared / "fixtures").rglob("*.p*")) + sorted(shared.rglob("*_model.bin"))
+    assert fixtures
+    for path in fixtures:
+        content = read(path)
+        if path.suffix == ".pkl":
+            continue
+        assert_same(content, torch.load(path, weights_only=True), path.name)
 
 
 def test_persistent_objects_keep_class_and_state(load):
@@ -226,6 +431,47 @@ HOSTILE = {
         name("numpy.core.multiarray", "_reconstruct"), ORDERED_DICT, value((0,)), value(b"b")
     ),
     "bytes in an unknown encoding": call(name("_codecs", "encode"), value("a"), value("rot13")),
+    "scalars made by a number": call(
+        name("numpy.core.numeric", "_frombuffer"),
+        value(10**12),
+        call(name("numpy", "dtype"), value("f4")),
+        value((1,)),
+        value("C"),
+    ),
+    "a whole model": name("torch.nn.modules.container", "Sequential") + b")\x81",
+    "a model of a program": name("__main__", "Generator") + b")\x81}b",
+    "a call of a record": call(name("argparse", "Namespace"), value(1)),
+    "attributes of a record's class": build(name("argparse", "Namespace"), value({"a": 1})),
+    "slots of a record": build(
+        name("argparse", "Namespace") + b")\x81", value((None, {"state": 1}))
+    ),
+    "a record that is no dict": build(name("argparse", "Namespace") + b")\x81", value([1])),
+    "a factory that is called": call(name("builtins", "list"), value("a")),
+    "a default of the system": call(name("collections", "defaultdict"), name("os", "getcwd")),
+    "a path that is no text": call(name("pathlib", "PosixPath"), value(1)),
+    "a tensor built by another name": call(
+        name("torch._tensor", "_rebuild_from_type_v2"),
+        name("torch.storage", "_load_from_bytes"),
+        name("torch", "Tensor"),
+        value((b"",)),
+        value(None),
+    ),
+    "a sparse tensor": name("torch._utils", "_rebuild_sparse_tensor"),
+    "a quantised tensor": name("torch._utils", "_rebuild_qtensor"),
+    "an object of a wrapped module": b"(" + value("module") + ORDERED_DICT + b"NNtQ",
+    "a list that holds itself": b"]q\x00h\x00a",
+    "a dict that is its own value": b"}q\x7f" + value("a") + b"h\x7fs",
+    "a cycle through a tuple": b"]q\x7fh\x7f\x85a",
+    "a cycle through a record": name("argparse", "Namespace")
+    + b")\x81q\x7f}"
+    + value("a")
+    + b"h\x7fsb",
+    "lists nested 101 deep": b"]" * 101 + b"a" * 100,
+    "depth by sharing": b"]q\x00](h\x00"
+    + b"".join(b"]q%ch%ca" % (i + 1, i) for i in range(120))
+    + b"e",
+    "2^60 elements by sharing": b"]q\x00"
+    + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(60)),
     "a network without a state": call(
         name("torch_utils.persistence", "_reconstruct_persistent_obj"), value({"class_name": "G"})
     ),
@@ -259,7 +505,18 @@ BOMBS = {
     "a frame cut through an opcode": file(
         b"\x95" + struct.pack("<Q", 2) + b"B\x06\0\0\0" + b"\0r\xff\xff\xff\x7f", 4
     ),
-    "tuples nested on the C stack": file(b"}" + b")" + b"\x85" * 300_000 + b"Ns", 4),
+    "one text repeated": file(value("a" * 10**4) + b"q\x7f]" + b"(" + b"h\x7f" * 10**4 + b"e"),
+    "one storage behind many tensors": torch_zip(
+        reference(10**4) + b"q\x7f](" + view(b"h\x7f", (10**4,)) * 400 + b"e",
+        {"0": np.zeros(10**4, np.float32)},
+    ),
+    "a storage of 2^60 in an old file": legacy_file(
+        view(storage(2**60), (1,)), {"7": (2**60, b"abc")}
+    ),
+    "many storages in an old file": legacy_file(
+        b"](" + b"".join(view(storage(1000, key=str(i)), (1,)) for i in range(500)) + b"e",
+        {str(i): (1000, b"") for i in range(500)},
+    ),
     "one list copied into many sets": file(
         value(list(range(1000)))
         + b"r\x80\x00\x00\x00"
@@ -283,8 +540,220 @@ def test_no_file_takes_far_more_memory_than_its_size(load, what):
     assert peak < 8 * len(BOMBS[what]) + 2**23
 
 
-def test_deeply_nested_lists_do_no_harm(load):
-    assert load(file(b"]" * 10**5 + b"a" * (10**5 - 1)))
+SLOW = {  # what would overflow the stack or take for ever, were it built and hashed
+    "tuples nested on the C stack": file(b"})" + b"\x85" * 150_000 + b"Ns", 4),
+    "the same in a set of ours": file(
+        call(name("builtins", "set"), b"])" + b"\x85" * 150_000 + b"a"), 4
+    ),
+    "the same as an array's type": file(call(name("numpy", "dtype"), b")" + b"\x85" * 150_000), 4),
+    "the same as a storage's key": legacy_file(b"N", {}).replace(
+        file(value([])), file(b"])" + b"\x85" * 150_000 + b"a")
+    ),
+    "a key of 2^90 parts": file(b"})" + b"2\x86" * 90 + b"Ns", 4),
+    "integers that collide": pickle.dumps({i * sys.hash_info.modulus: 0 for i in range(3000)}),
+    "pairs as keys": pickle.dumps({(i, i): 0 for i in range(3000)}),
+    "10^6 lists nested": file(b"]" * 10**6 + b"a" * (10**6 - 1)),
+    "10^6 sets": file(b"(" + b"\x8f" * 10**6 + b"t", 4),
+    "10^5 nested records": file(
+        (name("argparse", "Namespace") + b")\x81}" + value("a")) * 10**4 + b"N" + b"sb" * 10**4
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_no_file_overflows_the_stack_or_keeps_us_busy(load, what):
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError):
+        load(SLOW[what])
+    assert time.perf_counter() - start < 20
+
+
+# --- hostile containers -----------------------------------------------------------------------
+
+
+def changed(data, signature, place, form, number, last=False):
+    """A zip archive with a number in its first, or last, header of this kind changed."""
+    start = data.rfind(signature) if last else data.find(signature)
+    data = bytearray(data)
+    struct.pack_into(form, data, start + place, number)
+    return bytes(data)
+
+
+LOCAL, DIRECTORY, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
+PLAIN = torch_zip(view(reference(24), (24,)), {"0": NUMBERS})
+DEFLATED = torch_zip(view(reference(24), (24,)), {"0": NUMBERS}, zipfile.ZIP_DEFLATED)
+
+
+def renamed(new):
+    """The archive with another name, of any length, for the entry version."""
+    return torch_zip(view(reference(24), (24,)), {"0": NUMBERS}, **{new: b"3"})
+
+
+def doubled():
+    stream = io.BytesIO(PLAIN)
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("model/data.pkl", file(value("another")))
+    return stream.getvalue()
+
+
+def bomb():
+    """100 MB of zeros in 100 KB."""
+    return torch_zip(value(1), {"0": np.zeros(10**8, np.uint8)}, zipfile.ZIP_DEFLATED)
+
+
+def many_entries(number):
+    """An archive that says that it has so many entries, and lists them."""
+    local = struct.pack("<4s5H3I2H", LOCAL, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0) + b"a"
+    entry = struct.pack("<4s6H3I5H2I", DIRECTORY, 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    listed = (entry + b"a") * number
+    end = struct.pack("<4s4H2IH", END, 0, 0, 0xFFFF, 0xFFFF, len(listed), len(local), 0)
+    place = len(local) + len(listed)
+    end64 = struct.pack(
+        "<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, number, number, len(listed), len(local)
+    )
+    return local + listed + end64 + struct.pack("<4sIQI", b"PK\x06\x07", 0, place, 1) + end
+
+
+CONTAINERS = {  # archives, and a word of the sentence that refuses each
+    "a zip bomb": (bomb, "8-fold"),
+    "a size that is claimed": (
+        lambda: changed(changed(DEFLATED, DIRECTORY, 24, "<I", 2**31), LOCAL, 22, "<I", 2**31),
+        "8-fold",
+    ),
+    "a content longer than its size": (
+        lambda: changed(changed(DEFLATED, DIRECTORY, 24, "<I", 9), LOCAL, 22, "<I", 9),
+        "not as long",
+    ),
+    "10^5 entries": (lambda: many_entries(10**5), "100000 entries"),
+    "entries listed twice": (lambda: many_entries(2), "two entries"),
+    "a way up": (lambda: renamed("model/../../canary"), "points out"),
+    "an absolute name": (lambda: renamed("/canary"), "points out"),
+    "a name on a drive": (lambda: renamed("C:canary"), "points out"),
+    "a backslash": (lambda: renamed("model\\canary"), "points out"),
+    "a name twice": (doubled, "two entries"),
+    "encrypted": (lambda: changed(PLAIN, DIRECTORY, 8, "<H", 1), "encrypted"),
+    "bzip2": (lambda: changed(PLAIN, DIRECTORY, 10, "<H", 12), "method 12"),
+    "another name before its bytes": (
+        lambda: changed(PLAIN, LOCAL, 30, "<B", ord("M")),
+        "in two ways",
+    ),
+    "another size before its bytes": (lambda: changed(PLAIN, LOCAL, 22, "<I", 1), "in two ways"),
+    "another method before its bytes": (lambda: changed(PLAIN, LOCAL, 8, "<H", 8), "in two ways"),
+    "overlapping entries": (
+        lambda: changed(changed(PLAIN, DIRECTORY, 20, "<I", 2000), LOCAL, 18, "<I", 2000),
+        "overlap",
+    ),
+    "two sizes for what is stored": (
+        lambda: changed(changed(PLAIN, DIRECTORY, 24, "<I", 1), LOCAL, 22, "<I", 1),
+        "two sizes",
+    ),
+    "an entry beyond the end": (
+        lambda: changed(PLAIN, DIRECTORY, 42, "<I", 2**31, last=True),
+        "not in its zip archive",
+    ),
+    "a changed weight": (lambda: PLAIN.replace(NUMBERS.tobytes(), bytes(96)), "checksum"),
+    "a directory elsewhere": (lambda: changed(PLAIN, END, 16, "<I", 1), "not where it says"),
+    "a part of several": (lambda: changed(PLAIN, END, 4, "<H", 1), "one part"),
+    "text after the end": (lambda: PLAIN + b"text", "after its end"),
+    "half an archive": (lambda: PLAIN[:300], "cut short"),
+    "an empty archive": (lambda: packed({}), "it has nothing"),
+    "another archive": (lambda: packed({"a/b.txt": b""}), "it has a/b.txt"),
+    "two checkpoints": (lambda: renamed("other/data.pkl"), "did not write"),
+    "an archive of arrays": (lambda: packed({"w.npy": b"", "b.npy": b""}), "npz"),
+    "TorchScript": (lambda: renamed("model/constants.pkl"), "TorchScript"),
+    "TorchScript's code": (lambda: renamed("model/code/__torch__.py"), "TorchScript"),
+    "an exported program": (lambda: renamed("model/archive_format"), "torch.export"),
+    "big-endian": (
+        lambda: torch_zip(value(1), **{"model/byteorder": b"big"}),
+        "big-endian",
+    ),
+    "numbers that are not there": (lambda: torch_zip(view(reference(24), (24,))), "lacks"),
+    "fewer numbers than it says": (
+        lambda: torch_zip(view(reference(25), (24,)), {"0": NUMBERS}),
+        "25 numbers in 96 bytes",
+    ),
+    "numbers of two types": (
+        lambda: torch_zip(
+            view(reference(24), (24,)) + view(reference(24, "IntStorage"), (24,)), {"0": NUMBERS}
+        ),
+        "different numbers",
+    ),
+    "a key that leads elsewhere": (
+        lambda: torch_zip(view(reference(9, "ByteStorage", "../data.pkl"), (9,))),
+        "lacks",
+    ),
+    "complex numbers": (
+        lambda: torch_zip(view(reference(3, "ComplexFloatStorage"), (3,)), {"0": NUMBERS}),
+        "complex",
+    ),
+    "another object than a storage": (lambda: torch_zip(b"(" + value("os") + b"NNNNtQ"), "kind"),
+    "a call in an archive": (
+        lambda: torch_zip(call(name("os", "system"), value("touch canary"))),
+        "asks for os.system",
+    ),
+    "a model of a library": (
+        lambda: torch_zip(name("biggan", "Generator")),
+        "asks for biggan.Generator.*state_dict",
+    ),
+    "a call in an old file": (
+        lambda: legacy_file(call(name("os", "system"), value("touch canary")), {}),
+        "asks for os.system",
+    ),
+    "numbers that an old file lists twice": (
+        lambda: legacy_file(view(storage(1), (1,)), {"7": (1, b"abcd")}, ["7", "7"]),
+        "not where they should be",
+    ),
+    "another number than an old file says": (
+        lambda: legacy_file(view(storage(1), (1,)), {"7": (2, b"abcdefgh")}),
+        "2 numbers for a tensor of 1",
+    ),
+    "a part beyond the numbers of an old file": (
+        lambda: legacy_file(
+            storage(1, view=b"(" + value("8") + value(1) + value(1) + b"t"), {"7": (1, b"abcd")}
+        ),
+        "beyond its end",
+    ),
+    "an old file of another version": (
+        lambda: file(value(0x1950A86A20F9469CFC6C)) + file(value(1000)),
+        "a layout",
+    ),
+    "terminal codes in a name": (
+        lambda: renamed("/\x1b[2J"),
+        r"the name /\?\[2J",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("what", CONTAINERS)
+def test_a_hostile_container_is_refused_by_name(load, tmp_path, monkeypatch, what):
+    make, sentence = CONTAINERS[what]
+    data = make()
+    monkeypatch.chdir(tmp_path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=sentence) as error:
+            load(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(error.value)
+    assert peak < 12 * len(data) + 2**23
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["network.pkl"]
+
+
+def test_checksums_that_were_not_computed_are_not_compared(load):
+    crc = struct.pack("<I", zlib.crc32(NUMBERS.tobytes()))
+    np.testing.assert_array_equal(load(PLAIN.replace(crc, bytes(4))), NUMBERS)
+
+
+@pytest.mark.parametrize(
+    "data", [PLAIN, DEFLATED, storage_file(NUMBERS)], ids=["zip", "deflated", "old"]
+)
+def test_a_truncated_container_is_refused_wherever_it_ends(load, data):
+    for end in range(1, len(data)):
+        with pytest.raises(CheckpointError):
+            load(data[:end])
 
 
 CONTENTS = {"x": np.arange(4.0), "y": [1, "two"]}
@@ -325,6 +794,10 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(load, sample):
         (b"hello world, this is text", "is not a pickle"),
         (b"<!DOCTYPE html>", "is a web page"),
         (b"PK\x03\x04 and so on", "is a zip archive"),
+        (b"\0" * 257 + b"ustar", "is a tar archive"),
+        (b"\x1f\x8b\x08", "is compressed by gzip"),
+        (b"\x93NUMPY", "is one NumPy array"),
+        (struct.pack("<Q", 2) + b'{"}', "safetensors"),
         (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
         (SAMPLES["with a tensor"][:-20], "is cut short or damaged"),
         (SAMPLES["with frames"][:-20], "is cut short or damaged"),
@@ -338,6 +811,8 @@ def test_what_is_no_pickle_is_called_by_its_name(load, data, sentence):
 
 def test_a_missing_file_and_a_folder_are_called_by_their_name(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
-        load_pickle(tmp_path / "none.pkl")
+        read(tmp_path / "none.pkl")
     with pytest.raises(CheckpointError, match="is a folder"):
-        load_pickle(tmp_path)
+        read(tmp_path)
+    with pytest.raises(CheckpointError, match="is a device"):
+        read("/dev/zero")
