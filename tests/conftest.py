@@ -35,12 +35,13 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def fixture_file(request) -> Callable[[str], Path]:
-    """Where a StyleGAN2 fixture is: one comes with the tests, the others are shared data."""
+    """Where a fixture such as 'stylegan2/tiny_tf_sg2.pkl' is: with the tests, or shared data."""
 
     def find(name: str) -> Path:
-        shipped = Path(__file__).parent / "fixtures" / "stylegan2" / name
+        name = name if "/" in name else f"stylegan2/{name}"
+        shipped = Path(__file__).parent / "fixtures" / name
         if shipped.exists():
             return shipped
-        return request.getfixturevalue("shared") / "fixtures" / "stylegan2" / name
+        return request.getfixturevalue("shared") / "fixtures" / name
 
     return find

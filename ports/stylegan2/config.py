@@ -23,6 +23,8 @@ class StyleGAN2Config:
       channels: feature maps of each block, from 4x4 up.
       mapping_activation: activation of the mapping network, a name in `network.ACTIVATIONS`.
       mapping_lr_multiplier: the stored weights and biases of the mapping network count this much.
+      input_normalization: 'each' scales z and the embedded label to mean square 1, each by itself,
+        'joint' the two as one vector (StyleGAN2 in TensorFlow), 'none' neither.
       architecture: 'skip' sums RGB images of all blocks, 'resnet' adds a residual branch, 'orig'
         makes RGB at the end alone.
       kernel_size: side of the synthesis kernels, odd.
@@ -44,6 +46,7 @@ class StyleGAN2Config:
     channels: tuple[int, ...]
     mapping_activation: str = "lrelu"
     mapping_lr_multiplier: float = 0.01
+    input_normalization: str = "each"
     architecture: str = "skip"
     kernel_size: int = 3
     activation: str = "lrelu"
@@ -55,6 +58,11 @@ class StyleGAN2Config:
         if self.architecture not in ("skip", "orig", "resnet"):
             raise ValueError(
                 f"architecture is {self.architecture!r}; StyleGAN2 has 'skip', 'orig' and 'resnet'"
+            )
+        if self.input_normalization not in ("each", "joint", "none"):
+            raise ValueError(
+                f"input_normalization is {self.input_normalization!r}; it must be 'each', 'joint'"
+                " or 'none'"
             )
         if self.img_resolution != 4 * 2 ** (len(self.channels) - 1):
             raise ValueError(

@@ -4,77 +4,56 @@ The architecture is read from the attributes and tensors of every layer, never f
 that the network was made with: those leave out the defaults, which differ between the two projects.
 """
 
-import hashlib
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ports.pickles import CheckpointError, PersistentObject, TensorFlowNetwork, load_pickle
+from ports.checkpoint import Converted
+from ports.pickles import CheckpointError, PersistentObject
 from ports.stylegan2.config import Filter, StyleGAN2Config
 from ports.stylegan2.network import ACTIVATIONS
+from ports.stylegan2.weights import as_filter, float32, transposed, without_empty
 
 
-class Converted(NamedTuple):
-    """A converted generator.
-
-    Attributes:
-      config: its architecture.
-      variables: {"params": …, "constants": …}, the trees of `network.py` in float32.
-      source: where it comes from, ready for JSON: `format`, `fp16_blocks` (the resolutions that
-        upstream computes in float16 on a GPU), and of a file its name and SHA-256.
-    """
-
-    config: StyleGAN2Config
-    variables: dict
-    source: dict
+def recognises(content: Any) -> bool:
+    """Whether what `pickles.read` made of a file is a snapshot, or a network, of these projects."""
+    networks = content.values() if isinstance(content, dict) else [content]
+    return any(isinstance(network, PersistentObject) for network in networks)
 
 
-def convert(snapshot: str | Path | dict | PersistentObject) -> Converted:
+def convert(content: dict | PersistentObject) -> Converted:
     """The generator of a training snapshot, `G_ema`.
 
     Args:
-      snapshot: path of a `.pkl` file, or what `load_pickle` makes of one, or a network out of that.
+      content: what `pickles.read` makes of a `.pkl` file, or a network out of that.
+
+    Returns:
+      Its `source` has `format` and `fp16_blocks`, the resolutions that upstream computes in float16
+      on a GPU.
 
     Raises:
       CheckpointError: where this is no StyleGAN2 of those two projects, where its layers disagree
         in what `StyleGAN2Config` has once for all of them, or where a weight is not finite.
     """
-    source: dict[str, Any] = {}
-    if isinstance(snapshot, str | Path):
-        path = Path(snapshot)
-        snapshot = load_pickle(path)
-        source = {"file": path.name, "sha256": _sha256(path)}
-    try:
-        generator = _Module("G_ema", _find_generator(snapshot))
-        config, variables = _convert_generator(generator)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source.get('file', 'the snapshot')}: {error}") from error
+    generator = _Module("G_ema", _find_generator(content))
+    config, variables = _convert_generator(generator)
     synthesis = generator.child("synthesis")
     blocks = [synthesis.child(f"b{resolution}") for resolution in config.block_resolutions]
-    source["format"] = (
-        "stylegan3-repo stylegan2" if "num_fp16_res" in synthesis.state else "stylegan2-ada-pytorch"
-    )
-    source["fp16_blocks"] = [
+    half = [
         resolution
         for resolution, block in zip(config.block_resolutions, blocks, strict=True)
         if block.attribute("use_fp16")
     ]
-    return Converted(config, variables, source)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    is_sg3 = "num_fp16_res" in synthesis.state
+    source = {
+        "format": "stylegan3-repo stylegan2" if is_sg3 else "stylegan2-ada-pytorch",
+        "fp16_blocks": half,
+    }
+    return Converted("stylegan2", config, variables, source)
 
 
 def _find_generator(snapshot: Any) -> PersistentObject:
-    networks = snapshot if isinstance(snapshot, tuple | list) else [snapshot]
-    if any(isinstance(network, TensorFlowNetwork) for network in networks):
-        raise CheckpointError(
-            "this is a snapshot of NVIDIA's TensorFlow code, not of its PyTorch code"
-        )
     if isinstance(snapshot, dict):
         if "G_ema" not in snapshot:
             names = [name[:40] for name in snapshot if isinstance(name, str)][:8]
@@ -106,7 +85,7 @@ def _convert_generator(generator: "_Module") -> tuple[StyleGAN2Config, dict]:
     synthesis_params, synthesis_constants = _convert_synthesis(synthesis, config)
     params = {"mapping": mapping_params, "synthesis": synthesis_params}
     constants = {"mapping": mapping_constants, "synthesis": synthesis_constants}
-    return config, {"params": _without_empty(params), "constants": _without_empty(constants)}
+    return config, {"params": without_empty(params), "constants": without_empty(constants)}
 
 
 def _read_config(mapping: "_Module", synthesis: "_Module") -> StyleGAN2Config:
@@ -196,7 +175,7 @@ def _convert_block(block: "_Module", config: StyleGAN2Config, index: int) -> tup
 
     params, constants = {}, {}
     for name in const:
-        params[name] = _transposed(block.tensor(name, (channels, 4, 4)), 1, 2, 0)
+        params[name] = transposed(block.tensor(name, (channels, 4, 4)), 1, 2, 0)
     for name in convs:
         up, width = (2, in_channels) if name == "conv0" else (1, channels)
         layer = block.child(name)
@@ -227,7 +206,7 @@ def _convert_synthesis_layer(
         _expect_filter(layer, config)
     shape = (channels, in_channels, config.kernel_size, config.kernel_size)
     params = {
-        "weight": _transposed(layer.tensor("weight", shape), 2, 3, 1, 0),
+        "weight": transposed(layer.tensor("weight", shape), 2, 3, 1, 0),
         "bias": layer.tensor("bias", (channels,)),
         "affine": _convert_dense(layer.child("affine"), config.w_dim, in_channels),
     }
@@ -242,7 +221,7 @@ def _convert_rgb(layer: "_Module", config: StyleGAN2Config, in_channels: int) ->
     layer.expect("weight_gain", 1 / math.sqrt(in_channels))
     weight = layer.tensor("weight", (config.img_channels, in_channels, 1, 1))
     return {
-        "weight": _transposed(weight, 2, 3, 1, 0),
+        "weight": transposed(weight, 2, 3, 1, 0),
         "bias": layer.tensor("bias", (config.img_channels,)),
         "affine": _convert_dense(layer.child("affine"), config.w_dim, in_channels),
     }
@@ -259,9 +238,7 @@ def _convert_skip(
     layer.expect("conv_clamp", None)
     layer.expect("weight_gain", 1 / math.sqrt(in_channels))
     _expect_filter(layer, config)
-    return {
-        "weight": _transposed(layer.tensor("weight", (channels, in_channels, 1, 1)), 2, 3, 1, 0)
-    }
+    return {"weight": transposed(layer.tensor("weight", (channels, in_channels, 1, 1)), 2, 3, 1, 0)}
 
 
 def _convert_dense(
@@ -278,7 +255,7 @@ def _convert_dense(
     layer.expect("bias_gain", lr_multiplier)
     layer.expect("weight_gain", lr_multiplier / math.sqrt(in_features))
     return {
-        "weight": _transposed(layer.tensor("weight", (features, in_features)), 1, 0),
+        "weight": transposed(layer.tensor("weight", (features, in_features)), 1, 0),
         "bias": layer.tensor("bias", (features,)),
     }
 
@@ -289,27 +266,14 @@ def _read_filter(module: "_Module") -> Filter:
     Upstream stores the outer product of up to 7 taps, and 8 or more as a line.
     """
     taps = module.tensor("resample_filter")
-    if taps.ndim == 2 and taps.shape[0] == taps.shape[1]:
-        line = taps.sum(1)
-        taps = line if np.array_equal(np.outer(line, line), taps) else taps
     if taps.ndim not in (1, 2) or taps.size == 0:
         raise CheckpointError(f"{module.path} has a resample_filter of shape {taps.shape}")
-    return tuple(taps.tolist()) if taps.ndim == 1 else tuple(map(tuple, taps.tolist()))
+    return as_filter(taps)
 
 
 def _expect_filter(module: "_Module", config: StyleGAN2Config) -> None:
     if _read_filter(module) != config.resample_filter:
         raise CheckpointError(f"{module.path} has another resample_filter than the last block")
-
-
-def _transposed(x: np.ndarray, *axes: int) -> np.ndarray:
-    return np.ascontiguousarray(x.transpose(axes))
-
-
-def _without_empty(tree: dict) -> dict:
-    """The tree without branches that hold nothing."""
-    branches = {k: _without_empty(v) if isinstance(v, dict) else v for k, v in tree.items()}
-    return {k: v for k, v in branches.items() if not isinstance(v, dict) or v}
 
 
 # --- a pickled torch module -------------------------------------------------------------------
@@ -347,13 +311,7 @@ class _Module(NamedTuple):
         value = self.tensors().get(name)
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
             raise CheckpointError(f"{self.path} has no tensor {name}, which StyleGAN2 needs there")
-        if shape is not None and value.shape != shape:
-            raise CheckpointError(f"{self.path}.{name} has shape {value.shape}, expected {shape}")
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
-            value = np.array(value, np.float32, order="C", subok=False)
-        if not np.isfinite(value).all():
-            raise CheckpointError(f"{self.path}.{name} has values that are not finite")
-        return value
+        return float32(f"{self.path}.{name}", value, shape)
 
     def attribute(self, name: str) -> int | float | str | None:
         """A number, text or None among its attributes."""

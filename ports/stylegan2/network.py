@@ -46,11 +46,14 @@ class MappingNetwork(nn.Module):
         cfg = self.config
         parts = []
         if cfg.z_dim > 0:
-            parts.append(normalize_second_moment(z))
+            parts.append(z)
         if c is not None and cfg.c_dim > 0:
-            embedded = FullyConnected(cfg.embed_features, name="embed")(c)
-            parts.append(normalize_second_moment(embedded))
+            parts.append(FullyConnected(cfg.embed_features, name="embed")(c))
+        if cfg.input_normalization == "each":
+            parts = [normalize_second_moment(part) for part in parts]
         x = jnp.concatenate(parts, axis=1)
+        if cfg.input_normalization == "joint":
+            x = normalize_second_moment(x)
         for i in range(cfg.mapping_layers):
             last = i == cfg.mapping_layers - 1
             x = FullyConnected(
