@@ -7,21 +7,51 @@
 """
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ports import checkpoint
+from ports import checkpoint, upstream
+from ports.biggan import BigGAN, BigGANConfig, BigGANSpace
+from ports.checkpoint import Converted
 from ports.classifier import Classifier
+from ports.inspection import Inspection, inspect
 from ports.pickles import CheckpointError
 from ports.stylegan2 import StyleGAN2, StyleGAN2Config
+from ports.verify import Difference, check_differences, compare, read_reference
 
-__all__ = ["BUNDLED", "CheckpointError", "Classifier", "StyleGAN2", "bundled", "convert", "load"]
+__all__ = [
+    "BUNDLED",
+    "BigGAN",
+    "BigGANSpace",
+    "CheckpointError",
+    "Classifier",
+    "Difference",
+    "Inspection",
+    "StyleGAN2",
+    "build",
+    "bundled",
+    "convert",
+    "inspect",
+    "load",
+]
 
 BUNDLED = Path(__file__).parent / "bundled"
 
 
-def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | Classifier:
+class _Generator(NamedTuple):
+    model: Any
+    config: Any
+
+
+_GENERATORS = {
+    "stylegan2": _Generator(StyleGAN2, StyleGAN2Config),
+    "biggan": _Generator(BigGAN, BigGANConfig),
+}
+
+
+def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | BigGAN | Classifier:
     """Loads a converted model.
 
     Args:
@@ -37,42 +67,72 @@ def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | Cla
     try:
         if config["architecture"] == "classifier":
             return Classifier.from_config(config["config"], variables)
-        architecture = StyleGAN2Config.from_json(config["config"])
+        generator = _GENERATORS[config["architecture"]]
+        return generator.model(
+            variables=variables,
+            config=generator.config.from_json(config["config"]),
+            model_hash=config["parameters_sha256"],
+            dtype=jnp.dtype(dtype),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: the config in config.json is damaged ({error}); convert the model again"
         ) from error
-    return StyleGAN2(
-        variables=variables,
-        config=architecture,
-        model_hash=config["parameters_sha256"],
-        dtype=jnp.dtype(dtype),
-    )
 
 
-def convert(path: str | Path, folder: str | Path, *, overwrite: bool = False) -> None:
+def convert(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    config: str | Path | None = None,
+    verify: str | Path | None = None,
+    overwrite: bool = False,
+) -> list[Difference]:
     """Converts an upstream checkpoint into a folder that `load` reads.
 
     Args:
-      path: a network pickle of stylegan2-ada-pytorch or of the StyleGAN3 repository's StyleGAN2.
+      path: a network pickle of stylegan2-ada-pytorch, of the StyleGAN3 repository's StyleGAN2, of
+        stylegan2 or stylegan2-ada (TensorFlow), a `.pt` of rosinality's stylegan2-pytorch, a
+        `pytorch_model.bin` of pytorch-pretrained-BigGAN, a `G_ema.pth` of BigGAN-PyTorch; or a
+        folder that holds one of them.
       folder: to be written; whole or not at all.
+      config: settings of a BigGAN, JSON; by default `config.json` beside the checkpoint.
+      verify: an `.npz` of outputs of the upstream model, as `ports.verify.compare` names them.
       overwrite: replace an existing folder.
+
+    Returns:
+      The differences from the outputs in `verify`, where that is given.
 
     Raises:
       CheckpointError: another kind of file, a damaged one, or one that asks for code to be run;
-        or the folder exists and `overwrite` is false.
+        the folder exists and `overwrite` is false; or outputs differ by more than
+        `ports.verify.TOLERANCE`, and then nothing is written.
     """
-    from ports.stylegan2 import convert_nvidia
-
     checkpoint.check_free(folder, overwrite=overwrite)
-    converted = convert_nvidia.convert(path)
+    converted = upstream.read(path, config)
+    differences = []
+    if verify is not None:
+        differences = compare(build(converted), read_reference(verify))
+        check_differences(differences)
     checkpoint.save(
         folder,
-        "stylegan2",
+        converted.architecture,
         converted.config.to_json(),
         converted.variables,
         source=converted.source,
         overwrite=overwrite,
+    )
+    return differences
+
+
+def build(converted: Converted) -> StyleGAN2 | BigGAN:
+    """The generator that was converted, without saving it."""
+    model = _GENERATORS[converted.architecture].model
+    variables = jax.tree.map(jnp.asarray, converted.variables)
+    return model(
+        variables=variables,
+        config=converted.config,
+        model_hash=checkpoint.parameters_sha256(converted.variables),
     )
 
 

@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -23,7 +23,23 @@ import orbax.checkpoint as ocp
 from ports.pickles import CheckpointError
 
 FORMAT_VERSION = 1
-ARCHITECTURES = ("stylegan2", "classifier")
+ARCHITECTURES = ("stylegan2", "biggan", "classifier")
+
+
+class Converted(NamedTuple):
+    """A generator out of an upstream checkpoint, as the converters hand it on.
+
+    Attributes:
+      architecture: one of `ARCHITECTURES`.
+      config: its dataclass, which has `to_json`.
+      variables: the trees of its `network.py`, nested dicts of float32 arrays.
+      source: where it comes from, ready for JSON: `format`, and what only this format can say.
+    """
+
+    architecture: str
+    config: Any
+    variables: dict
+    source: dict
 
 
 class Checkpoint(NamedTuple):
@@ -93,6 +109,12 @@ def check_free(path: str | Path, *, overwrite: bool = False) -> None:
         raise CheckpointError(f"{path} is no converted model, so it is not overwritten")
     if not path.parent.is_dir():
         raise CheckpointError(f"{path.parent} does not exist, so nothing can be saved in it")
+
+
+def is_converted(path: str | Path) -> bool:
+    """Whether `path` is a folder that `save` wrote, be it damaged."""
+    path = Path(path)
+    return path.is_dir() and (path / "config.json").is_file() and (path / "parameters").is_dir()
 
 
 def read(path: str | Path) -> Checkpoint:

@@ -1,11 +1,13 @@
-"""The command line: `sfvq-jax demo | convert | fit | map | edit | augment`."""
+"""The command line: `sfvq-jax demo | inspect | convert | fit | map | edit | augment`."""
 
 import argparse
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import re
+import signal
 import sys
 import time
 import warnings
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_demo(options: argparse.Namespace) -> None:
     """Fits the bundled generator's W and draws every figure."""
     check_free(options.output, overwrite=options.overwrite, marker=DEMO_MARKER)
-    model = load_model(DEMO_MODEL)
+    model = load_model(options.model, options)
     result, record = fit_model(model, options)
     line = min(DEMO_LINE, record.curve.num_lines - 1)
     with new_folder(options.output, overwrite=options.overwrite, marker=DEMO_MARKER) as folder:
@@ -80,15 +82,42 @@ def run_demo(options: argparse.Namespace) -> None:
     print(_map_report(model, record))
 
 
+def run_inspect(options: argparse.Namespace) -> None:
+    found = ports.inspect(options.checkpoint, options.config)
+    rows = {
+        "format": found.format,
+        "architecture": found.architecture,
+        "image size": "x".join(str(side) for side in found.image_shape),
+        "classes": str(found.num_classes),
+        "parameters": f"{found.num_parameters:,}",
+        "latent spaces": ", ".join(f"{name} [{d}]" for name, d in found.latent_spaces.items()),
+        "hash": found.model_hash,
+    }
+    rows |= {name: json.dumps(value) for name, value in found.source.items()}
+    rows |= {f"converted with {name}": version for name, version in found.versions.items()}
+    for name, text in rows.items():
+        print(f"{name:<18} {text}" if text else "", end="\n" if text else "")
+    for i, (name, resolution) in enumerate(found.layers):
+        print(f"layer {i:<12} {resolution}x{resolution}  {name}")
+
+
 def run_convert(options: argparse.Namespace) -> None:
-    ports.convert(options.checkpoint, options.output, overwrite=options.overwrite)
-    model = ports.load(options.output)
-    assert isinstance(model, ports.StyleGAN2)
-    h, w, c = model.image_shape
+    with _terminable():
+        differences = ports.convert(
+            options.checkpoint,
+            options.output,
+            config=options.config,
+            verify=options.verify,
+            overwrite=options.overwrite,
+        )
+    found = ports.inspect(options.output)
     print(
-        f"{options.output}: StyleGAN2, {h}x{w} pixels, {c} channels, W of {model.latent_dim}"
-        f" dimensions, {model.num_layers} layers, {model.num_classes} classes"
+        f"{options.output}: {found.architecture} from {found.format},"
+        f" {'x'.join(map(str, found.image_shape))}, {found.num_classes} classes,"
+        f" {found.num_parameters:,} parameters"
     )
+    for name, largest, relative in differences:
+        print(f"{name}: differs by at most {largest:.2g}, {relative:.2g} of the largest value")
 
 
 def run_fit(options: argparse.Namespace) -> None:
@@ -100,7 +129,7 @@ def run_fit(options: argparse.Namespace) -> None:
             check_free(options.output, overwrite=options.overwrite)
         if options.source.endswith(".npy"):
             return HostSource.of_file(options.source)
-        return load_model(options.source)
+        return load_model(options.source, options)
 
     source = in_every_process(open_source)
     with _ending_together():
@@ -149,13 +178,25 @@ def run_augment(options: argparse.Namespace) -> None:
     print(f"{options.output}: {options.count} images and samples.npz")
 
 
-def load_model(name: str) -> LatentModel:
+def load_model(name: str, options: argparse.Namespace) -> LatentModel:
+    """A converted generator or a bundled one, in the latent space that the options name."""
+    model = load_generator(name)
+    chosen = (options.space, options.label, options.truncation)
+    if isinstance(model, ports.BigGAN):
+        space = options.space or ("linear" if options.label is None else "z")
+        return model.space(space, options.label, options.truncation)
+    if chosen != (None, None, None):
+        raise ValueError(f"{name} has one latent space: leave out --space, --label, --truncation")
+    return model
+
+
+def load_generator(name: str) -> ports.StyleGAN2 | ports.BigGAN:
     """A converted generator's folder, or the name of a bundled one."""
     path = Path(name)
     bundled = not path.exists() and (ports.BUNDLED / name).is_dir()
     model = ports.load(ports.bundled(name) if bundled else path)
-    if not isinstance(model, LatentModel):
-        raise ValueError(f"{name} is a {type(model).__name__} and no generator")
+    if isinstance(model, ports.Classifier):
+        raise ValueError(f"{name} is a classifier and no generator")
     return model
 
 
@@ -201,7 +242,9 @@ def load_both(
     """Model and curve of a command, once it is known that they belong together."""
     check_free(options.output, overwrite=options.overwrite, marker=marker)
     record = load_curve(options.curve)
-    model = load_model(options.model)
+    model = load_generator(options.model)
+    if isinstance(model, ports.BigGAN):
+        model = model.space_named(record.space)
     check_belongs(record, model)
     return model, record
 
@@ -339,27 +382,37 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sfvq-jax", description="Maps of latent spaces.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, run, help: str, output: str, default: str | None = None):
+    def add(name: str, run, help: str, output: str = "", default: str | None = None):
         command = commands.add_parser(name, help=help, description=help)
         command.set_defaults(run=run)
-        command.add_argument("--overwrite", action="store_true", help="replace the output")
-        if name != "convert":
+        if output:
+            command.add_argument("--overwrite", action="store_true", help="replace the output")
             command.add_argument(
                 "-o", "--output", required=default is None, default=default, help=output
             )
         return command
 
     def add_model(command: argparse.ArgumentParser) -> None:
-        command.add_argument("model", help="a converted generator, or a bundled one: fashion_mnist")
+        command.add_argument("model", help="a converted generator, or a bundled one")
         command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
 
     demo = add("demo", run_demo, "bundled generator -> a curve and its figures", "folder",
                "sfvq-jax-demo")  # fmt: skip
+    demo.add_argument(
+        "model", nargs="?", default=DEMO_MODEL, help="fashion_mnist_biggan, or (%(default)s)"
+    )
     _add_fit_options(demo)
 
-    convert = add("convert", run_convert, "NVIDIA's StyleGAN2 pickles -> our form", "")
-    convert.add_argument("checkpoint", help="network-snapshot.pkl")
+    inspect = add("inspect", run_inspect, "tells what a checkpoint is")
+    inspect.add_argument("checkpoint", help="upstream's file or folder, or a converted folder")
+
+    convert = add("convert", run_convert, "StyleGAN2 or BigGAN of an upstream project -> our form")
+    convert.add_argument("checkpoint", help=".pkl, .pt, .pth or .bin, or a folder with one")
     convert.add_argument("output", help="folder to write")
+    convert.add_argument("--overwrite", action="store_true", help="replace the output")
+    convert.add_argument("--verify", help="an .npz of upstream's outputs to compare with first")
+    for command in (inspect, convert):
+        command.add_argument("--config", help="a BigGAN's settings (config.json beside it)")
 
     fit_command = add("fit", run_fit, "fits a curve", "the curve's .npz")
     fit_command.add_argument(
@@ -399,6 +452,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_fit_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--space", help="of a BigGAN: linear (the default) or z, which is that of one class"
+    )
+    command.add_argument("--label", type=int, help="of a BigGAN: the class")
+    command.add_argument("--truncation", type=float, help="of a BigGAN's latents")
     command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(
@@ -509,6 +567,20 @@ def _plain_messages(command: str) -> Iterator[None]:
             sys.unraisablehook = show_unraisable
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM an exception, so that what was begun is removed as after Control-C."""
+
+    def stop(number, frame) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _sentence(error: BaseException) -> str:

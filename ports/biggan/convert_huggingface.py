@@ -1,0 +1,169 @@
+"""Converts BigGAN-deep as pytorch-pretrained-BigGAN keeps it: pytorch_model.bin and config.json."""
+
+from typing import Any
+
+import numpy as np
+
+from ports.biggan.config import BigGANConfig, BlockConfig
+from ports.biggan.settings import Settings, shown
+from ports.checkpoint import Converted
+from ports.errors import CheckpointError
+from ports.state_dict import StateDict, check_statistics, divided_by_norm, is_state_dict
+
+# the 128x128 model's, which upstream assumes where its config is silent
+_DEFAULT_LAYERS = [
+    [False, 16, 16], [True, 16, 16], [False, 16, 16], [True, 16, 8], [False, 8, 8],
+    [True, 8, 4], [False, 4, 4], [True, 4, 2], [False, 2, 2], [True, 2, 1],
+]  # fmt: skip
+
+
+def recognises(content: Any) -> bool:
+    """Whether what `pickles.read` made of a file is such a state dict."""
+    return is_state_dict(content) and any("generator.gen_z." in name for name in content)
+
+
+def convert(content: dict, config_json: dict) -> Converted:
+    """The generator in a state dict.
+
+    Args:
+      content: what `pickles.read` makes of `pytorch_model.bin`.
+      config_json: the parsed `config.json` beside it.
+
+    Raises:
+      CheckpointError: where tensors and config disagree, where the config is one that upstream
+        itself cannot run, or where a weight is not finite.
+    """
+    state = StateDict(content)
+    config, width = _read_config(Settings(config_json))
+    sides = (config.linear_dim, config.linear_inputs)
+    params: dict[str, Any] = {
+        "embedding": {
+            "weight": state.tensor("embeddings.weight", (config.embed_dim, config.num_classes)).T
+        },
+        # upstream views its output as NHWC, as the network here does
+        "linear": {
+            "weight": _normalised(state, "generator.gen_z", sides).T,
+            "bias": state.tensor("generator.gen_z.bias", sides[:1]),
+        },
+    }
+    constants: dict[str, Any] = {}
+    place = 0
+    for i in range(len(config.blocks) + 1):
+        if i in config.attention:
+            channels = config.attention_channels(i)
+            params[f"attention{i}"] = _attention(state, f"generator.layers.{place}", channels)
+            place += 1
+        if i < len(config.blocks):
+            name = f"generator.layers.{place}"
+            params[f"block{i}"], constants[f"block{i}"] = _block(
+                state, name, config.blocks[i], config
+            )
+            place += 1
+    params["output_bn"] = {
+        "gain": state.tensor("generator.bn.weight", (width,)),
+        "bias": state.tensor("generator.bn.bias", (width,)),
+    }
+    constants["output_bn"] = _statistics(state, "generator.bn", width, config)
+    rgb = _conv(state, "generator.conv_to_rgb", width, width, 3)
+    colours = config.img_channels  # the layer has more outputs, and upstream shows the first
+    params["output_conv"] = {name: x[..., :colours] for name, x in rgb.items()}
+    state.expect_all_read()
+    variables = {"params": params, "constants": constants}
+    return Converted("biggan", config, variables, {"format": "pytorch-pretrained-BigGAN"})
+
+
+def _read_config(settings: Settings) -> tuple[BigGANConfig, int]:
+    """The architecture, and the channels of the last block."""
+    width = settings.integer("channel_width", 128, least=1)
+    z_dim = settings.integer("z_dim", 128, least=1)
+    num_stats = settings.integer("n_stats", 51, least=2)  # with 1 upstream divides by 0
+    position = settings.integer("attention_layer_position", 8, least=-(2**31))
+    blocks = []
+    for layer in settings.value("layers", _DEFAULT_LAYERS, list):
+        if not (isinstance(layer, list) and len(layer) == 3 and isinstance(layer[0], bool | int)):
+            raise CheckpointError(f"the config's layer {shown(layer)} is not [upsample, in, out]")
+        in_factor, out_factor = layer[1:]
+        if not all(type(n) is int and 0 < n < 2**20 for n in (in_factor, out_factor)):
+            raise CheckpointError(f"the config's layer {shown(layer)} has no channels")
+        if out_factor != in_factor and width * in_factor // 2 != width * out_factor:
+            raise CheckpointError(
+                f"the config's layer {layer!r:.40} is none that upstream can run: a layer halves"
+                " its channels or keeps them"
+            )
+        blocks.append(BlockConfig(width * in_factor, width * out_factor, bool(layer[0])))
+    if not blocks or blocks[0].in_channels != 16 * width or blocks[-1].out_channels != width:
+        raise CheckpointError(
+            "the config's layers must go from 16 channel widths to one; upstream has it so"
+        )
+    with settings.checked():
+        config = BigGANConfig(
+            z_dim=z_dim,
+            num_classes=settings.integer("num_classes", 1000, least=1),
+            embed_dim=z_dim,  # upstream leaves class_embed_dim unused
+            blocks=tuple(blocks),
+            bottleneck=True,
+            hierarchy="full",
+            attention=(position,) if 0 <= position < len(blocks) else (),
+            img_channels=min(3, width),
+            num_stats=num_stats,
+            eps=settings.number("eps", 1e-4),
+            output_eps=settings.number("eps", 1e-4),
+        )
+    return config, width
+
+
+def _block(
+    state: StateDict, name: str, block: BlockConfig, config: BigGANConfig
+) -> tuple[dict, dict]:
+    hidden = block.in_channels // 4
+    widths = [block.in_channels, hidden, hidden, hidden, block.out_channels]
+    params, constants = {}, {}
+    for i, size in enumerate((1, 3, 3, 1)):
+        params[f"bn{i}"] = {
+            ours: _normalised(state, f"{name}.bn_{i}.{theirs}", (widths[i], config.block_inputs)).T
+            for ours, theirs in (("gain", "scale"), ("bias", "offset"))
+        }
+        constants[f"bn{i}"] = _statistics(state, f"{name}.bn_{i}", widths[i], config)
+        params[f"conv{i}"] = _conv(state, f"{name}.conv_{i}", widths[i], widths[i + 1], size)
+    return params, constants
+
+
+def _attention(state: StateDict, name: str, channels: int) -> dict:
+    widths = {
+        "theta": ("theta", channels, channels // 8),
+        "phi": ("phi", channels, channels // 8),
+        "g": ("g", channels, channels // 2),
+        "o": ("o_conv", channels // 2, channels),
+    }
+    params: dict[str, Any] = {
+        ours: _conv(state, f"{name}.snconv1x1_{theirs}", inputs, outputs, 1, bias=False)
+        for ours, (theirs, inputs, outputs) in widths.items()
+    }
+    return params | {"gamma": state.tensor(f"{name}.gamma", (1,)).reshape(())}
+
+
+def _statistics(state: StateDict, name: str, channels: int, config: BigGANConfig) -> dict:
+    shape = (config.num_stats, channels)
+    mean, var = (state.tensor(f"{name}.running_{kind}", shape) for kind in ("means", "vars"))
+    check_statistics(name, mean, var, config.eps)
+    return {"mean": mean, "var": var}
+
+
+def _conv(
+    state: StateDict, name: str, inputs: int, outputs: int, size: int, *, bias: bool = True
+) -> dict:
+    weight = _normalised(state, name, (outputs, inputs, size, size)).transpose(2, 3, 1, 0)
+    return {"weight": weight} | ({"bias": state.tensor(f"{name}.bias", (outputs,))} if bias else {})
+
+
+def _normalised(state: StateDict, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A weight divided by its spectral norm uᵀWv, with the stored u and v (torch's own way)."""
+    if f"{name}.weight_orig" not in state:  # normalised by who saved it
+        return state.tensor(f"{name}.weight", shape)
+    weight = state.tensor(f"{name}.weight_orig", shape)
+    matrix = weight.reshape(shape[0], -1).astype(np.float64)
+    u = state.tensor(f"{name}.weight_u", matrix.shape[:1])
+    v = state.tensor(f"{name}.weight_v", matrix.shape[1:])
+    state.ignore(f"{name}.weight")  # what the last step of training computed with
+    norm = u @ (matrix @ v)
+    return divided_by_norm(f"{name}.weight_orig", weight, float(norm))
