@@ -1,6 +1,5 @@
-"""A PyTorch state dict as the converters read it: every tensor once, none left over."""
+"""The named arrays of a generator as the converters take them: each once, and none left over."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,69 +7,38 @@ import numpy as np
 from ports.errors import CheckpointError, quoted
 
 
-class StateDict:
-    """The tensors of a network by name, and which of them have been asked for.
+class Tensors(dict[str, Any]):
+    """Named arrays. Taking one removes it: what is left was not expected."""
 
-    Args:
-      tensors: {name: array}; the prefix `module.`, which DataParallel puts before all names, is
-        dropped.
+    def shape(self, name: str, ndim: int) -> tuple[int, ...]:
+        """The shape of an array of `ndim` axes, none of them empty."""
+        value = self._expect(name)
+        if not isinstance(value, np.ndarray):
+            raise CheckpointError(f"{name} is {type(value).__name__}, expected a tensor")
+        if value.ndim != ndim or value.size == 0:
+            raise CheckpointError(f"{name} has shape {value.shape}, expected {ndim} full axes")
+        return value.shape
 
-    Raises:
-      CheckpointError: where it holds anything but named arrays.
-    """
-
-    def __init__(self, tensors: dict[Any, Any]):
-        if not is_state_dict(tensors):
-            raise CheckpointError("expected a state dict, names with one tensor each")
-        if all(name.startswith("module.") for name in tensors):
-            tensors = {name.removeprefix("module."): x for name, x in tensors.items()}
-        self._tensors = tensors
-        self._read: set[str] = set()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._tensors
-
-    def names(self) -> Iterable[str]:
-        return self._tensors.keys()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._tensor(name).shape
-
-    def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """A copy of a tensor in float32, of this shape if one is given.
-
-        Raises:
-          CheckpointError: where it is missing, of another shape, no floats, or not finite.
-        """
-        value = self._tensor(name)
-        if value.dtype.kind != "f":
-            raise CheckpointError(f"{name} holds {value.dtype.name}, expected floats")
-        if shape is not None and value.shape != shape:
-            raise CheckpointError(f"{name} has shape {value.shape}, expected {shape}")
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
-            value = np.array(value, np.float32, order="C", subok=False)
-        if not np.isfinite(value).all():
-            raise CheckpointError(f"{name} has values that are not finite")
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Removes an array of this shape, and returns it in float32."""
+        value = float32(name, self._expect(name), shape)
+        del self[name]
         return value
 
-    def ignore(self, name: str) -> None:
-        """Counts a tensor as read, if it is there."""
-        self._read.add(name)
+    def expect_empty(self) -> None:
+        for name in sorted(self):
+            raise CheckpointError(f"{quoted(name)} is there, which the architecture has not")
 
-    def expect_all_read(self) -> None:
-        """Raises CheckpointError for the first tensor that nothing asked for."""
-        for name in sorted(self._tensors.keys() - self._read):
-            raise CheckpointError(
-                f"{quoted(name)} is there, which the network that its config describes has not"
-            )
+    def _expect(self, name: str) -> Any:
+        if name not in self:
+            raise CheckpointError(f"{name} is missing, which the architecture needs")
+        return self[name]
 
-    def _tensor(self, name: str) -> np.ndarray:
-        if name not in self._tensors:
-            raise CheckpointError(
-                f"{name} is missing, which the network that its config describes needs"
-            )
-        self._read.add(name)
-        return self._tensors[name]
+
+def tensors_of(state_dict: dict) -> Tensors:
+    """A PyTorch state dict without the prefix `module.`, which DataParallel puts before names."""
+    named = {name: value for name, value in state_dict.items() if isinstance(name, str)}
+    return Tensors({name.removeprefix("module."): value for name, value in named.items()})
 
 
 def is_state_dict(content: Any) -> bool:
@@ -82,16 +50,19 @@ def is_state_dict(content: Any) -> bool:
     )
 
 
-def divided_by_norm(name: str, weight: np.ndarray, norm: float) -> np.ndarray:
-    """A weight divided by its spectral norm, which must not be 0 or nearly so."""
-    with np.errstate(all="ignore"):
-        divided = (weight / np.float64(norm)).astype(np.float32)
-    if not np.isfinite(divided).all():
-        raise CheckpointError(f"{name} has the spectral norm {norm:g}, which nothing is divided by")
-    return divided
+def float32(name: str, value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A copy in float32, of this shape if one is given.
 
-
-def check_statistics(name: str, mean: np.ndarray, var: np.ndarray, eps: float) -> None:
-    """Raises CheckpointError for batch statistics that make images of NaN."""
-    if not (np.isfinite(mean).all() and np.isfinite(var).all() and (var + eps > 0).all()):
-        raise CheckpointError(f"{name} has a mean that is infinite or a variance that is negative")
+    Raises:
+      CheckpointError: where it is no array of floating-point numbers, or one is not finite.
+    """
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise CheckpointError(f"{name} is {kind}, expected a tensor of floating-point numbers")
+    if shape is not None and value.shape != shape:
+        raise CheckpointError(f"{name} has shape {value.shape}, expected {shape}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+        value = np.array(value, np.float32, order="C", subok=False)
+    if not np.isfinite(value).all():
+        raise CheckpointError(f"{name} has values that are not finite")
+    return value

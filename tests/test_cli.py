@@ -5,11 +5,14 @@ import json
 import os
 import pickle
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import ports
+from ports import checkpoint
+from ports.biggan import BigGANConfig, BlockConfig, init
 from sfvq_jax import Adam, Curve, CurveRecord, LeastSquares, load_curve, save_curve
 from sfvq_jax.cli import main
 
@@ -142,11 +145,12 @@ def test_demo_leaves_a_folder_with_everything(tmp_path, capsys):
 
 
 def test_convert_reads_nvidias_pickles(fixture_file, tmp_path, capsys):
-    source = fixture_file("tiny_ada_gray_cond.pkl")
-    assert main(["convert", str(source), str(tmp_path / "tiny")]) == 0
-    assert "32x32 pixels, 1 channels, W of 48 dimensions, 8 layers, 10 classes" in (
-        capsys.readouterr().out
-    )
+    source = fixture_file("stylegan2/tiny_ada_gray_cond.pkl")
+    reference = ["--verify", str(fixture_file("stylegan2/tiny_ada_gray_cond.npz"))]
+    assert main(["convert", str(source), str(tmp_path / "tiny"), *reference]) == 0
+    told = capsys.readouterr().out
+    assert "StyleGAN2 (skip) from stylegan2-ada-pytorch, 32x32x1, 10 classes" in told
+    assert "img_psi0.7_const: differs by at most" in told
     assert json.loads((tmp_path / "tiny/config.json").read_text())["source"]["file"] == source.name
     output = tmp_path / "curve.npz"
     assert main(["fit", str(tmp_path / "tiny"), "--bits", "2", "-o", str(output), *QUICK]) == 0
@@ -154,6 +158,69 @@ def test_convert_reads_nvidias_pickles(fixture_file, tmp_path, capsys):
     truncated = tmp_path / "truncated.pkl"
     truncated.write_bytes(source.read_bytes()[:100_000])
     assert "truncated.pkl" in refused(capsys, tmp_path, ["convert", truncated, tmp_path / "new"])
+
+
+def test_inspect_tells_what_a_file_is_and_writes_nothing(
+    fixture_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", str(fixture_file("stylegan2/tiny_ada_gray_cond.pkl"))]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    told = dict(line for line in lines if len(line) == 2)
+    assert told["format"] == "stylegan2-ada-pytorch"
+    assert told["parameters"] == "177,891"
+    assert told["classes"] == "10"
+    assert ["layer", "0            4x4  b4.conv1"] in lines
+    assert list(tmp_path.iterdir()) == []
+    assert "does not exist" in refused(capsys, tmp_path, ["inspect", "none.pkl"])
+
+
+@pytest.fixture(scope="module")
+def biggan(tmp_path_factory):
+    """The folder of a small BigGAN with random weights, whose linear layer sees the class."""
+    blocks = (BlockConfig(16, 16, True), BlockConfig(16, 8, True))
+    config = BigGANConfig(8, 10, 4, blocks, False, "full", img_channels=1)
+    folder = tmp_path_factory.mktemp("biggan") / "model"
+    model = init(jax.random.key(0), config)
+    checkpoint.save(folder, "biggan", config.to_json(), model.variables, source={})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "space", "width"),
+    [
+        ([], "biggan-linear", 256),
+        (["--label", "3"], "biggan-z, class 3", 8),
+        (["--label", "3", "--truncation", "0.5"], "biggan-z, class 3, truncation 0.5", 8),
+    ],
+)
+def test_each_space_of_a_biggan_is_mapped_edited_and_sampled(
+    biggan, options, space, width, tmp_path
+):
+    curve = tmp_path / "curve.npz"
+    arguments = ["fit", str(biggan), "--bits", "3", "-o", str(curve), *options, *QUICK]
+    assert main(arguments) == 0
+    record = load_curve(curve)
+    assert record.space == space
+    assert record.curve.codewords.shape == (8, width)
+    # the curve itself says which space these are to be drawn in
+    assert main(["map", str(biggan), str(curve), "-o", str(tmp_path / "map.png")]) == 0
+    edit = ["--line", "2", "--layers", "0-1", "--strength", "-1:1:1", "--seeds", "0-1"]
+    assert main(["edit", str(biggan), str(curve), *edit, "-o", str(tmp_path / "edit.png")]) == 0
+    augment = ["--line", "2", "--count", "3", "-o", str(tmp_path / "samples")]
+    assert main(["augment", str(biggan), str(curve), *augment]) == 0
+    assert image_size(tmp_path / "samples" / "0.png") == (16, 16)
+
+
+def test_spaces_that_a_model_has_not_are_told(biggan, curve, tmp_path, capsys):
+    def told(*arguments):
+        return refused(capsys, tmp_path, [*arguments, "-o", tmp_path / "o.npz"])
+
+    assert "has one latent space" in told("fit", "fashion_mnist", "--label", "3")
+    assert "class 10 is outside 0-9" in told("fit", biggan, "--label", "10")
+    assert "holds no classes: choose one with label" in told("fit", biggan, "--space", "z")
+    assert "space is 'w'; a BigGAN has" in told("fit", biggan, "--space", "w")
+    assert "stylegan2-w is no space of a BigGAN" in told("map", biggan, curve)
 
 
 class Hostile:

@@ -6,9 +6,10 @@ import numpy as np
 
 from ports.biggan.config import BigGANConfig, BlockConfig
 from ports.biggan.settings import Settings, shown
+from ports.biggan.weights import check_statistics, divided_by_norm
 from ports.checkpoint import Converted
 from ports.errors import CheckpointError
-from ports.state_dict import StateDict, check_statistics, divided_by_norm, is_state_dict
+from ports.state_dict import Tensors, is_state_dict, tensors_of
 
 # channels of each block's input and output in units of G_ch, by resolution (upstream's G_arch)
 _CHANNELS = {
@@ -41,12 +42,12 @@ def convert(content: dict, config_json: dict) -> Converted:
         itself cannot run, or where a weight is not finite.
     """
     settings = Settings(config_json)
-    generator = _Generator(StateDict(content), settings)
+    generator = _Generator(tensors_of(content), settings)
     config = generator.config
     params = {"linear": generator.linear()}
     if config.embed_dim:
         shape = (config.num_classes, config.embed_dim)
-        params["embedding"] = {"weight": generator.state.tensor("shared.weight", shape)}
+        params["embedding"] = {"weight": generator.state.take("shared.weight", shape)}
     constants = {}
     for i, block in enumerate(config.blocks):
         params[f"block{i}"], constants[f"block{i}"] = generator.block(f"blocks.{i}.0", block)
@@ -56,7 +57,7 @@ def convert(content: dict, config_json: dict) -> Converted:
     channels = config.blocks[-1].out_channels
     params["output_bn"], constants["output_bn"] = generator.output_norm(channels)
     params["output_conv"] = generator.conv("output_layer.2", channels, config.img_channels, 3)
-    generator.state.expect_all_read()
+    generator.state.expect_empty()
     variables = {"params": params, "constants": constants}
     name = "BigGANdeep" if config.bottleneck else "BigGAN"
     return Converted("biggan", config, variables, {"format": f"BigGAN-PyTorch {name}"})
@@ -65,7 +66,7 @@ def convert(content: dict, config_json: dict) -> Converted:
 class _Generator:
     """A state dict with the settings that its layers depend on."""
 
-    def __init__(self, state: StateDict, settings: Settings):
+    def __init__(self, state: Tensors, settings: Settings):
         self.state = state
         self.config = _read_config(state, settings)
         self.spectral = settings.value("G_param", "SN", str) == "SN"
@@ -86,7 +87,7 @@ class _Generator:
         shape = (cfg.blocks[0].in_channels, cfg.bottom_width, cfg.bottom_width, -1)
         sides = (cfg.linear_dim, cfg.linear_inputs)
         weight = self.weight("linear", sides).reshape(shape).transpose(1, 2, 0, 3)
-        bias = self.state.tensor("linear.bias", sides[:1]).reshape(shape[:3]).transpose(1, 2, 0)
+        bias = self.state.take("linear.bias", sides[:1]).reshape(shape[:3]).transpose(1, 2, 0)
         weight = weight.reshape(sides).T
         return {
             "weight": self._z_first(weight) if cfg.hierarchy == "full" else weight,
@@ -116,12 +117,12 @@ class _Generator:
             layer: self.conv(f"{name}.{layer}", *sides, 1, bias=False)
             for layer, sides in (widths | {"o": (half, channels)}).items()
         }
-        return params | {"gamma": self.state.tensor(f"{name}.gamma", ())}
+        return params | {"gamma": self.state.take(f"{name}.gamma", ())}
 
     def conv(self, name: str, inputs: int, outputs: int, size: int, *, bias: bool = True) -> dict:
         weight = self.weight(name, (outputs, inputs, size, size)).transpose(2, 3, 1, 0)
         return {"weight": weight} | (
-            {"bias": self.state.tensor(f"{name}.bias", (outputs,))} if bias else {}
+            {"bias": self.state.take(f"{name}.bias", (outputs,))} if bias else {}
         )
 
     def conditional_norm(self, name: str, channels: int) -> tuple[dict, dict]:
@@ -134,7 +135,7 @@ class _Generator:
                 gain, bias = self._z_first(gain), self._z_first(bias)
         else:
             shape = (cfg.num_classes, channels)
-            gain, bias = (self.state.tensor(f"{name}.{x}.weight", shape) for x in ("gain", "bias"))
+            gain, bias = (self.state.take(f"{name}.{x}.weight", shape) for x in ("gain", "bias"))
         mean, var = self._statistics(name, channels, cfg.eps, self.norm_style)
         if self.cross_replica:  # upstream adds 1 + gain where it should multiply
             gain, bias, mean = np.zeros_like(gain), gain + bias, mean - np.sqrt(var + cfg.eps)
@@ -142,7 +143,7 @@ class _Generator:
 
     def output_norm(self, channels: int) -> tuple[dict, dict]:
         name = "output_layer.0"
-        gain, bias = (self.state.tensor(f"{name}.{x}", (channels,)) for x in ("gain", "bias"))
+        gain, bias = (self.state.take(f"{name}.{x}", (channels,)) for x in ("gain", "bias"))
         mean, var = self._statistics(name, channels, _OUTPUT_EPS, "bn")
         if self.cross_replica:
             gain, bias = np.ones_like(gain), gain + bias
@@ -154,24 +155,24 @@ class _Generator:
         That is one step of the power method from the stored u0, which is no unit vector: G_ema
         averages it.
         """
-        weight = self.state.tensor(f"{name}.weight", shape)
+        weight = self.state.take(f"{name}.weight", shape)
         if not self.spectral:
             return weight
         matrix = weight.reshape(shape[0], -1).astype(np.float64)
-        v = _normalised(self.state.tensor(f"{name}.u0", (1, shape[0])) @ matrix, self.sn_eps)
+        v = _normalised(self.state.take(f"{name}.u0", (1, shape[0])) @ matrix, self.sn_eps)
         image = v @ matrix.T
         norm = float((image @ _normalised(image, self.sn_eps).T).item())
-        for kept in [n for n in self.state.names() if n.startswith((f"{name}.u", f"{name}.sv"))]:
-            self.state.ignore(kept)  # further singular values, which only training looks at
+        for kept in [n for n in self.state if n.startswith((f"{name}.u", f"{name}.sv"))]:
+            del self.state[kept]  # further singular values, which only training looks at
         return divided_by_norm(f"{name}.weight", weight, norm)
 
     def _statistics(
         self, name: str, channels: int, eps: float, norm_style: str
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of the features, [channels] each."""
-        tensor, shape = self.state.tensor, (channels,)
+        tensor, shape = self.state.take, (channels,)
         if self.cross_replica:
-            self.state.ignore(f"{name}.bn.num_batches_tracked")
+            self.state.pop(f"{name}.bn.num_batches_tracked", None)
             mean, var = (tensor(f"{name}.bn.running_{x}", shape) for x in ("mean", "var"))
         elif self.mybn:
             mean, var = (tensor(f"{name}.bn.stored_{x}", shape) for x in ("mean", "var"))
@@ -191,7 +192,7 @@ class _Generator:
         return np.concatenate([weight[self.config.embed_dim :], weight[: self.config.embed_dim]])
 
 
-def _read_config(state: StateDict, settings: Settings) -> BigGANConfig:
+def _read_config(state: Tensors, settings: Settings) -> BigGANConfig:
     deep = "blocks.0.0.conv3.weight" in state
     model = settings.value("model", "BigGANdeep" if deep else "BigGAN", str)
     if model not in ("BigGAN", "BigGANdeep") or deep != (model == "BigGANdeep"):
@@ -239,16 +240,10 @@ def _read_config(state: StateDict, settings: Settings) -> BigGANConfig:
             hierarchy="full" if deep else "chunks" if hier else "none",
             attention=tuple(attention),
             bottom_width=settings.integer("bottom_width", 4, least=1),
-            img_channels=_image_channels(state),
+            img_channels=state.shape("output_layer.2.weight", 4)[0],
             eps=settings.number("BN_eps", 1e-5),
             output_eps=_OUTPUT_EPS,
         )
-
-
-def _image_channels(state: StateDict) -> int:
-    """3 upstream, and what the last layer has in its relatives."""
-    shape = state.shape("output_layer.2.weight")
-    return shape[0] if len(shape) == 4 and shape[0] > 0 else 3
 
 
 def _attended_resolutions(text: str) -> set[int]:

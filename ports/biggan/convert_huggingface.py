@@ -6,9 +6,10 @@ import numpy as np
 
 from ports.biggan.config import BigGANConfig, BlockConfig
 from ports.biggan.settings import Settings, shown
+from ports.biggan.weights import check_statistics, divided_by_norm
 from ports.checkpoint import Converted
 from ports.errors import CheckpointError
-from ports.state_dict import StateDict, check_statistics, divided_by_norm, is_state_dict
+from ports.state_dict import Tensors, is_state_dict, tensors_of
 
 # the 128x128 model's, which upstream assumes where its config is silent
 _DEFAULT_LAYERS = [
@@ -33,17 +34,17 @@ def convert(content: dict, config_json: dict) -> Converted:
       CheckpointError: where tensors and config disagree, where the config is one that upstream
         itself cannot run, or where a weight is not finite.
     """
-    state = StateDict(content)
+    state = tensors_of(content)
     config, width = _read_config(Settings(config_json))
     sides = (config.linear_dim, config.linear_inputs)
     params: dict[str, Any] = {
         "embedding": {
-            "weight": state.tensor("embeddings.weight", (config.embed_dim, config.num_classes)).T
+            "weight": state.take("embeddings.weight", (config.embed_dim, config.num_classes)).T
         },
         # upstream views its output as NHWC, as the network here does
         "linear": {
             "weight": _normalised(state, "generator.gen_z", sides).T,
-            "bias": state.tensor("generator.gen_z.bias", sides[:1]),
+            "bias": state.take("generator.gen_z.bias", sides[:1]),
         },
     }
     constants: dict[str, Any] = {}
@@ -60,14 +61,14 @@ def convert(content: dict, config_json: dict) -> Converted:
             )
             place += 1
     params["output_bn"] = {
-        "gain": state.tensor("generator.bn.weight", (width,)),
-        "bias": state.tensor("generator.bn.bias", (width,)),
+        "gain": state.take("generator.bn.weight", (width,)),
+        "bias": state.take("generator.bn.bias", (width,)),
     }
     constants["output_bn"] = _statistics(state, "generator.bn", width, config)
     rgb = _conv(state, "generator.conv_to_rgb", width, width, 3)
     colours = config.img_channels  # the layer has more outputs, and upstream shows the first
     params["output_conv"] = {name: x[..., :colours] for name, x in rgb.items()}
-    state.expect_all_read()
+    state.expect_empty()
     variables = {"params": params, "constants": constants}
     return Converted("biggan", config, variables, {"format": "pytorch-pretrained-BigGAN"})
 
@@ -113,7 +114,7 @@ def _read_config(settings: Settings) -> tuple[BigGANConfig, int]:
 
 
 def _block(
-    state: StateDict, name: str, block: BlockConfig, config: BigGANConfig
+    state: Tensors, name: str, block: BlockConfig, config: BigGANConfig
 ) -> tuple[dict, dict]:
     hidden = block.in_channels // 4
     widths = [block.in_channels, hidden, hidden, hidden, block.out_channels]
@@ -128,7 +129,7 @@ def _block(
     return params, constants
 
 
-def _attention(state: StateDict, name: str, channels: int) -> dict:
+def _attention(state: Tensors, name: str, channels: int) -> dict:
     widths = {
         "theta": ("theta", channels, channels // 8),
         "phi": ("phi", channels, channels // 8),
@@ -139,31 +140,31 @@ def _attention(state: StateDict, name: str, channels: int) -> dict:
         ours: _conv(state, f"{name}.snconv1x1_{theirs}", inputs, outputs, 1, bias=False)
         for ours, (theirs, inputs, outputs) in widths.items()
     }
-    return params | {"gamma": state.tensor(f"{name}.gamma", (1,)).reshape(())}
+    return params | {"gamma": state.take(f"{name}.gamma", (1,)).reshape(())}
 
 
-def _statistics(state: StateDict, name: str, channels: int, config: BigGANConfig) -> dict:
+def _statistics(state: Tensors, name: str, channels: int, config: BigGANConfig) -> dict:
     shape = (config.num_stats, channels)
-    mean, var = (state.tensor(f"{name}.running_{kind}", shape) for kind in ("means", "vars"))
+    mean, var = (state.take(f"{name}.running_{kind}", shape) for kind in ("means", "vars"))
     check_statistics(name, mean, var, config.eps)
     return {"mean": mean, "var": var}
 
 
 def _conv(
-    state: StateDict, name: str, inputs: int, outputs: int, size: int, *, bias: bool = True
+    state: Tensors, name: str, inputs: int, outputs: int, size: int, *, bias: bool = True
 ) -> dict:
     weight = _normalised(state, name, (outputs, inputs, size, size)).transpose(2, 3, 1, 0)
-    return {"weight": weight} | ({"bias": state.tensor(f"{name}.bias", (outputs,))} if bias else {})
+    return {"weight": weight} | ({"bias": state.take(f"{name}.bias", (outputs,))} if bias else {})
 
 
-def _normalised(state: StateDict, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _normalised(state: Tensors, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A weight divided by its spectral norm uᵀWv, with the stored u and v (torch's own way)."""
     if f"{name}.weight_orig" not in state:  # normalised by who saved it
-        return state.tensor(f"{name}.weight", shape)
-    weight = state.tensor(f"{name}.weight_orig", shape)
+        return state.take(f"{name}.weight", shape)
+    weight = state.take(f"{name}.weight_orig", shape)
     matrix = weight.reshape(shape[0], -1).astype(np.float64)
-    u = state.tensor(f"{name}.weight_u", matrix.shape[:1])
-    v = state.tensor(f"{name}.weight_v", matrix.shape[1:])
-    state.ignore(f"{name}.weight")  # what the last step of training computed with
+    u = state.take(f"{name}.weight_u", matrix.shape[:1])
+    v = state.take(f"{name}.weight_v", matrix.shape[1:])
+    state.pop(f"{name}.weight", None)  # what the last step of training computed with
     norm = u @ (matrix @ v)
     return divided_by_norm(f"{name}.weight_orig", weight, float(norm))

@@ -49,6 +49,8 @@ class Settings:
         """What the architecture's own config finds wrong, as a CheckpointError."""
         try:
             yield
+        except CheckpointError:  # a ValueError too, which says already what is wrong
+            raise
         except ValueError as error:
             raise CheckpointError(f"the config describes no BigGAN: {error}") from error
 

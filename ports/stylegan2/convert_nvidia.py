@@ -11,9 +11,10 @@ import numpy as np
 
 from ports.checkpoint import Converted
 from ports.pickles import CheckpointError, PersistentObject
+from ports.state_dict import float32
 from ports.stylegan2.config import Filter, StyleGAN2Config
 from ports.stylegan2.network import ACTIVATIONS
-from ports.stylegan2.weights import as_filter, float32, transposed, without_empty
+from ports.stylegan2.weights import as_filter, transposed, without_empty
 
 
 def recognises(content: Any) -> bool:

@@ -10,15 +10,9 @@ import numpy as np
 
 from ports.checkpoint import Converted
 from ports.pickles import CheckpointError
+from ports.state_dict import Tensors, float32, tensors_of
 from ports.stylegan2.config import StyleGAN2Config
-from ports.stylegan2.weights import (
-    Tensors,
-    as_filter,
-    float32,
-    scaled_by_fan_in,
-    transposed,
-    without_empty,
-)
+from ports.stylegan2.weights import as_filter, scaled_by_fan_in, transposed, without_empty
 
 MEAN_SAMPLES = 2**14
 
@@ -85,10 +79,7 @@ def convert(content: dict) -> Converted:
 def _generator_state(content: Any) -> Tensors:
     """The state dict in a file, without the prefixes of DataParallel."""
     state = content.get("g_ema", content) if isinstance(content, dict) else {}
-    if not isinstance(state, dict):
-        return Tensors()
-    names = [name for name in state if isinstance(name, str)]
-    return Tensors({name.removeprefix("module."): state[name] for name in names})
+    return tensors_of(state) if isinstance(state, dict) else Tensors()
 
 
 def _read_config(tensors: Tensors) -> StyleGAN2Config:

@@ -13,9 +13,10 @@ import numpy as np
 from ports.checkpoint import Converted
 from ports.errors import CheckpointError, quoted
 from ports.pickles import TensorFlowNetwork
+from ports.state_dict import Tensors
 from ports.stylegan2.config import Filter, StyleGAN2Config
 from ports.stylegan2.network import ACTIVATIONS
-from ports.stylegan2.weights import Tensors, as_filter, scaled_by_fan_in, transposed, without_empty
+from ports.stylegan2.weights import as_filter, scaled_by_fan_in, transposed, without_empty
 
 # function that builds the synthesis network -> format of `source`
 _FORMATS = {

@@ -322,7 +322,7 @@ def test_arguments_that_are_not_known_or_contradict_are_named(arguments, sentenc
         ("synthesis", "8x8/Conv1/bias", np.full(5, np.inf, "f4"), "values that are not finite"),
         ("synthesis", "8x8/Conv1/bias", np.zeros(5, int), "is int64, expected a tensor"),
         ("synthesis", "8x8/Conv1/bias", None, "is NoneType, expected a tensor"),
-        ("synthesis", "8x8/Conv1/gamma", np.zeros(5, "f4"), "which StyleGAN2 has not"),
+        ("synthesis", "8x8/Conv1/gamma", np.zeros(5, "f4"), "which the architecture has not"),
         ("synthesis", "4x4/Conv/weight", np.zeros((3, 3)), "(3, 3), expected 4 full axes"),
         ("synthesis", "4x4/Const/const", np.zeros((1, 9, 4, 4), "f4"), "expected (1, 6, 4, 4)"),
         ("mapping", "Dense1/weight", np.zeros((9, 10), "f4"), "expected (12, 10)"),
@@ -345,7 +345,7 @@ def test_missing_variables_are_named(part, name):
     generator = make()
     state = generator.state["components"][part].state
     state["variables"] = [(n, value) for n, value in state["variables"] if n != name]
-    with pytest.raises(CheckpointError, match=f"has no tensor {part}/{name}"):
+    with pytest.raises(CheckpointError, match=f"{part}/{name} is missing"):
         convert(generator)
 
 

@@ -1,0 +1,20 @@
+"""Arrays of a BigGAN checkpoint: weights over their spectral norm, and batch statistics."""
+
+import numpy as np
+
+from ports.errors import CheckpointError
+
+
+def divided_by_norm(name: str, weight: np.ndarray, norm: float) -> np.ndarray:
+    """A weight divided by its spectral norm, which must not be 0 or nearly so."""
+    with np.errstate(all="ignore"):
+        divided = (weight / np.float64(norm)).astype(np.float32)
+    if not np.isfinite(divided).all():
+        raise CheckpointError(f"{name} has the spectral norm {norm:g}, which nothing is divided by")
+    return divided
+
+
+def check_statistics(name: str, mean: np.ndarray, var: np.ndarray, eps: float) -> None:
+    """Raises CheckpointError for batch statistics that make images of NaN."""
+    if not (np.isfinite(mean).all() and np.isfinite(var).all() and (var + eps > 0).all()):
+        raise CheckpointError(f"{name} has a mean that is infinite or a variance that is negative")
