@@ -131,6 +131,11 @@ class BigGAN:
         """
         if name not in SPACES:
             raise ValueError(f"space is {name!r}; a BigGAN has {SPACES}")
+        if name == "linear" and self.config.linear_dim < self.config.linear_inputs:
+            raise ValueError(
+                f"the first linear layer makes {self.config.linear_dim} numbers of"
+                f" {self.config.linear_inputs}: there is no way back from its output"
+            )
         holds_classes = name == "linear" and self.config.hierarchy == "full"
         if label is None and not holds_classes:
             raise ValueError(
@@ -216,7 +221,7 @@ class BigGANSpace:
         if self.label is not None:
             parts.append(f"class {self.label}")
         if self.truncation is not None:
-            parts.append(f"truncation {self.truncation:g}")
+            parts.append(f"truncation {self.truncation}")
         return ", ".join(parts)
 
     @property
@@ -340,9 +345,8 @@ def _layers(model: BigGAN, zs: Array, embeddings: Array, row: StatsRow) -> dict[
 def _apply(
     model: BigGAN, zs: Array, embeddings: Array, row: StatsRow, h: Array | None = None
 ) -> tuple[Array, dict[str, Array]]:
-    network: Any = GeneratorNetwork(
-        model.config, model.dtype
-    )  # Any: flax types apply for all cases
+    # Any, since flax types what apply returns for all cases
+    network: Any = GeneratorNetwork(model.config, model.dtype)
     return network.apply(model.variables, zs, embeddings, row, h)
 
 

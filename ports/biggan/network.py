@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ports.biggan.config import BigGANConfig, BlockConfig
+from ports.convolution import conv
 
 Array = jax.Array
 
@@ -213,20 +214,6 @@ class Linear(nn.Module):
         weight = self.param("weight", nn.initializers.orthogonal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return _dot(x, weight) + bias[None]
-
-
-def conv(x: Array, kernel: Array) -> Array:
-    """Stride-1 convolution with zero padding to the same size."""
-    if kernel.shape[0] == 1:
-        return _dot(x, kernel[0, 0])
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision="highest",
-    )
 
 
 def upsampled_conv3x3(x: Array, kernel: Array) -> Array:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ports.biggan import BigGANConfig, BlockConfig, init
-from ports.biggan.network import BatchNorm, SelfAttention, StatsRow, conv, upsample
+from ports.biggan.network import BatchNorm, SelfAttention, StatsRow, upsample
 from ports.biggan.network import upsampled_conv3x3 as upsampled_conv
+from ports.convolution import conv
 
 BLOCKS = (BlockConfig(8, 8, False), BlockConfig(8, 4, True), BlockConfig(4, 4, True))
 CONFIG = BigGANConfig(
