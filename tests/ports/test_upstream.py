@@ -17,10 +17,10 @@ from ports import checkpoint, upstream
 from ports.pickles import CheckpointError
 from ports.verify import TOLERANCE, check_differences, compare, read_reference
 
-# (checkpoint, upstream's outputs, format, largest difference ÷ largest |output|)
+# checkpoint, upstream's outputs, format; all the BigGANs' arrays are compared in their own tests
 CHECKPOINTS = [
     *(
-        (f"stylegan2/{name}", f"stylegan2/{name.split('.')[0]}.npz", kind, 1e-5)
+        (f"stylegan2/{name}", f"stylegan2/{name.split('.')[0]}.npz", kind)
         for name, kind in {
             "tiny_ada_gray_cond.pkl": "stylegan2-ada-pytorch",
             "tiny_ada_nonoise.pkl": "stylegan2-ada-pytorch",
@@ -32,16 +32,14 @@ CHECKPOINTS = [
         }.items()
     ),
     *(
-        (f"biggan/{name}", f"biggan/{name}/ref.npz", kind, tolerance)
-        for name, kind, tolerance in (
-            ("ajbrock_biggan32_cifar_noshared", "BigGAN-PyTorch BigGAN", 1e-5),
-            ("ajbrock_biggan32_shared_nohier", "BigGAN-PyTorch BigGAN", 1e-5),
-            ("ajbrock_deep128", "BigGAN-PyTorch BigGANdeep", 1e-5),
-            ("huggingface_deep256_ch8", "pytorch-pretrained-BigGAN", 5e-4),
-            ("huggingface_odd32", "pytorch-pretrained-BigGAN", 5e-4),
+        (f"biggan/{name}", f"biggan/{name}/ref.npz", kind)
+        for name, kind in (
+            ("ajbrock_biggan32_cifar_noshared", "BigGAN-PyTorch BigGAN"),
+            ("huggingface_odd32", "pytorch-pretrained-BigGAN"),
         )
     ),
 ]
+STYLEGAN2_INPUTS = {"z", "c", "ws_mix", "latent_avg"}  # the last is sampled anew
 
 
 @pytest.fixture
@@ -55,15 +53,18 @@ def biggan(shared, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize(("name", "reference", "kind", "tolerance"), CHECKPOINTS)
-def test_every_fixture_is_recognised_and_gives_upstreams_outputs(
-    fixture_file, name, reference, kind, tolerance
+@pytest.mark.parametrize(("name", "reference", "kind"), CHECKPOINTS)
+def test_a_checkpoint_is_recognised_and_gives_upstreams_outputs(
+    fixture_file, name, reference, kind
 ):
     converted = upstream.read(fixture_file(name))
     assert converted.source["format"] == kind
-    model = ports.build(converted)
-    for difference in compare(model, read_reference(fixture_file(reference))):
-        assert difference.relative < tolerance, difference
+    arrays = read_reference(fixture_file(reference))
+    differences = compare(ports.build(converted), arrays)
+    for difference in differences:
+        assert difference.relative < (5e-4 if "pretrained" in kind else 1e-5), difference
+    if converted.architecture == "stylegan2":
+        assert {d.name for d in differences} == arrays.keys() - STYLEGAN2_INPUTS
 
 
 @pytest.mark.parametrize(("name", "reference"), [CHECKPOINTS[0][:2], CHECKPOINTS[-1][:2]])
@@ -87,7 +88,7 @@ def test_converted_saved_and_loaded_gives_the_same_images_bit_for_bit(
 
 
 def test_neither_pytorch_nor_tensorflow_is_imported(fixture_file, tmp_path):
-    names = [CHECKPOINTS[i][0] for i in (0, 4, 5, 7, 10)]
+    names = [CHECKPOINTS[i][0] for i in (0, 4, 5, 7, 8)]
     files = [str(fixture_file(name)) for name in names]
     program = (
         "import sys\n"

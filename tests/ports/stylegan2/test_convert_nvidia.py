@@ -9,7 +9,7 @@ import pytest
 from ports import pickles
 from ports.pickles import CheckpointError, PersistentObject
 from ports.stylegan2.convert_nvidia import convert, recognises
-from ports.stylegan2.model import StyleGAN2, init, synthesis_blocks
+from ports.stylegan2.model import init
 
 SNAPSHOTS = ["tiny_ada_gray_cond", "tiny_ada_resnet", "tiny_ada_nonoise", "tiny_sg3_clamp"]
 
@@ -26,36 +26,6 @@ def state_of(snapshot, path):
     for name in path.split("."):
         state = state["_modules"][name].state
     return state
-
-
-@pytest.mark.parametrize("name", SNAPSHOTS)
-def test_every_array_is_upstreams_within_1e5_of_the_largest(fixture_file, name):
-    _, config, variables, _ = convert(pickles.read(fixture_file(f"{name}.pkl")))
-    model = StyleGAN2(variables, config)
-    upstream = dict(np.load(fixture_file(f"{name}.npz")))
-    z, c, ws = upstream.pop("z"), upstream.pop("c"), upstream["ws"]
-    c = c if config.c_dim > 0 else None
-    images = {
-        "img_const": model.synthesis(ws, "const"),
-        "img_const_unfused": model.synthesis(ws, "const"),
-        "img_none": model.synthesis(ws, "none"),
-        "img_mix_const": model.synthesis(upstream.pop("ws_mix"), "const"),
-        "img_psi0.7_const": model.synthesis(upstream["ws_psi0.7"], "const"),
-    }
-    for block_and_kind, x in jax.jit(synthesis_blocks)(model, ws).items():
-        block, kind = block_and_kind.split("/")
-        images[f"{kind}_{block}"] = x
-    ours = {name: np.moveaxis(np.asarray(x), 3, 1) for name, x in images.items()} | {
-        "w": model.mapping(z, c)[:, 0],
-        "ws": model.mapping(z, c),
-        "ws_psi0.7": model.mapping(z, c, 0.7),
-        "ws_psi0.5_cut3": model.mapping(z, c, 0.5, 3),
-    }
-    assert ours.keys() == upstream.keys()
-    for array, expected in upstream.items():
-        error = np.abs(ours[array] - expected).max() / np.abs(expected).max()
-        assert ours[array].shape == expected.shape, array
-        assert error < 1e-5, (array, error)
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
