@@ -90,7 +90,7 @@ class Case(NamedTuple):
       size: of the mutant, in bytes.
       refused: the sentence, where it was refused.
       error: what was wrong, where anything was.
-      seconds: that reading took.
+      seconds: of processor time that reading took.
       peak: most memory while reading, in bytes.
     """
 
@@ -113,7 +113,7 @@ def _summarise(file: Path, cases: Sequence[Case]) -> dict[str, Any]:
         "read": len(cases) - refused - wrong,
         "refused": refused,
         "other errors": wrong,
-        "longest ms": 1e3 * max((case.seconds for case in cases), default=0.0),
+        "longest, CPU ms": 1e3 * max((case.seconds for case in cases), default=0.0),
         "peak ÷ size": max((case.peak / max(case.size, 2**16) for case in cases), default=0.0),
     }
 
@@ -189,14 +189,14 @@ def _read_cases(answers: Connection, files: Sequence[Path], seed: int, indices: 
                 tracemalloc.start()
             most = MOST_MEMORY[0] * len(data) + MOST_MEMORY[1]
             with _limited_memory(most):
-                start, watching = time.perf_counter(), True
+                start, watching = time.process_time(), True
                 try:
                     upstream.read(path)
                 except CheckpointError as problem:
                     refused = str(problem)
                 except BaseException as problem:
                     error = f"{type(problem).__name__}: {problem}"[:300]
-                watching, seconds = False, time.perf_counter() - start
+                watching, seconds = False, time.process_time() - start
             peak = tracemalloc.get_traced_memory()[1] if tracemalloc.is_tracing() else 0
             tracemalloc.stop()
             if seen:

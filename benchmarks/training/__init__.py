@@ -1,1 +1,1 @@
-"""How the bundled generator and the classifier that judges it were trained."""
+"""How the bundled generators and the classifier that judges them were trained."""

@@ -23,8 +23,9 @@ def scaled_by_fan_in(kernel: np.ndarray) -> np.ndarray:
 def as_filter(taps: np.ndarray) -> Filter:
     """A low-pass filter, as one line of taps where it is the outer product of that with itself."""
     if taps.ndim == 2 and taps.shape[0] == taps.shape[1]:
-        line = taps.sum(1)
-        taps = line if np.array_equal(np.outer(line, line), taps) else taps
+        with np.errstate(over="ignore"):
+            line = taps.sum(1)
+            taps = line if np.array_equal(np.outer(line, line), taps) else taps
     return tuple(taps.tolist()) if taps.ndim == 1 else tuple(map(tuple, taps.tolist()))
 
 
