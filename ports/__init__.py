@@ -139,8 +139,9 @@ def build(converted: Converted) -> StyleGAN2 | BigGAN:
 def bundled(name: str) -> Path:
     """The folder of a model shipped with this package.
 
-    `fashion_mnist` is a StyleGAN2 of 32x32 grayscale garments, `fashion_mnist_classifier` judges
-    it; both were trained by `benchmarks/training`.
+    `fashion_mnist` is a StyleGAN2 of 32x32 grayscale garments, `fashion_mnist_biggan` a BigGAN of
+    their ten classes, `fashion_mnist_classifier` judges them; all were trained by
+    `benchmarks/training`.
     """
     folder = BUNDLED / name
     if not folder.is_dir():

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.training import gan
+from benchmarks.training.discriminator import Discriminator
 from ports.biggan import BigGANConfig, BlockConfig, init
 from ports.biggan.network import GeneratorNetwork
 
@@ -95,7 +96,7 @@ RECIPE = gan.Recipe(
     initial=initial,
     generate=generate,
     finished=finished,
-    discriminator=gan.Discriminator((48, 96, 128), num_classes=CONFIG.num_classes, patch=2),
+    discriminator=Discriminator((48, 96, 128), num_classes=CONFIG.num_classes, patch=2),
     class_weight=0.2,
 )
 

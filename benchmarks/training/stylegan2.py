@@ -9,6 +9,7 @@ Losses, loop and discriminator are those of `gan.py`.
 import jax
 
 from benchmarks.training import gan
+from benchmarks.training.discriminator import Discriminator
 from ports.stylegan2 import StyleGAN2, StyleGAN2Config, init
 
 CONFIG = StyleGAN2Config(
@@ -49,7 +50,7 @@ RECIPE = gan.Recipe(
     initial=initial,
     generate=generate,
     finished=finished,
-    discriminator=gan.Discriminator(CONFIG.channels[::-1]),
+    discriminator=Discriminator(CONFIG.channels[::-1]),
 )
 
 if __name__ == "__main__":

@@ -229,11 +229,12 @@ def upsampled_conv3x3(x: Array, kernel: Array) -> Array:
     n, height, width, _ = x.shape
     out_features = kernel.shape[3]
     kernels = taps.transpose(2, 3, 4, 0, 1, 5).reshape(2, 2, x.shape[3], 4 * out_features)
+    # padded apart: the gradient of a convolution that pads an even kernel is 15 times slower on CPU
     y = lax.conv_general_dilated(
-        x,
+        jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)]),
         kernels,
         (1, 1),
-        [(1, 1), (1, 1)],
+        "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision="highest",
     ).reshape(n, height + 1, width + 1, 2, 2, out_features)

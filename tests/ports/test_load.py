@@ -22,13 +22,15 @@ def classifier():
 
 
 def test_bundled_models_are_small():
-    for name, limit in (("fashion_mnist", 6e6), ("fashion_mnist_classifier", 2e6)):
+    limits = {"fashion_mnist": 6e6, "fashion_mnist_biggan": 6e6, "fashion_mnist_classifier": 2e6}
+    for name, limit in limits.items():
         files = [path for path in ports.bundled(name).rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) < limit
 
 
-def test_the_bundled_generator_tells_how_it_was_trained():
-    source = json.loads((ports.bundled("fashion_mnist") / "config.json").read_text())["source"]
+@pytest.mark.parametrize("name", ["fashion_mnist", "fashion_mnist_biggan"])
+def test_the_bundled_generators_tell_how_they_were_trained(name):
+    source = json.loads((ports.bundled(name) / "config.json").read_text())["source"]
     assert source.keys() >= {"date", "steps", "seconds", "device"}
 
 
@@ -38,6 +40,18 @@ def test_the_bundled_generator_makes_garments_of_all_classes(generator, classifi
     share = np.bincount(probabilities.argmax(1), minlength=10) / 1000
     assert share.min() > 0.04
     assert probabilities.max(1).mean() > 0.75
+
+
+def test_the_bundled_biggan_makes_the_class_that_is_asked_for(classifier, getkey):
+    model = ports.load(ports.bundled("fashion_mnist_biggan"))
+    assert isinstance(model, ports.BigGAN)
+    classes = np.arange(1000) % 10
+    images = model(model.sample_z(getkey(), 1000), classes)
+    given = np.asarray(classifier(images)[0].argmax(1))
+    assert (given == classes).mean() >= 0.95
+    assert min((given == classes)[classes == i].mean() for i in range(10)) >= 0.85
+    # and not the same image of it
+    assert jnp.stack([images[classes == i].std(0).mean() for i in range(10)]).min() > 0.1
 
 
 def test_the_classifier_is_right_on_test_images(shared, classifier):
