@@ -95,10 +95,13 @@ def run_inspect(options: argparse.Namespace) -> None:
     }
     rows |= {name: json.dumps(value) for name, value in found.source.items()}
     rows |= {f"converted with {name}": version for name, version in found.versions.items()}
+    rows |= {
+        f"layer {i}": f"{resolution}x{resolution}  {name}"
+        for i, (name, resolution) in enumerate(found.layers)
+    }
     for name, text in rows.items():
-        print(f"{name:<18} {text}" if text else "", end="\n" if text else "")
-    for i, (name, resolution) in enumerate(found.layers):
-        print(f"layer {i:<12} {resolution}x{resolution}  {name}")
+        if text:  # a classifier has neither images nor latent spaces
+            print(f"{name:<23} {text}")
 
 
 def run_convert(options: argparse.Namespace) -> None:

@@ -42,7 +42,6 @@ def fixture_file(request) -> Callable[[str], Path]:
     """Where a fixture such as 'stylegan2/tiny_tf_sg2.pkl' is: with the tests, or shared data."""
 
     def find(name: str) -> Path:
-        name = name if "/" in name else f"stylegan2/{name}"
         shipped = Path(__file__).parent / "fixtures" / name
         if shipped.exists():
             return shipped

@@ -165,12 +165,12 @@ def test_inspect_tells_what_a_file_is_and_writes_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", str(fixture_file("stylegan2/tiny_ada_gray_cond.pkl"))]) == 0
-    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-    told = dict(line for line in lines if len(line) == 2)
+    lines = capsys.readouterr().out.splitlines()
+    told = {line[:23].strip(): line[23:].strip() for line in lines}
     assert told["format"] == "stylegan2-ada-pytorch"
     assert told["parameters"] == "177,891"
     assert told["classes"] == "10"
-    assert ["layer", "0            4x4  b4.conv1"] in lines
+    assert told["layer 0"] == "4x4  b4.conv1"
     assert list(tmp_path.iterdir()) == []
     assert "does not exist" in refused(capsys, tmp_path, ["inspect", "none.pkl"])
 

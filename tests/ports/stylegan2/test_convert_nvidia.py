@@ -17,7 +17,7 @@ SNAPSHOTS = ["tiny_ada_gray_cond", "tiny_ada_resnet", "tiny_ada_nonoise", "tiny_
 @pytest.fixture
 def snapshot(fixture_file):
     """A snapshot to be spoilt."""
-    return pickles.read(fixture_file("tiny_ada_gray_cond.pkl"))
+    return pickles.read(fixture_file("stylegan2/tiny_ada_gray_cond.pkl"))
 
 
 def state_of(snapshot, path):
@@ -30,7 +30,7 @@ def state_of(snapshot, path):
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
 def test_the_tree_is_that_of_the_network_in_float32(fixture_file, name, getkey):
-    _, config, variables, _ = convert(pickles.read(fixture_file(f"{name}.pkl")))
+    _, config, variables, _ = convert(pickles.read(fixture_file(f"stylegan2/{name}.pkl")))
     network = jax.eval_shape(lambda key: init(key, config), getkey()).variables
     if not config.use_noise:
         network["constants"].pop("synthesis")
@@ -42,7 +42,7 @@ def test_the_tree_is_that_of_the_network_in_float32(fixture_file, name, getkey):
 
 def test_the_source_names_the_project(fixture_file, snapshot):
     assert convert(snapshot).source == {"format": "stylegan2-ada-pytorch", "fp16_blocks": []}
-    from_sg3 = convert(pickles.read(fixture_file("tiny_sg3_clamp.pkl")))
+    from_sg3 = convert(pickles.read(fixture_file("stylegan2/tiny_sg3_clamp.pkl")))
     assert from_sg3.source["format"] == "stylegan3-repo stylegan2"
     assert from_sg3.architecture == "stylegan2"
 
@@ -169,7 +169,7 @@ def test_missing_surplus_and_wrong_tensors_are_named(snapshot, path, kind, name,
 
 
 def test_other_networks_are_called_by_their_name(fixture_file, snapshot):
-    from_tensorflow = pickles.read(fixture_file("tiny_tf_sg2.pkl"))
+    from_tensorflow = pickles.read(fixture_file("stylegan2/tiny_tf_sg2.pkl"))
     assert recognises(snapshot)
     assert not recognises(from_tensorflow)
     with pytest.raises(CheckpointError, match="NVIDIA's PyTorch code, found tuple"):

@@ -84,7 +84,7 @@ def test_the_architecture_is_read_from_the_shapes(arguments, getkey):
 
 
 def test_a_generator_converted_there_from_tensorflow_is_the_same_as_here(fixture_file):
-    networks = pickles.read(fixture_file("tiny_tf_sg2.pkl"))
+    networks = pickles.read(fixture_file("stylegan2/tiny_tf_sg2.pkl"))
     mapping, synthesis = (
         dict(networks[2].state["components"][name].state["variables"])
         for name in ("mapping", "synthesis")
