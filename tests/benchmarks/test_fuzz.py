@@ -20,7 +20,7 @@ def files(tmp_path, fixture_file):
     torch.save(content, legacy, _use_new_zipfile_serialization=False)
     entries = fuzz.unpack(zipped.read_bytes())
     deflated.write_bytes(fuzz.pack(entries, zipfile.ZIP_DEFLATED))
-    return [zipped, legacy, deflated, fixture_file("tiny_ada_gray_cond.pkl")]
+    return [zipped, legacy, deflated, fixture_file("stylegan2/tiny_ada_gray_cond.pkl")]
 
 
 def test_a_mutated_checkpoint_is_read_or_refused_and_nothing_else(files):
