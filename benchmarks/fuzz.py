@@ -1,6 +1,6 @@
 """Mutated checkpoints: each must be read or refused, quickly, in little memory, and touch nothing.
 
-    python -m benchmarks.fuzz FOLDER                               # 10,000 cases, about an hour
+    python -m benchmarks.fuzz FOLDER                               # 10,000 cases, ten minutes
     python -m benchmarks.fuzz FOLDER --case 1234 --keep case.pkl   # writes that case out, no more
 
 Every checkpoint under FOLDER is mutated in turn: its bytes, its pickles opcode by opcode, its zip

@@ -1,4 +1,4 @@
-"""The error of everything that reads checkpoints, and how it quotes what a file says."""
+"""The error of everything that reads checkpoints, and how it shows what a file says."""
 
 
 class CheckpointError(ValueError):
@@ -9,5 +9,13 @@ def quoted(text: object, length: int = 80) -> str:
     """`text` as an error message may show it: short, on one line, without terminal codes."""
     if not isinstance(text, str):
         return type(text).__name__
-    shown = "".join(c if c.isprintable() else "?" for c in text[:length])
-    return shown + "…" * (len(text) > length)
+    printable = "".join(c if c.isprintable() else "?" for c in text[:length])
+    return printable + "…" * (len(text) > length)
+
+
+def shown(value: object) -> str:
+    """A value, of whatever type, as a message may show it."""
+    try:
+        return f"{value!r:.40}"
+    except (ValueError, RecursionError):  # a number of too many digits, lists in lists in lists
+        return f"a {type(value).__name__}"

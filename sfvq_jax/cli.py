@@ -131,6 +131,7 @@ def run_fit(options: argparse.Namespace) -> None:
         if jax.process_index() == 0:  # which writes for all
             check_free(options.output, overwrite=options.overwrite)
         if options.source.endswith(".npy"):
+            check_no_space(options.source, options)
             return HostSource.of_file(options.source)
         return load_model(options.source, options)
 
@@ -184,13 +185,17 @@ def run_augment(options: argparse.Namespace) -> None:
 def load_model(name: str, options: argparse.Namespace) -> LatentModel:
     """A converted generator or a bundled one, in the latent space that the options name."""
     model = load_generator(name)
-    chosen = (options.space, options.label, options.truncation)
     if isinstance(model, ports.BigGAN):
         space = options.space or ("linear" if options.label is None else "z")
         return model.space(space, options.label, options.truncation)
-    if chosen != (None, None, None):
-        raise ValueError(f"{name} has one latent space: leave out --space, --label, --truncation")
+    check_no_space(name, options)
     return model
+
+
+def check_no_space(name: str, options: argparse.Namespace) -> None:
+    """Raises ValueError where the options choose a space of what has only one."""
+    if (options.space, options.label, options.truncation) != (None, None, None):
+        raise ValueError(f"{name} has one latent space: leave out --space, --label, --truncation")
 
 
 def load_generator(name: str) -> ports.StyleGAN2 | ports.BigGAN:

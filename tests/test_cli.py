@@ -217,6 +217,8 @@ def test_spaces_that_a_model_has_not_are_told(biggan, curve, tmp_path, capsys):
         return refused(capsys, tmp_path, [*arguments, "-o", tmp_path / "o.npz"])
 
     assert "has one latent space" in told("fit", "fashion_mnist", "--label", "3")
+    latents = array_file(tmp_path, np.eye(9, dtype=np.float32))
+    assert "x.npy has one latent space" in told("fit", latents, "--space", "z")
     assert "class 10 is outside 0-9" in told("fit", biggan, "--label", "10")
     assert "holds no classes: choose one with label" in told("fit", biggan, "--space", "z")
     assert "space is 'w'; a BigGAN has" in told("fit", biggan, "--space", "w")

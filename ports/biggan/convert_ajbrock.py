@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from ports.biggan.config import BigGANConfig, BlockConfig
-from ports.biggan.settings import Settings, shown
+from ports.biggan.settings import Settings
 from ports.biggan.weights import check_statistics, divided_by_norm
 from ports.checkpoint import Converted
-from ports.errors import CheckpointError
+from ports.errors import CheckpointError, shown
 from ports.state_dict import Tensors, is_state_dict, tensors_of
 
 # channels of each block's input and output in units of G_ch, by resolution (upstream's G_arch)

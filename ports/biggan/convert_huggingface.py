@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from ports.biggan.config import BigGANConfig, BlockConfig
-from ports.biggan.settings import Settings, shown
+from ports.biggan.settings import Settings
 from ports.biggan.weights import check_statistics, divided_by_norm
 from ports.checkpoint import Converted
-from ports.errors import CheckpointError
+from ports.errors import CheckpointError, shown
 from ports.state_dict import Tensors, is_state_dict, tensors_of
 
 # the 128x128 model's, which upstream assumes where its config is silent
@@ -88,7 +88,7 @@ def _read_config(settings: Settings) -> tuple[BigGANConfig, int]:
             raise CheckpointError(f"the config's layer {shown(layer)} has no channels")
         if out_factor != in_factor and width * in_factor // 2 != width * out_factor:
             raise CheckpointError(
-                f"the config's layer {layer!r:.40} is none that upstream can run: a layer halves"
+                f"the config's layer {shown(layer)} is none that upstream can run: a layer halves"
                 " its channels or keeps them"
             )
         blocks.append(BlockConfig(width * in_factor, width * out_factor, bool(layer[0])))

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from ports.errors import CheckpointError
+from ports.errors import CheckpointError, shown
 
 
 class Settings:
@@ -53,11 +53,3 @@ class Settings:
             raise
         except ValueError as error:
             raise CheckpointError(f"the config describes no BigGAN: {error}") from error
-
-
-def shown(value: Any) -> str:
-    """A value, of whatever type, as a message may show it."""
-    try:
-        return f"{value!r:.40}"
-    except (ValueError, RecursionError):  # a number of too many digits, lists in lists in lists
-        return f"a {type(value).__name__}"

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ports.checkpoint import Converted
-from ports.pickles import CheckpointError, PersistentObject
+from ports.errors import CheckpointError, shown
+from ports.pickles import PersistentObject
 from ports.state_dict import float32
 from ports.stylegan2.config import Filter, StyleGAN2Config
 from ports.stylegan2.network import ACTIVATIONS
@@ -79,7 +80,7 @@ def _convert_generator(generator: "_Module") -> tuple[StyleGAN2Config, dict]:
     config = _read_config(mapping, synthesis)
     for name in (config.activation, config.mapping_activation):
         if name not in ACTIVATIONS:
-            raise CheckpointError(f"the activation {name!r:.40} is none that StyleGAN2 has")
+            raise CheckpointError(f"the activation {shown(name)} is none that StyleGAN2 has")
     for name in ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "num_ws"):
         generator.expect(name, getattr(config, name))
     mapping_params, mapping_constants = _convert_mapping(mapping, config)
@@ -325,19 +326,19 @@ class _Module(NamedTuple):
     def integer(self, name: str) -> int:
         value = self.attribute(name)
         if not isinstance(value, int) or not 0 <= value < 2**31:
-            raise CheckpointError(f"{self.path} has {name} {value!r:.40}; expected a width")
+            raise CheckpointError(f"{self.path} has {name} {shown(value)}; expected a width")
         return value
 
     def number(self, name: str) -> float:
         value = self.attribute(name)
         if not isinstance(value, int | float) or not abs(value) < 2**53:
-            raise CheckpointError(f"{self.path} has {name} {value!r:.40}; expected a number")
+            raise CheckpointError(f"{self.path} has {name} {shown(value)}; expected a number")
         return float(value)
 
     def text(self, name: str) -> str:
         value = self.attribute(name)
         if not isinstance(value, str):
-            raise CheckpointError(f"{self.path} has {name} {value!r:.40}; expected a name")
+            raise CheckpointError(f"{self.path} has {name} {shown(value)}; expected a name")
         return value
 
     def expect(self, name: str, expected: int | float | str | None) -> None:
@@ -349,7 +350,7 @@ class _Module(NamedTuple):
             same = value == expected
         if not same:
             raise CheckpointError(
-                f"{self.path} has {name} {value!r:.40}, but the rest of the network {expected!r}"
+                f"{self.path} has {name} {shown(value)}, but the rest of the network {expected!r}"
             )
 
     def expect_contents(self, modules: list[str], tensors: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ports.checkpoint import Converted
-from ports.errors import CheckpointError, quoted
+from ports.errors import CheckpointError, quoted, shown
 from ports.pickles import TensorFlowNetwork
 from ports.state_dict import Tensors
 from ports.stylegan2.config import Filter, StyleGAN2Config
@@ -136,7 +136,7 @@ def _read_kwargs(networks: dict, is_ada: bool) -> dict:
     for name in sorted(map(str, kwargs)):
         if name not in _WIDTHS | _READ | _UNUSED | (_ADA_ONLY if is_ada else set()):
             raise CheckpointError(
-                f"Gs was made with {quoted(name)} = {kwargs.get(name)!r:.40}, an argument that its"
+                f"Gs was made with {quoted(name)} = {shown(kwargs.get(name))}, an argument that its"
                 " own code ignores or that is not known here"
             )
     kwargs = {
@@ -145,14 +145,14 @@ def _read_kwargs(networks: dict, is_ada: bool) -> dict:
     }
     dtype = kwargs.get("dtype", "float32")
     if dtype != "float32":
-        raise CheckpointError(f"Gs was made with dtype = {dtype!r:.40}, expected 'float32'")
+        raise CheckpointError(f"Gs was made with dtype = {shown(dtype)}, expected 'float32'")
     return kwargs
 
 
 def _number(kwargs: dict, name: str, default: float) -> Any:
     value = kwargs.get(name, default)
     if not isinstance(value, int | float) or not abs(value) < 2**31:
-        raise CheckpointError(f"Gs was made with {name} = {value!r:.40}, expected a number")
+        raise CheckpointError(f"Gs was made with {name} = {shown(value)}, expected a number")
     return value
 
 
@@ -222,7 +222,7 @@ def _read_config(tensors: Tensors, kwargs: dict, is_ada: bool) -> StyleGAN2Confi
     activations = [kwargs.get(n, "lrelu") for n in ("mapping_nonlinearity", "nonlinearity")]
     for name in activations:
         if not isinstance(name, str) or name not in ACTIVATIONS:
-            raise CheckpointError(f"the nonlinearity {name!r:.40} is none that StyleGAN2 has")
+            raise CheckpointError(f"the nonlinearity {shown(name)} is none that StyleGAN2 has")
     try:
         return StyleGAN2Config(
             z_dim=widths["latent_size"],
@@ -272,7 +272,7 @@ def _read_filter(kernel: Any) -> Filter:
     is_square = taps.ndim in (1, 2) and taps.shape == taps.shape[:1] * taps.ndim
     if not is_square or not np.isfinite(taps).all() or taps.sum() == 0:
         raise CheckpointError(
-            f"Gs was made with resample_kernel = {kernel!r:.40}, expected a line or square of taps"
+            f"Gs was made with resample_kernel = {shown(kernel)}, expected a line or square of taps"
         )
     taps = taps / taps.sum()
     return as_filter(taps)

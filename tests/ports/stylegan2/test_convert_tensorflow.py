@@ -282,6 +282,7 @@ def test_arguments_of_the_whole_network_replace_those_of_its_parts():
         ({"architecture": "unet"}, "architecture is 'unet'"),
         ({"architecture": "orig", "resolution": 32}, "resolution = 32, but its variables have 16"),
         ({"latent_size": 16}, "latent_size = 16, but its variables have 8"),
+        ({"mapping_lrmul": 10**5000}, "mapping_lrmul = a int, expected a number"),
         ({"mapping_layers": 8}, "mapping_layers = 8, but its variables have 2"),
         ({"label_size": 3}, "label_size = 3, but its variables have 0"),
         ({"function": ADA, "labels": 5, "normalize_latents": False}, "normalize_latents = False"),
