@@ -34,6 +34,10 @@ class CurveRecord(NamedTuple):
     settings: Mapping[str, Any] = MappingProxyType({})
     history: History | None = None
 
+    @property
+    def latent_dim(self) -> int:
+        return self.curve.latent_dim
+
 
 def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False) -> None:
     """Writes a curve; raises FileExistsError where there is a file and `overwrite` is false."""
@@ -87,18 +91,24 @@ def load_curve(path: str | Path) -> CurveRecord:
     )
 
 
-def check_belongs(record: CurveRecord, model: LatentModel) -> None:
-    """Raises ValueError, naming both, where a curve is of another space or model than `model`."""
+def check_belongs(record: Any, model: LatentModel) -> None:
+    """Raises ValueError, naming both, where a record is of another space or model than `model`.
+
+    Args:
+      record: of a curve or a direction: what has `space`, `model_hash` and `latent_dim`.
+      model: the one that it is to be used with.
+    """
+    what = "curve" if isinstance(record, CurveRecord) else "direction"
     space, model_hash = getattr(model, "latent_space", ""), getattr(model, "model_hash", "")
     if record.space and space and record.space != space:
-        raise ValueError(f"the curve is of space {record.space}, but the model has space {space}")
-    if record.curve.latent_dim != model.latent_dim:
+        raise ValueError(f"the {what} is of space {record.space}, but the model has space {space}")
+    if record.latent_dim != model.latent_dim:
         raise ValueError(
-            f"the curve has {record.curve.latent_dim} dimensions, but the model's latents have"
-            f" {model.latent_dim}: the curve is of another model"
+            f"the {what} has {record.latent_dim} dimensions, but the model's latents have"
+            f" {model.latent_dim}: the {what} is of another model"
         )
     if record.model_hash and model_hash and record.model_hash != model_hash:
         raise ValueError(
-            f"the curve was fitted to the model with hash {record.model_hash[:12]}…, but this model"
-            f" has hash {model_hash[:12]}…: fit a curve to this model"
+            f"the {what} was fitted to the model with hash {record.model_hash[:12]}…, but this"
+            f" model has hash {model_hash[:12]}…: make a {what} for this model"
         )

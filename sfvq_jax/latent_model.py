@@ -40,3 +40,11 @@ class LatentModel(Protocol):
     def render(self, latents: Array) -> Array:
         """Images [N, H, W, C], float32 in [-1, 1], of [N, D] or, one code a layer, [N, L, D]."""
         ...
+
+
+def method(model: LatentModel, name: str) -> jax.tree_util.Partial:
+    """A method of a model as a pytree that passes through jit, its leaves those of the model."""
+    model_is_pytree = not jax.tree_util.all_leaves([model])
+    if model_is_pytree:
+        return jax.tree_util.Partial(getattr(type(model), name), model)
+    return jax.tree_util.Partial(getattr(model, name))

@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all, and never over others unasked."""
 
 import contextlib
+import importlib.metadata
 import os
 import tempfile
 from collections.abc import Iterator
@@ -69,3 +70,11 @@ def check_free(path: str | Path, *, overwrite: bool = False, marker: str | None 
         raise FileNotFoundError(
             f"the folder {path.absolute().parent} of {path.name} does not exist"
         )
+
+
+def library_version() -> str:
+    """Of this library, for what it writes."""
+    try:
+        return importlib.metadata.version("sfvq-jax")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return "unknown"

@@ -11,6 +11,7 @@ from sfvq_jax.curve import Curve
 Array = jax.Array
 
 TRUSTWORTHINESS_NEIGHBOURS = 5
+TWO_OPT_CODEWORDS = 2048  # at most: there 2-opt takes a minute, some minutes from a random order
 
 
 class CodebookQuality(NamedTuple):
@@ -21,33 +22,43 @@ class CodebookQuality(NamedTuple):
       mean_step: mean length of a line.
       step_ratio: mean_step ÷ mean distance of two codewords; 1 is a random order.
       neighbour_share: share of codewords whose nearest codeword comes right before or after.
-      length_ratio: length ÷ that of the order found by `shorter_order`.
+      length_ratio: length ÷ that of the order found by `shorter_order`; None for K > 2048.
       trustworthiness: of the order, with 5 neighbours (`trustworthiness`).
+      continuity: of the order, with 5 neighbours (`continuity`).
     """
 
     mean_norm: float
     mean_step: float
     step_ratio: float
     neighbour_share: float
-    length_ratio: float
+    length_ratio: float | None
     trustworthiness: float
+    continuity: float
 
 
 def codebook_quality(curve: Curve) -> CodebookQuality:
-    """Measures the order of a codebook; needs K >= 3, and time of the order of K³."""
+    """Measures the order of a codebook.
+
+    Needs K >= 3, memory of the order of K² and, up to K = 2048, time of the order of K³.
+    """
     codewords = np.asarray(curve.codewords, np.float64)
     k = len(codewords)
     distances = pairwise_distances(codewords)
     steps = np.diagonal(distances, 1)
-    order = shorter_order(codewords)
     others = distances + np.diag(np.full(k, np.inf))
+    neighbours = min(TRUSTWORTHINESS_NEIGHBOURS, (k - 1) // 2)
+    length_ratio = None
+    if k <= TWO_OPT_CODEWORDS:
+        order = shorter_order(codewords)
+        length_ratio = float(steps.sum() / distances[order[:-1], order[1:]].sum())
     return CodebookQuality(
         mean_norm=float(np.linalg.norm(codewords, axis=1).mean()),
         mean_step=float(steps.mean()),
         step_ratio=float(steps.mean() / distances[np.triu_indices(k, 1)].mean()),
         neighbour_share=float((np.abs(others.argmin(1) - np.arange(k)) == 1).mean()),
-        length_ratio=float(steps.sum() / distances[order[:-1], order[1:]].sum()),
-        trustworthiness=trustworthiness(distances, min(TRUSTWORTHINESS_NEIGHBOURS, (k - 1) // 2)),
+        length_ratio=length_ratio,
+        trustworthiness=trustworthiness(distances, neighbours),
+        continuity=continuity(distances, neighbours),
     )
 
 
@@ -56,6 +67,7 @@ def line_use(line: Array, num_lines: int) -> Array:
     return jnp.zeros(num_lines).at[line].add(1.0 / line.shape[0])
 
 
+@jax.jit
 def perplexity(use: Array) -> Array:
     """exp of the entropy of shares [M]: how many lines are in effect used, from 1 to M."""
     return jnp.exp(jax.scipy.special.entr(use).sum())
@@ -81,13 +93,35 @@ def trustworthiness(distances: np.ndarray, neighbours: int) -> float:
       distances: between all points, in order, [K, K].
       neighbours: how many of each point's neighbours are looked at, below K / 2.
     """
+    return _rank_agreement(_distances_in_order(len(distances)), distances, neighbours)
+
+
+def continuity(distances: np.ndarray, neighbours: int) -> float:
+    """Continuity of the order as a one-dimensional embedding (Venna & Kaski, 2001).
+
+    1 where the nearest in space are among the nearest in order: the partner of `trustworthiness`,
+    with the same arguments and ties. A fold of the curve that comes close to another costs
+    continuity, a long jump costs trustworthiness.
+    """
+    return _rank_agreement(distances, _distances_in_order(len(distances)), neighbours)
+
+
+def _distances_in_order(k: int) -> np.ndarray:
+    index = np.arange(k, dtype=float)
+    return np.abs(index[:, None] - index[None])
+
+
+def _rank_agreement(distances: np.ndarray, others: np.ndarray, neighbours: int) -> float:
+    """1 where each point's nearest by `distances` are its nearest by `others` too, [K, K] both.
+
+    Those that are not are penalised by how many ranks they are beyond.
+    """
     k = len(distances)
-    index = np.arange(k)
-    others = distances + np.diag(np.full(k, np.inf))
+    itself = np.diag(np.full(k, np.inf))
+    near = (distances + itself).argsort(1, kind="stable")[:, :neighbours]
     rank = np.empty((k, k), np.int64)
-    np.put_along_axis(rank, others.argsort(1, kind="stable"), index[None] + 1, axis=1)
-    in_order = np.abs(index[:, None] - index[None]).astype(float) + np.diag(np.full(k, np.inf))
-    near = in_order.argsort(1, kind="stable")[:, :neighbours]
+    by_others = (others + itself).argsort(1, kind="stable")
+    np.put_along_axis(rank, by_others, np.arange(k)[None] + 1, axis=1)
     excess = np.maximum(np.take_along_axis(rank, near, axis=1) - neighbours, 0).sum()
     return float(1 - excess * 2 / (k * neighbours * (2 * k - 3 * neighbours - 1)))
 

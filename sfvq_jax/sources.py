@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.latent_model import LatentModel, method
 
 Array = jax.Array
 
@@ -281,10 +281,7 @@ def as_source(source: Any) -> Source:
     if isinstance(source, jax.tree_util.Partial):
         return _sampler(source)
     if isinstance(source, LatentModel):
-        model_is_pytree = not jax.tree_util.all_leaves([source])
-        if model_is_pytree:
-            return _sampler(jax.tree_util.Partial(type(source).sample, source))
-        return _sampler(jax.tree_util.Partial(source.sample))
+        return _sampler(method(source, "sample"))
     if callable(source):
         return _sampler(jax.tree_util.Partial(source))
     raise TypeError(

@@ -1,6 +1,87 @@
-"""What a curve is for: edits along its lines, new samples on its points."""
+"""What a curve is for: directions with names, edits, new samples, and the health of a map."""
 
-from sfvq_jax.interpret.augmentation import positions_along_line
-from sfvq_jax.interpret.editing import deviation_along, edit_latents, line_direction
+from sfvq_jax.interpret.attributes import (
+    STATISTICS,
+    Scorer,
+    class_scorer,
+    image_statistics,
+    join,
+    judging_statistics,
+)
+from sfvq_jax.interpret.augmentation import (
+    Samples,
+    positions_along,
+    sample_around,
+    sample_balanced,
+    sample_by_attribute,
+)
+from sfvq_jax.interpret.dataset import write_dataset
+from sfvq_jax.interpret.direction_file import (
+    DirectionRecord,
+    load_direction,
+    measured_of,
+    save_direction,
+)
+from sfvq_jax.interpret.directions import FoundDirection, find_directions
+from sfvq_jax.interpret.editing import (
+    Direction,
+    deviation_along,
+    edit_latents,
+    hold_attributes,
+    line_direction,
+    pair_direction,
+)
+from sfvq_jax.interpret.fitted_scorer import (
+    ScorerFit,
+    Scorers,
+    ScorersFit,
+    fit_scorer,
+    fit_scorers,
+    load_scorers,
+    save_scorers,
+)
+from sfvq_jax.interpret.map_quality import MapQuality, map_quality
+from sfvq_jax.interpret.measuring import Bench, Effect
+from sfvq_jax.interpret.screening import attribute_gradients
+from sfvq_jax.interpret.verdicts import Finding, report
 
-__all__ = ["deviation_along", "edit_latents", "line_direction", "positions_along_line"]
+__all__ = [
+    "STATISTICS",
+    "Bench",
+    "Direction",
+    "DirectionRecord",
+    "Effect",
+    "Finding",
+    "FoundDirection",
+    "MapQuality",
+    "Samples",
+    "Scorer",
+    "ScorerFit",
+    "Scorers",
+    "ScorersFit",
+    "attribute_gradients",
+    "class_scorer",
+    "deviation_along",
+    "edit_latents",
+    "find_directions",
+    "fit_scorer",
+    "fit_scorers",
+    "hold_attributes",
+    "image_statistics",
+    "join",
+    "judging_statistics",
+    "line_direction",
+    "load_direction",
+    "load_scorers",
+    "map_quality",
+    "measured_of",
+    "pair_direction",
+    "positions_along",
+    "report",
+    "sample_around",
+    "sample_balanced",
+    "sample_by_attribute",
+    "save_direction",
+    "save_scorers",
+    "write_dataset",
+]

@@ -80,6 +80,11 @@ class Scorer:
             raise ValueError(f"there is no attribute {name!r}; there are {', '.join(self.names)}")
         return self.names.index(name)
 
+    def select(self, names: Sequence[str]) -> "Scorer":
+        """A scorer of some of the attributes."""
+        columns = tuple(self.index(name) for name in names)
+        return Scorer.of(jax.tree_util.Partial(_select_scores, self, columns), tuple(names))
+
 
 def join(*scorers: Scorer) -> Scorer:
     """One scorer of all their attributes; raises ValueError where two have a name in common."""
@@ -122,6 +127,10 @@ def judging_statistics() -> Scorer:
 
 def _join_scores(scorers: tuple[Scorer, ...], images: Array) -> Array:
     return jnp.concatenate([scorer(images) for scorer in scorers], 1)
+
+
+def _select_scores(scorer: Scorer, columns: tuple[int, ...], images: Array) -> Array:
+    return jnp.stack([scorer(images)[:, column] for column in columns], 1)
 
 
 def _class_scores(logits: Callable[[Array], Array], images: Array) -> Array:

@@ -1,11 +1,31 @@
-"""Edits: moving latents along a line of the curve, in chosen layers."""
+"""Edits: moving latents along directions, each in layers of its own."""
 
+from collections.abc import Sequence
+
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from sfvq_jax.curve import Curve
 
 Array = jax.Array
+
+LEAST_REST = 0.05  # of a direction's length, that must be left when attributes are held
+
+
+@flax.struct.dataclass
+class Direction:
+    """Where an edit goes: a unit vector, in a range of layers, by so much at strength 1.
+
+    Attributes:
+      vector: of length 1 in latent space, [D].
+      layers: first and last layer that it moves, both included, counted from 0.
+      unit: distance in latent space at strength 1; 1 is the convention of the published edits.
+    """
+
+    vector: Array
+    layers: tuple[int, int] = flax.struct.field(pytree_node=False)
+    unit: float = flax.struct.field(pytree_node=False, default=1.0)
 
 
 def line_direction(curve: Curve, line: int) -> Array:
@@ -15,51 +35,120 @@ def line_direction(curve: Curve, line: int) -> Array:
       ValueError: no such line, or one of no length.
     """
     check_line(curve, line)
-    step = curve.codewords[line + 1] - curve.codewords[line]
+    return pair_direction(curve, line, line + 1)
+
+
+def pair_direction(curve: Curve, start: int, stop: int) -> Array:
+    """The unit vector from a codeword to another one, [D].
+
+    Raises:
+      ValueError: no such codewords, or two in the same place.
+    """
+    for codeword in (start, stop):
+        if not 0 <= codeword < curve.num_codewords:
+            raise ValueError(
+                f"codeword {codeword} is outside 0-{curve.num_codewords - 1}, the curve's codewords"
+            )
+    step = curve.codewords[stop] - curve.codewords[start]
     length = jnp.linalg.norm(step)
     if not length > 0:
-        raise ValueError(f"line {line} has no length, and so no direction: choose another")
+        raise ValueError(
+            f"codewords {start} and {stop} are in the same place, and there is no direction from"
+            " one to the other: choose others"
+        )
     return step / length
 
 
 def edit_latents(
-    latents: Array, direction: Array, strengths: Array, layers: tuple[int, int], num_layers: int
+    latents: Array,
+    directions: Direction | Sequence[Direction],
+    strengths: Array,
+    num_layers: int,
 ) -> Array:
-    """Codes w+ of every latent at every strength: w[l] + strength · direction in the chosen layers.
+    """Codes w+ of every latent at every strength: w[l] + strength · unit · vector in the layers.
 
     Args:
-      latents: w, [N, D].
-      direction: unit vector, [D].
-      strengths: distances to move, [S].
-      layers: first and last layer of the edit, both included, counted from 0.
+      latents: w, [N, D], or codes w+ that are edited already, [N, L, D].
+      directions: one, or M at once.
+      strengths: in units of each direction, [S]; or of each its own, [S, M].
       num_layers: L, the number of codes that make an image.
 
     Returns:
       [N, S, L, D].
 
     Raises:
-      ValueError: a layer range outside the model.
+      ValueError: a layer range outside the model, or strengths for another number of directions.
 
     Source: Vali & Bäckström, TMLR 2025 (arXiv 2410.20573), §4.
     """
-    first, last = layers
+    directions = [directions] if isinstance(directions, Direction) else list(directions)
+    if strengths.ndim == 2 and strengths.shape[1] != len(directions):
+        raise ValueError(
+            f"strengths has shape {strengths.shape}; {len(directions)} directions take [S] or"
+            f" [S, {len(directions)}]"
+        )
+    if latents.ndim == 2:
+        latents = jnp.broadcast_to(
+            latents[:, None], (latents.shape[0], num_layers, latents.shape[1])
+        )
+    steps = jnp.stack([layer_steps(direction, num_layers) for direction in directions])
+    if strengths.ndim == 1:
+        strengths = jnp.broadcast_to(strengths[:, None], (len(strengths), len(directions)))
+    shift = jnp.einsum("sm,mld->sld", strengths.astype(latents.dtype), steps, precision="highest")
+    return latents[:, None] + shift[None]
+
+
+def layer_steps(direction: Direction, num_layers: int) -> Array:
+    """What strength 1 adds to each layer's code, [L, D].
+
+    Raises:
+      ValueError: a layer range outside the model.
+    """
+    first, last = direction.layers
     if not 0 <= first <= last < num_layers:
         raise ValueError(
             f"layers {first}-{last} are outside 0-{num_layers - 1}, the model's layers"
         )
     index = jnp.arange(num_layers)
-    chosen = ((index >= first) & (index <= last)).astype(latents.dtype)
-    shift = (
-        strengths[None, :, None, None]
-        * chosen[None, None, :, None]
-        * direction[None, None, None, :]
-    )
-    return latents[:, None, None, :] + shift
+    chosen = ((index >= first) & (index <= last)).astype(direction.vector.dtype)
+    return chosen[:, None] * (direction.unit * direction.vector)[None]
 
 
-def deviation_along(latents: Array, direction: Array) -> Array:
+def hold_attributes(direction: Direction, gradients: Array) -> Direction:
+    """The direction without what changes some attributes: conditional manipulation by projection.
+
+    The vector is projected onto the complement of the attributes' gradients, each summed over the
+    direction's layers, and made a unit vector again (InterFaceGAN; Shen et al., 2020, §2.2, where
+    the normals of linear boundaries stand for the gradients).
+
+    Args:
+      direction: to be changed.
+      gradients: mean gradients of the H attributes to hold, [H, L, D], as the mean over latents of
+        `attribute_gradients`.
+
+    Raises:
+      ValueError: hardly anything of the direction is left.
+    """
+    first, last = direction.layers
+    held = gradients[:, first : last + 1].sum(1)
+    sizes = jnp.linalg.norm(held, axis=1, keepdims=True)
+    _, spread, rows = jnp.linalg.svd(held / jnp.maximum(sizes, 1e-12), full_matrices=False)
+    along = jnp.matmul(rows, direction.vector, precision="highest")
+    # gradients that depend on each other span fewer dimensions
+    along = jnp.where(spread > 1e-3 * spread.max(), along, 0)
+    rest = direction.vector - jnp.matmul(along, rows, precision="highest")
+    length = jnp.linalg.norm(rest)
+    if length < LEAST_REST:
+        raise ValueError(
+            f"of the direction, {float(length):.1%} would be left: what it moves is what is to be"
+            " held; hold fewer attributes"
+        )
+    return Direction(rest / length, direction.layers, direction.unit)
+
+
+def deviation_along(latents: Array, vector: Array) -> Array:
     """Standard deviation of latents [N, D] along a unit vector [D], a scalar."""
-    return jnp.std(jnp.matmul(latents, direction, precision="highest"))
+    return jnp.std(jnp.matmul(latents, vector, precision="highest"))
 
 
 def check_line(curve: Curve, line: int) -> None:

@@ -1,9 +1,16 @@
 """Figures (matplotlib): functions from arrays to a Figure, which the caller saves."""
 
-from sfvq_jax.views.figures import distance_figure, edit_figure, history_figure, map_figure
-from sfvq_jax.views.images import render_images, to_uint8
+from sfvq_jax.images import render_images, to_uint8
+from sfvq_jax.views.figures import (
+    directions_figure,
+    distance_figure,
+    edit_figure,
+    history_figure,
+    map_figure,
+)
 
 __all__ = [
+    "directions_figure",
     "distance_figure",
     "edit_figure",
     "history_figure",

@@ -78,7 +78,7 @@ def history_figure(history: History) -> Figure:
 def edit_figure(
     images: np.ndarray,
     strengths: Sequence[float],
-    deviation: float,
+    deviation: float | None,
     seeds: Sequence[int],
     title: str,
 ) -> Figure:
@@ -87,7 +87,8 @@ def edit_figure(
     Args:
       images: uint8, [seeds, strengths, H, W, C].
       strengths: distances moved along the unit direction, one a column.
-      deviation: standard deviation of latents along the direction, in which labels are given too.
+      deviation: standard deviation of latents along the direction, in which labels are given too;
+        None of several directions at once.
       seeds: one a row.
       title: of the figure.
     """
@@ -97,13 +98,50 @@ def edit_figure(
             cell = cells[row, column]
             _show_image(cell, images[row, column])
             if row == 0:
-                number = f"{strength:+g}\n({strength / deviation:+.1f} sd)"
+                number = f"{strength:+g}\n"
+                if deviation is not None:
+                    number += f"({strength / deviation:+.1f} sd)"
                 cell.set_title("unedited\n" if strength == 0 else number, fontsize=8, pad=3)
             if column == 0:
                 cell.set_ylabel(f"seed {seed}", fontsize=8)
             if strength == 0:
-                for spine in cell.spines.values():
-                    spine.set(visible=True, color="tab:red", linewidth=2)
+                _frame(cell)
+    return figure
+
+
+def directions_figure(
+    images: np.ndarray,
+    names: Sequence[str],
+    strengths: Sequence[float],
+    limits: Sequence[tuple[float | None, float | None]],
+) -> Figure:
+    """What directions do: some rows of one latent each under the name of every direction.
+
+    Args:
+      images: uint8, [directions, latents, strengths, H, W, C].
+      names: of the directions.
+      strengths: in units of the directions, one a column; 0 is framed.
+      limits: strengths below and above 0, of each direction, beyond which images are outside the
+        distribution, and drawn pale; None for none.
+    """
+    m, n, s = images.shape[:3]
+    cell = CELL_INCHES
+    height = cell * _aspect(images[0, 0])
+    size = (max(s * cell, 5) + 0.4, m * (n * height + 0.3) + 0.5)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, hspace=0, wspace=0)
+    parts = figure.subfigures(m, 1, squeeze=False)[:, 0]
+    for part, name, rows, (low, high) in zip(parts, names, images, limits, strict=True):
+        part.suptitle(name, fontsize=9)
+        cells = part.subplots(n, s, squeeze=False)
+        for (row, column), cell_ in np.ndenumerate(cells):
+            strength = strengths[column]
+            outside = (low is not None and strength < low) or (high is not None and strength > high)
+            _show_image(cell_, rows[row, column], alpha=0.35 if outside else 1.0)
+            if row == 0:
+                cell_.set_title(f"{strength:+g}" if strength else "0", fontsize=7, pad=1.5)
+            if strength == 0:
+                _frame(cell_)
     return figure
 
 
@@ -119,14 +157,20 @@ def _image_grid(
     return figure, cells
 
 
-def _show_image(cell: Axes, image: np.ndarray) -> None:
+def _show_image(cell: Axes, image: np.ndarray, *, alpha: float = 1.0) -> None:
     if image.shape[-1] == 1:
-        cell.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+        cell.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255, alpha=alpha)
     else:
-        cell.imshow(image[..., :3])
+        cell.imshow(image[..., :3], alpha=alpha)
     cell.set(xticks=[], yticks=[])
     for spine in cell.spines.values():
         spine.set_visible(False)
+
+
+def _frame(cell: Axes) -> None:
+    """Marks the unedited image."""
+    for spine in cell.spines.values():
+        spine.set(visible=True, color="tab:red", linewidth=2)
 
 
 def _aspect(images: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from sklearn import manifold
 from sfvq_jax import Curve, codebook_quality, line_lengths, same_class_share
 from sfvq_jax.interpret import line_direction
 from sfvq_jax.quality import (
+    continuity,
     line_use,
     nearest_neighbour_order,
     pairwise_distances,
@@ -75,13 +76,13 @@ class TestCodebookQuality:
         quality = codebook_quality(Curve(jnp.arange(32.0)[:, None] * jnp.ones((1, 3))))
         assert_allclose(quality.mean_step, 3**0.5, rtol=1e-5)
         assert quality.step_ratio < 0.1
-        assert quality.neighbour_share == quality.trustworthiness == 1
+        assert quality.neighbour_share == quality.trustworthiness == quality.continuity == 1
         assert_allclose(quality.length_ratio, 1)
 
     def test_a_random_order_is_none(self):
         quality = codebook_quality(Curve(jnp.asarray(normal(256, 64), jnp.float32)))
         assert_allclose(quality.step_ratio, 1, atol=0.02)
-        assert_allclose(quality.trustworthiness, 0.5, atol=0.05)
+        assert_allclose([quality.trustworthiness, quality.continuity], 0.5, atol=0.05)
         assert quality.neighbour_share < 0.05
         assert quality.length_ratio > 1.1
 
@@ -102,6 +103,12 @@ class TestCodebookQuality:
     def test_few_codewords_are_enough(self, k):
         quality = codebook_quality(Curve(jnp.asarray(normal(k, 4), jnp.float32)))
         assert np.isfinite(quality).all()
+
+    def test_of_too_many_codewords_for_2_opt_only_that_measure_is_missing(self, monkeypatch):
+        curve = Curve(jnp.asarray(normal(17, 4), jnp.float32))
+        all_measures = codebook_quality(curve)
+        monkeypatch.setattr("sfvq_jax.quality.TWO_OPT_CODEWORDS", 16)
+        assert codebook_quality(curve) == all_measures._replace(length_ratio=None)
 
     def test_its_step_is_that_of_the_lines(self):
         curve = Curve(jnp.asarray(normal(32, 8), jnp.float32))
@@ -125,6 +132,28 @@ class TestTrustworthiness:
         embedded = (index + 1e-6 * index**2)[:, None]
         expected = manifold.trustworthiness(points, embedded, n_neighbors=neighbours)
         assert_allclose(trustworthiness(pairwise_distances(points), neighbours), expected)
+
+
+class TestContinuity:
+    @pytest.mark.parametrize(("k", "neighbours"), [(8, 3), (32, 5), (100, 12)])
+    @pytest.mark.parametrize("ordered", [True, False])
+    def test_is_scikit_learns_trustworthiness_of_the_points_given_the_order(
+        self, k, neighbours, ordered
+    ):
+        points = normal(k, 6, seed=k)
+        points = np.cumsum(points, 0) if ordered else points
+        index = np.arange(k)
+        # a little convex: of two entries as far away in order, the earlier one is the nearer
+        order = (index + 1e-6 * index**2)[:, None]
+        expected = manifold.trustworthiness(order, points, n_neighbors=neighbours)
+        assert_allclose(continuity(pairwise_distances(points), neighbours), expected)
+
+    def test_an_almost_closed_circle_costs_continuity_but_little_trustworthiness(self):
+        angle = np.linspace(0, 1.98 * np.pi, 64)
+        distances = pairwise_distances(np.stack([np.cos(angle), np.sin(angle)], 1))
+        lost_continuity = 1 - continuity(distances, 5)
+        assert lost_continuity > 0.02
+        assert 1 - trustworthiness(distances, 5) < lost_continuity / 10
 
 
 class TestOrders:

@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sfvq_jax import Curve, decode
+from sfvq_jax import Curve
 from sfvq_jax.interpret import (
     deviation_along,
     edit_latents,
     line_direction,
-    positions_along_line,
 )
 
 
@@ -86,30 +85,3 @@ class TestDeviationAlong:
         latents, direction = normal(200, 5), np.asarray(line_direction(CURVE, 0))
         shifted = deviation_along(latents + np.float32(100), direction)
         assert_allclose(shifted, deviation_along(latents, direction), rtol=1e-4)
-
-
-class TestPositionsAlongLine:
-    @pytest.mark.parametrize("count", [1, 2, 64])
-    @pytest.mark.parametrize("line", [0, 7])
-    def test_are_the_middles_of_equal_pieces(self, line, count):
-        edges = line + np.arange(count + 1) / count
-        middles = (edges[:-1] + edges[1:]) / 2
-        assert_allclose(positions_along_line(CURVE, line, count), middles, rtol=1e-6)
-
-    def test_lines_side_by_side_share_no_point_and_are_spaced_alike(self):
-        positions = np.concatenate([positions_along_line(CURVE, line, 10) for line in range(8)])
-        assert_allclose(np.diff(positions), np.full(79, 0.1), atol=1e-6)
-
-    def test_decode_gives_points_of_that_line(self):
-        points = np.asarray(decode(CURVE, positions_along_line(CURVE, 3, 5)))
-        direction = np.asarray(line_direction(CURVE, 3))
-        offset = points - np.asarray(CURVE.codewords[3])
-        along = offset @ direction
-        assert_allclose(along[:, None] * direction, offset, atol=1e-5)
-        assert (np.diff(along) > 0).all()
-
-    def test_no_line_and_no_sample_are_refused(self):
-        with pytest.raises(ValueError, match="line 8 is outside 0-7"):
-            positions_along_line(CURVE, 8, 4)
-        with pytest.raises(ValueError, match="count is 0"):
-            positions_along_line(CURVE, 0, 0)

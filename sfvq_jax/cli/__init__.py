@@ -1,0 +1,5 @@
+"""The command line, `sfvq-jax`: a file for each group of commands, and `main`, which runs them."""
+
+from sfvq_jax.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,68 @@
+"""`demo`: a curve of a bundled generator, every figure of it, and how ordered its map is."""
+
+import argparse
+
+import jax
+import numpy as np
+
+import ports
+from sfvq_jax.cli.augmentation import write_stretch
+from sfvq_jax.cli.common import AddCommand, load_model
+from sfvq_jax.cli.directions import draw_edit
+from sfvq_jax.cli.fitting import add_fit_options, fit_model
+from sfvq_jax.cli.maps import draw_map
+from sfvq_jax.curve_file import CurveRecord, save_curve
+from sfvq_jax.interpret import Direction, DirectionRecord, line_direction
+from sfvq_jax.interpret.map_quality import class_runs_by_chance
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.output import check_free, new_folder
+from sfvq_jax.quality import codebook_quality, same_class_share
+from sfvq_jax.views import distance_figure, history_figure
+
+DEMO_MODEL = "fashion_mnist"
+DEMO_LINE = 12
+DEMO_MARKER = "curve.npz"  # what the folder always holds
+
+
+def add_demo(add: AddCommand) -> None:
+    demo = add("demo", run_demo, "bundled generator -> a curve and its figures", "folder",
+               "sfvq-jax-demo")  # fmt: skip
+    demo.add_argument(
+        "model", nargs="?", default=DEMO_MODEL, help="fashion_mnist_biggan, or (%(default)s)"
+    )
+    add_fit_options(demo)
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """Fits the bundled generator's W and draws every figure."""
+    check_free(options.output, overwrite=options.overwrite, marker=DEMO_MARKER)
+    model = load_model(options.model, options)
+    result, record = fit_model(model, options)
+    line = min(DEMO_LINE, record.curve.num_lines - 1)
+    with new_folder(options.output, overwrite=options.overwrite, marker=DEMO_MARKER) as folder:
+        save_curve(folder / DEMO_MARKER, record)
+        draw_map(model, record).savefig(folder / "map.png")
+        distance_figure(record.curve).savefig(folder / "distances.png")
+        history_figure(result.history).savefig(folder / "history.png")
+        strengths, seeds = [-4.0, -2.0, 0.0, 2.0, 4.0], range(6)
+        direction = Direction(line_direction(record.curve, line), (0, model.num_layers - 1))
+        moved = DirectionRecord(direction, f"Line {line}, all layers")
+        draw_edit(model, [moved], [1.0], strengths, seeds, 0.5).savefig(folder / "edit.png")
+        write_stretch(
+            model, record, (line, line + 1), 64, folder / "samples", key=jax.random.key(0), about={}
+        )
+    print(f"{options.output}: curve.npz, map.png, distances.png, history.png, edit.png, samples/")
+    print(_map_report(model, record))
+
+
+def _map_report(model: LatentModel, record: CurveRecord) -> str:
+    """How ordered the demo's map is: class runs beside the same codewords in a random order."""
+    classifier = ports.load(ports.bundled(f"{DEMO_MODEL}_classifier"))
+    assert isinstance(classifier, ports.Classifier)
+    classes = np.asarray(classifier(model.render(record.curve.codewords))[0].argmax(1))
+    quality, by_chance = codebook_quality(record.curve), class_runs_by_chance(classes)
+    return (
+        f"neighbours of the same class: {same_class_share(classes):.2f} (random order"
+        f" {by_chance:.2f}); nearest codeword is a neighbour: {quality.neighbour_share:.2f}; step ÷"
+        f" mean distance: {quality.step_ratio:.2f}"
+    )

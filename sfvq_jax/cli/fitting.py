@@ -1,0 +1,203 @@
+"""`fit`: a curve through a generator's latents or an array of them, by one process or several."""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from sfvq_jax.cli.common import AddCommand, check_no_space, load_model, sentence
+from sfvq_jax.curve_file import CurveRecord, save_curve
+from sfvq_jax.fit import FitResult, Report, fit
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.output import check_free
+from sfvq_jax.progress import JsonLog, Progress
+from sfvq_jax.sharding import in_every_process
+from sfvq_jax.solvers import Adam, LeastSquares
+from sfvq_jax.sources import HostSource
+
+SOLVERS = {"least_squares": LeastSquares, "adam": Adam}
+
+
+def add_fit(add: AddCommand) -> None:
+    command = add("fit", run_fit, "fits a curve", "the curve's .npz")
+    command.add_argument(
+        "source", help="a converted generator, a bundled one, or an .npy of latents [N, D]"
+    )
+    add_fit_options(command)
+    command.add_argument(
+        "--distributed", action="store_true", help="this is one of several processes of one fit"
+    )
+    command.add_argument("--coordinator", help="HOST:PORT of the first process")
+    command.add_argument("--processes", type=int, help="how many there are")
+    command.add_argument("--process-id", type=int, help="which one this is, from 0")
+
+
+def add_fit_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--space", help="of a BigGAN: linear (the default) or z, which is that of one class"
+    )
+    command.add_argument("--label", type=int, help="of a BigGAN: the class")
+    command.add_argument("--truncation", type=float, help="of a BigGAN's latents")
+    command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--solver",
+        choices=SOLVERS,
+        default="least_squares",
+        help="(%(default)s); adam is published",
+    )
+    for name, (kind, help) in _SOLVER_OPTIONS.items():
+        defaults = [
+            f"{value} for {solver}"
+            for solver, made in SOLVERS.items()
+            if (value := getattr(made(), name, None)) is not None
+        ]
+        text = f"{help} ({', '.join(defaults)})" if defaults else help
+        command.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    command.add_argument("--log-json", help="appends a JSON object a round to this file")
+    command.add_argument("--checkpoint", help="folder to keep the fit's state in, and go on from")
+    command.add_argument(
+        "--checkpoint-seconds", type=float, default=600.0, help="between saves (%(default)s)"
+    )
+
+
+def _samples(text: str) -> int | str:
+    if text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number or all") from error
+
+
+_SOLVER_OPTIONS = {
+    "length_penalty": (float, "of least_squares: more gives a shorter, better ordered curve"),
+    "rounds": (int, "of least_squares in a stage, at most"),
+    "tolerance": (float, "of least_squares: a stage ends when a round gains less than this share"),
+    "samples": (_samples, "in a round or epoch; all is a pass over the data, for least_squares"),
+    "learning_rate": (float, "of adam, at a stage's start"),
+    "batch_size": (int, "of adam: samples in a step"),
+    "epochs": (int, "of adam in a stage"),
+}
+
+
+def run_fit(options: argparse.Namespace) -> None:
+    if options.distributed:
+        start_distributed(options)
+
+    def open_source() -> Any:
+        if jax.process_index() == 0:  # which writes for all
+            check_free(options.output, overwrite=options.overwrite)
+        if options.source.endswith(".npy"):
+            check_no_space(options.source, options)
+            return HostSource.of_file(options.source)
+        return load_model(options.source, options)
+
+    source = in_every_process(open_source)
+    with _ending_together():
+        if isinstance(source, HostSource):
+            result, record = _fit(source, options)
+        else:
+            result, record = fit_model(source, options)
+    if jax.process_index() > 0:
+        return
+    save_curve(options.output, record, overwrite=options.overwrite)
+    print(
+        f"{options.output}: {record.curve.num_codewords} codewords of {record.curve.latent_dim}"
+        f" dimensions, distortion {result.history.distortion[-1]:.6g}, perplexity"
+        f" {result.history.perplexity[-1]:.1f} of {record.curve.num_lines} lines"
+    )
+
+
+def start_distributed(options: argparse.Namespace) -> None:
+    """Joins the processes of this fit; on a cluster that JAX knows, without being told anything."""
+    given = (options.coordinator, options.processes, options.process_id)
+    if any(value is None for value in given) and any(value is not None for value in given):
+        raise ValueError(
+            "--coordinator, --processes and --process-id go together; on SLURM, Kubernetes, Open"
+            " MPI and TPU pods none is needed"
+        )
+    try:
+        jax.distributed.initialize(*given)
+        jax.devices()  # waits for all of them
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the processes could not be joined ({error}): name --coordinator HOST:PORT,"
+            " --processes and --process-id"
+        ) from error
+
+
+@contextlib.contextmanager
+def _ending_together() -> Iterator[None]:
+    """Ends a process that failed at once, since JAX's own way out waits for the others.
+
+    They wait for this one, and end when their connection to it does.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        process = jax.process_index()
+        print(f"sfvq-jax fit: process {process}: {sentence(error)}", file=sys.stderr, flush=True)
+        if process == 0:  # the others end with it: if they have the same to say, let them
+            time.sleep(2)
+        os._exit(2)
+
+
+def fit_model(model: LatentModel, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
+    result, record = _fit(model, options)
+    space, model_hash = getattr(model, "latent_space", ""), getattr(model, "model_hash", "")
+    return result, record._replace(space=space, model_hash=model_hash)
+
+
+def _fit(source: Any, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
+    solver = solver_of(options)
+    reporters: list[Any] = []
+    if jax.process_index() == 0:
+        reporters.append(Progress())
+        if options.log_json is not None:
+            reporters.append(JsonLog(options.log_json))
+
+    def on_report(report: Report) -> None:
+        for reporter in reporters:
+            reporter(report)
+
+    try:
+        result = fit(
+            jax.random.key(options.seed),
+            source,
+            bits=options.bits,
+            solver=solver,
+            checkpoint=options.checkpoint,
+            checkpoint_seconds=options.checkpoint_seconds,
+            on_report=on_report,
+        )
+    finally:
+        for reporter in reporters:
+            reporter.close()
+    settings = {"bits": options.bits, "seed": options.seed, "solver": options.solver}
+    settings |= dataclasses.asdict(solver)
+    return result, CurveRecord(result.curve, settings=settings, history=result.history)
+
+
+def solver_of(options: argparse.Namespace) -> Adam | LeastSquares:
+    """The solver with the options that were given."""
+    kind = SOLVERS[options.solver]
+    names = {field.name for field in dataclasses.fields(kind)}
+    given = {
+        name: value for name in _SOLVER_OPTIONS if (value := getattr(options, name)) is not None
+    }
+    for name in given:
+        if name not in names:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is no option of --solver {options.solver}, which has"
+                f" {', '.join('--' + n.replace('_', '-') for n in _SOLVER_OPTIONS if n in names)}"
+            )
+    return kind(**given)

@@ -1,0 +1,87 @@
+"""The command line: `sfvq-jax demo | inspect | convert | fit | map | quality | …`."""
+
+import argparse
+import contextlib
+import functools
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+
+from sfvq_jax.cli.augmentation import add_augment
+from sfvq_jax.cli.checkpoints import add_checkpoint_commands
+from sfvq_jax.cli.common import add_command, sentence
+from sfvq_jax.cli.demo import add_demo
+from sfvq_jax.cli.directions import add_direction_commands
+from sfvq_jax.cli.fitting import add_fit
+from sfvq_jax.cli.maps import add_map_commands
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, or 2 with one sentence on standard error."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(_join_negative_values(arguments))
+    with _plain_messages(options.command):
+        try:
+            options.run(options)
+        except (ValueError, OSError) as error:
+            print(f"sfvq-jax {options.command}: {sentence(error)}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sfvq-jax", description="Maps of latent spaces.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add = functools.partial(add_command, commands)
+    add_demo(add)
+    add_checkpoint_commands(add)
+    add_fit(add)
+    add_map_commands(add)
+    add_direction_commands(add)
+    add_augment(add)
+    return parser
+
+
+def _join_negative_values(arguments: list[str]) -> list[str]:
+    """`--strength -10:10:5` as one word, since argparse takes what begins with - for an option."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] == "--strength" and re.match(r"-[\d.]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+@contextlib.contextmanager
+def _plain_messages(command: str) -> Iterator[None]:
+    """Our own warnings as a sentence, and nothing else of errors that end in one of ours.
+
+    Orbax logs an error of a save before it raises it, and TensorStore those of the other files.
+    """
+    show_warning, show_unraisable = warnings.showwarning, sys.unraisablehook
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+
+    def say_warning(message, category, *where, **more) -> None:
+        if category is UserWarning:
+            print(f"sfvq-jax {command}: {message}", file=sys.stderr)
+        else:
+            show_warning(message, category, *where, **more)
+
+    def say_unraisable(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            show_unraisable(unraisable)
+
+    with warnings.catch_warnings():
+        warnings.showwarning, sys.unraisablehook = say_warning, say_unraisable
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            sys.unraisablehook = show_unraisable
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,536 @@
+"""Scorers of your own labels: a small network, fitted on labelled images in minutes on a CPU.
+
+Two of them, fitted on different images, are the honest way to use one: what finds directions is
+fooled by them more easily than what has never seen them. `fit_scorers` makes such a pair.
+
+Letters: N images of H x W pixels and C channels, A attributes, F features.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sfvq_jax.interpret.attributes import Scorer, limit, log_odds
+from sfvq_jax.output import new_file
+
+Array = jax.Array
+
+FORMAT_VERSION = 1
+BATCH = 128
+LEARNING_RATE = 2e-3  # at the start; it falls to 0 along a cosine
+EPOCHS = 4
+LEAST_STEPS = 300  # that few images are seen more often for
+LEAST_IMAGES = 20
+CHANNELS = {32: (16, 32, 64), 64: (16, 32, 64, 64)}  # of the convolutions, by size of the image
+FEATURES = 64
+MEASURES = {"classes": "recall", "yes/no": "balanced accuracy", "numbers": "R²"}  # by kind
+
+
+class ScorerNetwork(nn.Module):
+    """Images [N, side, side, C] in [-1, 1] -> outputs [N, A] and features [N, F]."""
+
+    side: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, images: Array) -> tuple[Array, Array]:
+        x = images
+        for i, channels in enumerate(CHANNELS[self.side]):
+            x = nn.relu(nn.Conv(channels, (3, 3), name=f"conv{i}")(x))
+            n, h, w, c = x.shape
+            # as a reshape: the gradient of XLA's pooling window is some six times slower on CPU
+            x = x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+        x = nn.relu(nn.Dense(FEATURES, name="features")(x.reshape(x.shape[0], -1)))
+        return nn.Dense(self.outputs, name="outputs")(x), x
+
+
+@flax.struct.dataclass(eq=False)  # and so it can be hashed, as jax.jit(scorer) needs it
+class FittedFunction:
+    """What a fitted scorer's `function` is: a pytree, pure, for images of any height and width.
+
+    Attributes:
+      params: of the network.
+      offset: [A], added to the scores of numbers; 0 for other kinds.
+      scale: [A], by which they were multiplied before; 1 for other kinds.
+      kind: of the labels, a key of `MEASURES`.
+      side: height and width that images are resized to.
+      channels: C of the images.
+    """
+
+    params: dict
+    offset: Array
+    scale: Array
+    kind: str = flax.struct.field(pytree_node=False)
+    side: int = flax.struct.field(pytree_node=False)
+    channels: int = flax.struct.field(pytree_node=False)
+
+    def __call__(self, images: Array) -> Array:
+        """Scores [N, A] of images [N, H, W, C], float32 in [-1, 1]."""
+        outputs, _ = self._apply(images)
+        if self.kind == "classes":
+            return log_odds(jax.nn.log_softmax(outputs))
+        if self.kind == "yes/no":
+            return limit(outputs)
+        return outputs * self.scale[None] + self.offset[None]
+
+    def features(self, images: Array) -> Array:
+        """The last layer but one, [N, F]: what images that look alike to it have in common."""
+        return self._apply(images)[1]
+
+    @property
+    def network(self) -> ScorerNetwork:
+        return ScorerNetwork(self.side, self.offset.shape[-1])
+
+    def _apply(self, images: Array) -> tuple[Array, Array]:
+        if images.ndim != 4 or images.shape[-1] != self.channels:
+            raise ValueError(
+                f"the scorer was fitted on images [N, H, W, {self.channels}]; these have shape"
+                f" {images.shape}"
+            )
+        network: Any = self.network  # Any, since flax types what apply returns for all cases
+        return network.apply({"params": self.params}, _resize(images, self.side))
+
+
+class ScorerFit(NamedTuple):
+    """A fitted scorer, and how well it does on images that it was not trained on.
+
+    Attributes:
+      scorer: whose `function` is a `FittedFunction`.
+      measure: what `held_out` tells: "recall" of classes, "balanced accuracy" of yes/no attributes
+        (mean of the shares of right answers among yes and among no), "R²" of numbers (share of the
+        variance explained).
+      held_out: name -> measure on the held-out images, NaN where none of them can tell.
+      overall: accuracy of classes, else the mean of `held_out` without NaN.
+      baseline: what `overall` is without looking: share of the commonest class, 0.5, or 0.
+      trained_rows: rows of the images that it was trained on, ascending.
+      held_out_rows: rows of the held-out images, ascending.
+    """
+
+    scorer: Scorer
+    measure: str
+    held_out: dict[str, float]
+    overall: float
+    baseline: float
+    trained_rows: np.ndarray
+    held_out_rows: np.ndarray
+
+
+class ScorersFit(NamedTuple):
+    """Two scorers of the same attributes, fitted on different images.
+
+    Attributes:
+      find: to find directions with.
+      judge: to judge what `find` has found.
+    """
+
+    find: ScorerFit
+    judge: ScorerFit
+
+
+class Scorers(NamedTuple):
+    """What `save_scorers` keeps.
+
+    Attributes:
+      find: to find directions with.
+      judge: to judge what `find` has found.
+      about: where they come from, how good they are; JSON values.
+    """
+
+    find: Scorer
+    judge: Scorer
+    about: Mapping[str, Any]
+
+
+def fit_scorer(
+    key: Array,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    epochs: int | None = None,
+    held_out: float = 0.1,
+) -> ScorerFit:
+    """Fits a scorer on labelled images: Adam on a small convolutional network.
+
+    Args:
+      key: decides on initial parameters, order and held-out images; the same key, the same scorer.
+      images: [N, H, W, C], uint8 or floating point in [-1, 1], of any size; the network sees them
+        at 32x32 where no side is longer than that, else at 64x64.
+      labels: integers [N] are classes, counted from 0: the scores are log-odds of each class,
+        limited smoothly to ±6. Booleans [N, A] are yes/no attributes: log-odds of yes, limited in
+        the same way. Floats [N, A] are numbers: scores are estimates in the labels' own units.
+      names: of the classes or attributes.
+      epochs: times that each image is seen; by default 4, or more where that would be fewer than
+        300 steps of 128 images.
+      held_out: share of the images that are not trained on, at most 0.5.
+
+    Raises:
+      ValueError: images or labels of other shapes, ranges or types; NaN; fewer than 20 images, one
+        class only, a class or answer with fewer than 2 images; names that do not fit.
+
+    >>> images = np.zeros((40, 16, 16, 1), np.uint8)
+    >>> images[::2] = 255
+    >>> fit = fit_scorer(jax.random.key(0), images, np.arange(40) % 2, epochs=40)
+    >>> fit.scorer.names, fit.measure, fit.overall
+    (('class 0', 'class 1'), 'recall', 1.0)
+    """
+    task = _check_labels(labels, names, scorers=1)
+    pixels = _prepare(images, task)
+    key, order_key = jax.random.split(key)
+    return _fit(key, pixels, task, _shuffle(order_key, task), epochs=epochs, held_out=held_out)
+
+
+def fit_scorers(
+    key: Array,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    epochs: int | None = None,
+    held_out: float = 0.1,
+) -> ScorersFit:
+    """Fits two scorers, each on a half of the images that the other never sees.
+
+    Arguments and errors are those of `fit_scorer`, with twice as many images at least; each scorer
+    is measured on the held-out part of its own half.
+    """
+    task = _check_labels(labels, names, scorers=2)
+    pixels = _prepare(images, task)
+    key, find_key, judge_key = jax.random.split(key, 3)
+    order = _shuffle(key, task)
+    return ScorersFit(
+        _fit(find_key, pixels, task, order[::2], epochs=epochs, held_out=held_out),
+        _fit(judge_key, pixels, task, order[1::2], epochs=epochs, held_out=held_out),
+    )
+
+
+def save_scorers(
+    path: str | Path,
+    find: Scorer,
+    judge: Scorer,
+    *,
+    about: Mapping[str, Any] = MappingProxyType({}),
+    overwrite: bool = False,
+) -> None:
+    """Writes two fitted scorers into one .npz, without pickle.
+
+    Raises:
+      FileExistsError: there is a file and `overwrite` is false.
+      ValueError: a scorer that `fit_scorer` has not made.
+    """
+    config: dict[str, Any] = {"about": dict(about)}
+    arrays = {"format_version": np.array(FORMAT_VERSION)}
+    for role, scorer in {"find": find, "judge": judge}.items():
+        function = scorer.function
+        if not isinstance(function, FittedFunction):
+            raise ValueError(f"{role} is not a fitted scorer: only those can be saved")
+        config[role] = {
+            "names": scorer.names,
+            "kind": function.kind,
+            "side": function.side,
+            "channels": function.channels,
+        }
+        leaves = _flatten(role, function.params, function.offset, function.scale)
+        arrays |= {name: np.asarray(leaf) for name, leaf in leaves.items()}
+    arrays["config"] = np.array(json.dumps(config))
+    with new_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_scorers(path: str | Path) -> Scorers:
+    """Reads what `save_scorers` wrote.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      ValueError: no scorers, a damaged file, or one of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of scorers {path}")
+    try:
+        with open(path, "rb") as file:
+            arrays = dict(np.load(file, allow_pickle=False))
+        version = int(arrays["format_version"])
+        config = json.loads(str(arrays["config"]))
+    except Exception as error:  # damaged bytes make zipfile and NumPy raise errors of many kinds
+        raise ValueError(f"{path} is no file of scorers, or a damaged one ({error})") from error
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT_VERSION}")
+    try:
+        find, judge = (_build(role, config[role], arrays) for role in ("find", "judge"))
+        return Scorers(find, judge, dict(config["about"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the scorers in {path} are damaged ({error})") from error
+
+
+class _Task(NamedTuple):
+    """Checked labels: `targets` are classes [N] int32, yes/no [N, A] float32 or numbers float64."""
+
+    kind: str
+    names: tuple[str, ...]
+    targets: np.ndarray
+
+
+def _check_labels(labels: np.ndarray, names: Sequence[str] | None, *, scorers: int) -> _Task:
+    labels = np.asarray(labels)
+    kind = _kind(labels)
+    n = len(labels)
+    if n < LEAST_IMAGES * scorers:
+        raise ValueError(f"there are {n} labels; expected {LEAST_IMAGES * scorers} or more")
+    if kind == "classes" and not 0 <= labels.min() <= labels.max() < n:
+        raise ValueError(
+            f"labels reach from {labels.min()} to {labels.max()}; expected classes that are counted"
+            " from 0: np.unique(labels, return_inverse=True)[1] counts them so"
+        )
+    bad = np.flatnonzero(~np.isfinite(labels.reshape(n, -1)).all(1))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} images have labels that are NaN or infinite, the first in row {bad[0]}:"
+            " leave these images out"
+        )
+    count = int(labels.max()) + 1 if kind == "classes" else labels.shape[1]
+    if names is None:
+        names = [f"{'class' if kind == 'classes' else 'attribute'} {i}" for i in range(count)]
+    if len(names) < count or (len(names) > count and kind != "classes"):
+        raise ValueError(f"there are {len(names)} names, but the labels need {count}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"names are {names}; expected different ones")
+    if kind == "classes":
+        if len(names) < 2:
+            raise ValueError("all labels are of one class; expected two classes or more")
+        _check_counts(names, np.bincount(labels, minlength=len(names)), 2 * scorers)
+        return _Task(kind, tuple(names), labels.astype(np.int32))
+    if kind == "yes/no":
+        _check_counts([f"{name}: yes" for name in names], labels.sum(0), 2 * scorers)
+        _check_counts([f"{name}: no" for name in names], n - labels.sum(0), 2 * scorers)
+    for name, column in zip(names, labels.T, strict=True):
+        if column.min() == column.max():
+            raise ValueError(f"{name!r} is {column[0]:g} for all images: nothing to learn")
+    return _Task(kind, tuple(names), labels.astype(np.float64 if kind == "numbers" else np.float32))
+
+
+def _kind(labels: np.ndarray) -> str:
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+        return "classes"
+    if labels.ndim == 2 and labels.shape[1] and labels.dtype == bool:
+        return "yes/no"
+    if labels.ndim == 2 and labels.shape[1] and np.issubdtype(labels.dtype, np.floating):
+        return "numbers"
+    raise ValueError(
+        f"labels have shape {labels.shape} and type {labels.dtype}; expected integers [N] for"
+        " classes, booleans [N, A] for yes/no attributes (labels > 0, say), or floats [N, A] for"
+        " numbers"
+    )
+
+
+def _check_counts(names: Sequence[str], counts: np.ndarray, least: int) -> None:
+    for name, count in zip(names, counts, strict=True):
+        if count < least:
+            raise ValueError(f"{name!r} has {count} images; expected {least} or more")
+
+
+def _prepare(images: np.ndarray, task: _Task) -> np.ndarray:
+    """Images as the network sees them, but uint8, since all of them are in memory at once."""
+    images = np.asarray(images)
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images have shape {images.shape}; expected [N, H, W, C]")
+    if len(images) != len(task.targets):
+        raise ValueError(f"there are {len(images)} images, but {len(task.targets)} labels")
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"images are {images.dtype}; expected uint8, or float32 in [-1, 1]")
+    if images.dtype != np.uint8 and not (images.min() >= -1.001 and images.max() <= 1.001):
+        raise ValueError(
+            f"images reach from {images.min():g} to {images.max():g}; expected [-1, 1]: where 255"
+            " is white, divide by 127.5 and subtract 1, or pass uint8"
+        )
+    side = 32 if max(images.shape[1:3]) <= 32 else 64
+    if images.dtype == np.uint8 and images.shape[1:3] == (side, side):
+        return images
+    resize = jax.jit(functools.partial(_resize, side=side))
+    prepared = np.empty((len(images), side, side, images.shape[3]), np.uint8)
+    for start in range(0, len(images), BATCH):
+        batch = np.asarray(resize(_to_float(images[start : start + BATCH])))
+        prepared[start : start + BATCH] = np.rint(np.clip(batch, -1, 1) * 127.5 + 127.5)
+    return prepared
+
+
+def _shuffle(key: Array, task: _Task) -> np.ndarray:
+    """All rows in random order, but classes one after the other: every k-th row has all classes."""
+    order = np.asarray(jax.random.permutation(key, len(task.targets)))
+    if task.kind == "classes":
+        order = order[np.argsort(task.targets[order], kind="stable")]
+    return order
+
+
+def _fit(
+    key: Array,
+    pixels: np.ndarray,
+    task: _Task,
+    rows: np.ndarray,
+    *,
+    epochs: int | None,
+    held_out: float,
+) -> ScorerFit:
+    """Fits on some rows of the prepared images [N, side, side, C]."""
+    if not 0 < held_out <= 0.5:
+        raise ValueError(f"held_out is {held_out}; expected a share above 0 and up to 0.5")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"epochs is {epochs}; expected 1 or more")
+    held_out_rows = np.sort(rows[:: round(1 / held_out)])
+    trained_rows = np.setdiff1d(rows, held_out_rows)
+    targets = task.targets
+    offset, scale = np.zeros(len(task.names)), np.ones(len(task.names))
+    if task.kind == "numbers":
+        offset, deviation = targets[trained_rows].mean(0), targets[trained_rows].std(0)
+        scale = np.where(deviation > 0, deviation, 1)
+        targets = ((targets - offset) / scale).astype(np.float32)
+    network = ScorerNetwork(pixels.shape[1], len(task.names))
+    function = FittedFunction(
+        params=_train(key, network, task.kind, pixels, targets, trained_rows, epochs),
+        offset=jnp.asarray(offset, jnp.float32),
+        scale=jnp.asarray(scale, jnp.float32),
+        kind=task.kind,
+        side=network.side,
+        channels=pixels.shape[3],
+    )
+    scorer = Scorer.of(function, task.names)
+    held_out_task = task._replace(targets=task.targets[held_out_rows])
+    return ScorerFit(
+        scorer,
+        MEASURES[task.kind],
+        *_measure(scorer, pixels[held_out_rows], held_out_task),
+        trained_rows,
+        held_out_rows,
+    )
+
+
+def _train(
+    key: Array,
+    network: ScorerNetwork,
+    kind: str,
+    pixels: np.ndarray,
+    targets: np.ndarray,
+    rows: np.ndarray,
+    epochs: int | None,
+) -> dict:
+    """The network's parameters; steps are dispatched singly, as scanned convolutions crawl on CPU.
+
+    The last images of an epoch that fill no batch are left out, so that one program serves all.
+    """
+    batch = min(BATCH, len(rows))
+    epoch_steps = len(rows) // batch
+    if epochs is None:
+        epochs = max(EPOCHS, math.ceil(LEAST_STEPS / epoch_steps))
+    steps = epochs * epoch_steps
+    init_key, order_key = jax.random.split(key)
+    params = _init(network, init_key, jnp.zeros((1, *pixels.shape[1:])))["params"]
+    state = optax.scale_by_adam().init(params)
+    order = rows
+    for step in range(steps):
+        epoch, i = divmod(step, epoch_steps)
+        if i == 0:
+            order = np.asarray(jax.random.permutation(jax.random.fold_in(order_key, epoch), rows))
+        chosen = order[i * batch : (i + 1) * batch]
+        rate = np.float32(LEARNING_RATE * (1 + math.cos(math.pi * step / steps)) / 2)
+        x, y = pixels[chosen], targets[chosen]
+        params, state = _step(network, kind, params, state, rate, x, y)
+    return params
+
+
+_init = jax.jit(ScorerNetwork.init, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _step(network, kind, params, state, rate, pixels, targets):
+    def loss(params):
+        outputs, _ = network.apply({"params": params}, _to_float(pixels))
+        if kind == "classes":
+            return optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
+        if kind == "yes/no":
+            return optax.sigmoid_binary_cross_entropy(outputs, targets).mean()
+        return ((outputs - targets) ** 2).mean()
+
+    with jax.numpy_dtype_promotion("standard"):  # Adam counts steps in integers
+        updates, state = optax.scale_by_adam().update(jax.grad(loss)(params), state)
+    return jax.tree.map(lambda p, u: p - rate * u, params, updates), state
+
+
+def _measure(scorer: Scorer, pixels: np.ndarray, task: _Task) -> tuple[dict, float, float]:
+    """`held_out`, `overall` and `baseline` of a `ScorerFit`, of prepared images."""
+    batches = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
+    scores = np.concatenate([_score(scorer, _to_float(batch)) for batch in batches])
+    if task.kind == "classes":
+        right = scores.argmax(1) == task.targets
+        recalls = [_mean(right[task.targets == i]) for i in range(len(task.names))]
+        commonest = np.bincount(task.targets).max() / len(task.targets)
+        return dict(zip(task.names, recalls, strict=True)), _mean(right), float(commonest)
+    measures = {}
+    for name, column, target in zip(task.names, scores.T, task.targets.T, strict=True):
+        if task.kind == "yes/no":
+            yes = target > 0
+            measures[name] = (_mean(column[yes] > 0) + _mean(column[~yes] <= 0)) / 2
+        else:
+            variance = target.var()
+            error = ((column - target) ** 2).mean()
+            measures[name] = float(1 - error / variance) if variance else math.nan
+    known = np.array([value for value in measures.values() if not math.isnan(value)])
+    return measures, _mean(known), 0.5 if task.kind == "yes/no" else 0.0
+
+
+_score = jax.jit(Scorer.__call__)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _to_float(images):
+    """uint8 images to float32 in [-1, 1], others to float32."""
+    numbers = images.astype(np.float32)
+    return numbers / 127.5 - 1 if images.dtype == np.uint8 else numbers
+
+
+def _resize(images: Array, side: int) -> Array:
+    if images.shape[1:3] == (side, side):
+        return images
+    shape = (images.shape[0], side, side, images.shape[3])
+    return jax.image.resize(images, shape, "linear", antialias=True)
+
+
+def _flatten(role: str, params: Any, offset: Any, scale: Any) -> dict[str, Any]:
+    """The leaves by their names in the file."""
+    tree = {role: {"params": params, "offset": offset, "scale": scale}}
+    return flax.traverse_util.flatten_dict(tree, sep="/")
+
+
+def _build(role: str, config: dict, arrays: dict[str, np.ndarray]) -> Scorer:
+    """A scorer out of a file; ValueError where config and arrays do not belong together."""
+    names, kind, side, channels = (config[k] for k in ("names", "kind", "side", "channels"))
+    if kind not in MEASURES or side not in CHANNELS or type(channels) is not int or channels < 1:
+        raise ValueError(f"unknown kind {kind!r}, side {side!r} or channels {channels!r}")
+    per_name = jax.ShapeDtypeStruct((len(names),), np.float32)
+    blank = jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
+    network = ScorerNetwork(side, len(names))
+    params = jax.eval_shape(network.init, jax.random.key(0), blank)["params"]
+    found = {}
+    for name, leaf in _flatten(role, params, per_name, per_name).items():
+        array = arrays[name]
+        if array.shape != leaf.shape or array.dtype != np.float32:
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {leaf.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has numbers that are not finite")
+        found[name] = jnp.asarray(array)
+    leaves = flax.traverse_util.unflatten_dict(found, sep="/")[role]
+    return Scorer.of(FittedFunction(**leaves, kind=kind, side=side, channels=channels), names)

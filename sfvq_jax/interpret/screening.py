@@ -1,0 +1,182 @@
+"""The fast screen of all candidate directions: exact derivatives of attributes by latents.
+
+The derivative of an attribute along a direction in some layers is the inner product of its vector
+with the attribute's gradient, summed over these layers. A gradient for each attribute and latent,
+by reverse mode, so gives what a forward derivative for each of thousands of candidates would.
+
+Letters: N latents, A attributes, L layers, D dimensions, K codewords.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.latent_model import LatentModel, method
+
+Array = jax.Array
+
+GRADIENT_BATCH = 32
+MAX_PAIRS_CODEWORDS = 1024  # beyond, only lines are candidates: pairs would be millions
+LOOKED_AT = 100  # of each attribute's best candidates, whether their sign is that of every latent
+
+
+class Candidate(NamedTuple):
+    """A direction that moves an attribute, by the screen.
+
+    Attributes:
+      codewords: it goes from the first to the second; neighbours make a line of the curve.
+      layers: first and last layer of the range.
+      score: what it was chosen by (`search`).
+    """
+
+    codewords: tuple[int, int]
+    layers: tuple[int, int]
+    score: float
+
+
+def attribute_gradients(
+    model: LatentModel, scorer: Scorer, latents: Array, *, batch: int = GRADIENT_BATCH
+) -> np.ndarray:
+    """Gradients of every attribute by every layer's code, [N, A, L, D] float32.
+
+    Args:
+      model: whose `render` is differentiable.
+      scorer: written in JAX.
+      latents: [N, D].
+      batch: latents at once.
+
+    Raises:
+      ValueError: a scorer or `render` that JAX cannot trace.
+    """
+    n, d = latents.shape
+    padded = jnp.pad(latents, ((0, -n % batch), (0, 0)), mode="edge")
+    codes = jnp.broadcast_to(padded[:, None], (len(padded), model.num_layers, d))
+    render = method(model, "render")
+    gradients = np.empty((len(padded), len(scorer.names), model.num_layers, d), np.float32)
+    for start in range(0, n, batch):
+        rows = slice(start, start + batch)
+        for attribute in range(len(scorer.names)):
+            try:
+                gradients[rows, attribute] = _gradient(render, scorer, codes[rows], attribute)
+            except (
+                jax.errors.TracerArrayConversionError,
+                jax.errors.ConcretizationTypeError,
+            ) as error:
+                raise ValueError(
+                    "directions are found by derivatives, so the scorer that finds and the model's"
+                    " render must be written in JAX; a function of other arrays can judge"
+                ) from error
+    return gradients[:n]
+
+
+@jax.jit
+def _gradient(
+    render: jax.tree_util.Partial, scorer: Scorer, codes: Array, attribute: Array
+) -> Array:
+    """Of one attribute, so that one compiled program serves all and little is kept in memory."""
+    return jax.grad(lambda codes: scorer(render(codes))[:, attribute].sum())(codes)
+
+
+def search(
+    curve: Curve,
+    gradients: np.ndarray,
+    columns: Sequence[int],
+    covariance: np.ndarray,
+    *,
+    count: int,
+    pairs: bool = True,
+) -> list[list[Candidate]]:
+    """The best candidates for some attributes: over lines or all pairs, and all layer ranges.
+
+    With e the mean derivatives of all attributes along a candidate, at one standard deviation of
+    the latents along it, the score for attribute a is e_a²/|e|: large where a changes much and
+    nothing else does; times `layers_price`. The best by it are then ranked by score × (2 q - 1),
+    with q the share of latents at which a rises.
+
+    Args:
+      curve: K codewords.
+      gradients: of attributes in comparable units, [N, A, L, D].
+      columns: the attributes to search for, indices below A.
+      covariance: of latents, [D, D].
+      count: how many candidates to give each.
+      pairs: whether any two codewords are a candidate; else neighbours alone, the lines.
+
+    Returns:
+      For each of the columns at most `count` candidates between different codewords, best first.
+    """
+    codewords = np.asarray(curve.codewords, np.float64)
+    layers = gradients.shape[2]
+    along = np.einsum("ald,kd->lak", gradients.mean(0, dtype=np.float64), codewords)
+    below = np.concatenate([np.zeros_like(along[:1]), np.cumsum(along, 0)])
+    starts, stops = _pairs(len(codewords)) if pairs else _lines(len(codewords))
+    unit = _deviation_by_length(codewords, starts, stops, covariance)
+    ranges = [(first, last) for first in range(layers) for last in range(first, layers)]
+    best: list[list[Candidate]] = [[] for _ in columns]
+    for first, last in ranges:
+        of_range = below[last + 1] - below[first]  # [A, K]
+        effects = (of_range[:, stops] - of_range[:, starts]) * unit
+        sizes = np.maximum(np.linalg.norm(effects, axis=0), 1e-30)
+        price = layers_price((first, last), layers)
+        for ranked, column in zip(best, columns, strict=True):
+            effect = effects[column]
+            score = price * effect**2 / sizes
+            for c in np.argsort(-score, kind="stable")[:LOOKED_AT]:
+                start, stop = int(starts[c]), int(stops[c])
+                ends = (start, stop) if effect[c] > 0 else (stop, start)
+                ranked.append(Candidate(ends, (first, last), float(score[c])))
+    return [
+        _agreeing(ranked, gradients[:, column], codewords, count)
+        for ranked, column in zip(best, columns, strict=True)
+    ]
+
+
+def layers_price(layers: tuple[int, int], num_layers: int) -> float:
+    """A twentieth off for all layers, nothing for one: of ranges alike, the narrowest is taken."""
+    first, last = layers
+    return 1 - 0.05 * (last - first) / max(num_layers - 1, 1)
+
+
+def _pairs(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codewords that all candidates come from and go to."""
+    return np.triu_indices(k, 1) if k <= MAX_PAIRS_CODEWORDS else _lines(k)
+
+
+def _lines(k: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(k - 1), np.arange(1, k)
+
+
+def _deviation_by_length(
+    codewords: np.ndarray, starts: np.ndarray, stops: np.ndarray, covariance: np.ndarray
+) -> np.ndarray:
+    """Deviation of latents along each step between codewords, ÷ the length of the step."""
+    product = codewords @ covariance @ codewords.T
+    spread = _squared_step(product, starts, stops)
+    squared_length = _squared_step(codewords @ codewords.T, starts, stops)
+    return np.sqrt(np.maximum(spread, 0)) / np.maximum(squared_length, 1e-12)
+
+
+def _squared_step(products: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    own = np.diagonal(products)
+    return own[starts] + own[stops] - 2 * products[starts, stops]
+
+
+def _agreeing(
+    ranked: list[Candidate], gradients: np.ndarray, codewords: np.ndarray, count: int
+) -> list[Candidate]:
+    """The best, once it is looked at how many latents an attribute's gradients [N, L, D] agree."""
+    again = []
+    for candidate in sorted(ranked, key=lambda c: -c.score)[:LOOKED_AT]:
+        (start, stop), (first, last) = candidate.codewords, candidate.layers
+        changes = gradients[:, first : last + 1].sum(1) @ (codewords[stop] - codewords[start])
+        agree = float((changes > 0).mean())
+        again.append(candidate._replace(score=candidate.score * (2 * agree - 1)))
+    again.sort(key=lambda c: -c.score)
+    different: dict[tuple[int, int], Candidate] = {}
+    for candidate in again:
+        different.setdefault(candidate.codewords, candidate)
+    return list(different.values())[:count]

@@ -1,0 +1,91 @@
+"""The pages whose code users will copy: it runs, and finds what is known to be true."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from sfvq_jax import LatentModel
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """All names after the code of docs/your_model.md ran, in order, in an empty folder."""
+    text = (DOCS / "your_model.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    names: dict = {"__name__": "page"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("page"))
+        exec(compile(code, "docs/your_model.md", "exec"), names)
+        names["folder"] = Path.cwd()
+    return names
+
+
+def test_the_model_is_a_latent_model(page):
+    assert isinstance(page["model"], LatentModel)
+
+
+def test_its_factors_are_found_with_their_layers(page):
+    right, larger = page["right"], page["larger"]
+    assert (right.attribute, right.direction.layers) == ("x position", (0, 0))
+    assert (larger.attribute, larger.direction.layers) == ("area", (1, 1))
+    assert right.name == "more x position; layer 0"
+    assert larger.name == "more area; layer 1"
+    vectors = np.stack([right.direction.vector, larger.direction.vector])
+    assert_allclose(page["factors"] @ vectors.T, np.eye(2), atol=0.12)
+    for direction in (right, larger):
+        assert direction.confirmed
+        assert direction.judged[direction.attribute].agree > 0.95
+        assert direction.entanglement < 0.05
+
+
+def test_its_map_is_good(page):
+    quality = page["quality"]
+    assert quality.dead == 0
+    assert quality.inside < 1.2
+    assert quality.neighbour_share > 0.6
+    assert quality.image_step < 0.5
+
+
+def test_several_directions_are_one_edit_and_each_keeps_to_its_layers(page):
+    model, find = page["model"], page["find"]
+    codes = page["both"]
+    low, none, high = (np.asarray(find(model.render(codes[:, i]))) for i in range(3))
+    assert (high > none).all()
+    assert (none > low).all()
+    moved = np.asarray(codes[:, 2] - codes[:, 1])
+    unit = page["right"].direction.unit, page["larger"].direction.unit
+    assert_allclose(np.linalg.norm(moved, axis=-1), np.tile(2 * np.array(unit), (16, 1)), rtol=1e-4)
+
+
+def test_what_is_held_stays_and_the_rest_moves(page):
+    model, find, held = page["model"], page["find"], page["held"]
+    z = model.sample(page["jax"].random.key(8), 64)
+    moved = page["edit_latents"](z, held, jnp.array([0.0, 1.0]), model.num_layers)
+    before, after = (np.asarray(find(model.render(moved[:, i]))) for i in range(2))
+    position, area = (after - before).T
+    assert position.min() > 0
+    free = page["edit_latents"](z, page["diagonal"], jnp.array([1.0]), model.num_layers)
+    freely = np.asarray(find(model.render(free[:, 0])))[:, 1] - before[:, 1]
+    assert abs(area).mean() < 0.02 * abs(freely).mean()
+
+
+def test_samples_have_what_was_asked_for(page):
+    samples = page["samples"]
+    assert (samples.scores[:, 0] > 0.2).all()
+    with np.load(page["folder"] / "right.npz", allow_pickle=False) as dataset:
+        assert dataset["images"].shape == (100, 32, 32, 1)
+    scores = page["my_scorer"](page["model"].render(jnp.asarray(samples.latents)))
+    assert (scores > 0).all()
+
+
+def test_the_direction_came_back_from_its_file(page):
+    record, right = page["record"], page["right"]
+    assert_allclose(record.direction.vector, right.direction.vector, rtol=1e-6)
+    assert (record.name, record.space) == (right.name, "spots-z")
+    assert record.direction.layers == (0, 0)
