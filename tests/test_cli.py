@@ -120,20 +120,6 @@ def test_map_and_edit_draw_figures(curve, tmp_path):
     assert image_size(output)[0] > 300
 
 
-def test_augment_writes_images_latents_and_positions(curve, tmp_path):
-    output = tmp_path / "samples"
-    arguments = ["augment", "fashion_mnist", str(curve), "--line", "12", "--count", "11"]
-    assert main([*arguments, "-o", str(output)]) == 0
-    assert len(list(output.glob("*.png"))) == 11
-    assert image_size(output / "00.png") == (32, 32)
-    with np.load(output / "samples.npz") as samples:
-        np.testing.assert_allclose(samples["positions"], 12 + (np.arange(11) + 0.5) / 11, rtol=1e-6)
-        c = np.asarray(load_curve(curve).curve.codewords)
-        fraction = samples["positions"][:, None] - 12
-        expected = (1 - fraction) * c[12] + fraction * c[13]
-        np.testing.assert_allclose(samples["latents"], expected, rtol=1e-4, atol=1e-4)
-
-
 def test_demo_leaves_a_folder_with_everything(tmp_path, capsys):
     output = tmp_path / "demo"
     assert main(["demo", "-o", str(output), "--bits", "4", *QUICK]) == 0

@@ -11,6 +11,7 @@ from sfvq_jax.cli.common import (
     AddCommand,
     add_model_and_curve,
     add_scorer,
+    curve_sha256,
     fitted_scorers,
     load_both,
     scorers_of,
@@ -62,7 +63,7 @@ def run_augment(options: argparse.Namespace) -> None:
     marker = None if Path(options.output).suffix == ".npz" else MANIFEST
     model, record = load_both(options, marker=marker)
     key = jax.random.key(options.seed)
-    about = {"seed": options.seed, "curve": str(options.curve)}
+    about = {"seed": options.seed}
     by_score = options.attribute is not None or options.balanced
     if not by_score:
         if (options.above, options.below) != (None, None):
@@ -138,7 +139,12 @@ def write_stretch(
 
 
 def _about(record: CurveRecord, about: dict[str, Any]) -> dict[str, Any]:
-    return {"space": record.space, "model_hash": record.model_hash} | about
+    return {
+        "space": record.space,
+        "model_hash": record.model_hash,
+        "curve_sha256": curve_sha256(record),
+        **about,
+    }
 
 
 def _stretch(text: str) -> tuple[float, float]:

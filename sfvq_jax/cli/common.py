@@ -1,10 +1,12 @@
 """What several commands share: common arguments and their types, loading, saving, messages."""
 
 import argparse
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 import ports
@@ -123,6 +125,12 @@ def load_for(name: str, records: Sequence[CurveRecord | DirectionRecord]) -> Lat
     for record in records:
         check_belongs(record, model)
     return model
+
+
+def curve_sha256(record: CurveRecord) -> str:
+    """Of the codewords, which tells curves apart wherever they lie."""
+    codewords = np.ascontiguousarray(record.curve.codewords, np.float32)
+    return hashlib.sha256(codewords.tobytes()).hexdigest()
 
 
 def fitted_scorers(options: argparse.Namespace) -> Scorers | None:

@@ -1,7 +1,6 @@
 """`scorer`, `directions` and `edit`: what images show, what changes it, and images changed."""
 
 import argparse
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from sfvq_jax.cli.common import (
     AddCommand,
     add_model_and_curve,
     add_scorer,
+    curve_sha256,
     integer_list,
     layer_range,
     load_both,
@@ -181,6 +181,8 @@ def run_edit(options: argparse.Namespace) -> None:
         raise ValueError("--layers goes with --line: a direction file has its own layers")
     check_free(options.output, overwrite=options.overwrite)
     if options.save_direction is not None:
+        if len(options.direction) > 1:
+            raise ValueError("--save-direction writes one direction, and there are several")
         check_free(options.save_direction, overwrite=options.overwrite)
     if options.line is not None:
         model, curve = load_both(options)
@@ -201,8 +203,6 @@ def run_edit(options: argparse.Namespace) -> None:
     figure = draw_edit(model, records, weights, strengths, options.seeds, options.truncation)
     save_figure(figure, options.output, options)
     if options.save_direction is not None:
-        if len(records) > 1:
-            raise ValueError("--save-direction writes one direction, and there are several")
         save_direction(options.save_direction, records[0], overwrite=options.overwrite)
         print(options.save_direction)
 
@@ -248,7 +248,7 @@ def draw_edit(
         direction = records[0].direction
         spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
         deviation = float(deviation_along(spread, direction.vector)) / direction.unit
-    names = " + ".join(record.name or "a direction" for record in records)
+    names = " +\n".join(record.name or "a direction" for record in records)
     return edit_figure(images, strengths, deviation, seeds, f"{names}, truncation {truncation:g}")
 
 
@@ -353,11 +353,7 @@ def _record_of(direction: FoundDirection, record: CurveRecord, settings: dict) -
 
 
 def _source(record: CurveRecord, codewords: tuple[int, int]) -> dict:
-    array = np.ascontiguousarray(record.curve.codewords, np.float32)
-    return {
-        "curve_sha256": hashlib.sha256(array.tobytes()).hexdigest(),
-        "codewords": list(codewords),
-    }
+    return {"curve_sha256": curve_sha256(record), "codewords": list(codewords)}
 
 
 def _file_and_weight(text: str) -> tuple[str, float]:

@@ -76,6 +76,7 @@ class FittedFunction:
     side: int = flax.struct.field(pytree_node=False)
     channels: int = flax.struct.field(pytree_node=False)
 
+    @jax.jit
     def __call__(self, images: Array) -> Array:
         """Scores [N, A] of images [N, H, W, C], float32 in [-1, 1]."""
         outputs, _ = self._apply(images)
@@ -85,6 +86,7 @@ class FittedFunction:
             return limit(outputs)
         return outputs * self.scale[None] + self.offset[None]
 
+    @jax.jit
     def features(self, images: Array) -> Array:
         """The last layer but one, [N, F]: what images that look alike to it have in common."""
         return self._apply(images)[1]

@@ -1,4 +1,4 @@
-"""Edits along lines of the curve, and new samples on them."""
+"""Edits along directions, one or several, and what is held while they are made."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +7,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sfvq_jax import Curve
 from sfvq_jax.interpret import (
+    Direction,
     deviation_along,
     edit_latents,
+    hold_attributes,
     line_direction,
+    pair_direction,
 )
 
 
@@ -36,8 +39,15 @@ class TestLineDirection:
             line_direction(CURVE, line)
 
     def test_a_line_of_no_length_is_named(self):
-        with pytest.raises(ValueError, match="line 1 has no length"):
+        with pytest.raises(ValueError, match="codewords 1 and 2 are in the same place"):
             line_direction(Curve(CURVE.codewords[jnp.array([0, 1, 1, 2])]), 1)
+
+    @pytest.mark.parametrize(("start", "stop"), [(0, 8), (7, 2)])
+    def test_any_pair_of_codewords_has_one_too(self, start, stop):
+        step = np.float64(CURVE.codewords[stop]) - np.float64(CURVE.codewords[start])
+        assert_allclose(pair_direction(CURVE, start, stop), step / np.linalg.norm(step), rtol=1e-5)
+        with pytest.raises(ValueError, match="codeword 9 is outside 0-8"):
+            pair_direction(CURVE, start, 9)
 
 
 class TestEditLatents:
@@ -46,7 +56,8 @@ class TestEditLatents:
     strengths = np.float32([-10, 0, 2.5])
 
     def edit(self, first, last, strengths=strengths):
-        return edit_latents(self.latents, self.direction, strengths, (first, last), 6)
+        direction = Direction(jnp.asarray(self.direction), (first, last))
+        return edit_latents(jnp.asarray(self.latents), direction, jnp.asarray(strengths), 6)
 
     @pytest.mark.parametrize(("first", "last"), [(0, 5), (2, 4), (3, 3), (5, 5)])
     def test_moves_the_chosen_layers_by_the_strength_and_no_others(self, first, last):
@@ -73,6 +84,62 @@ class TestEditLatents:
     def test_layers_that_the_model_has_not_are_named_with_those_it_has(self, first, last):
         with pytest.raises(ValueError, match=f"layers {first}-{last} are outside 0-5"):
             self.edit(first, last)
+
+    def test_the_unit_multiplies_the_strength(self):
+        one = Direction(jnp.asarray(self.direction), (1, 2), 3.0)
+        other = Direction(jnp.asarray(self.direction), (1, 2))
+        x, strengths = jnp.asarray(self.latents), jnp.asarray(self.strengths)
+        assert_allclose(
+            edit_latents(x, one, strengths, 6), edit_latents(x, other, 3 * strengths, 6), rtol=1e-5
+        )
+
+    def test_several_directions_are_the_sum_of_edits_each_in_its_own_layers(self):
+        one = Direction(jnp.asarray(self.direction), (0, 2), 2.0)
+        other = Direction(line_direction(CURVE, 1), (2, 5))
+        x = jnp.asarray(self.latents)
+        strengths = jnp.array([[1.0, 0.0], [0.5, -3.0]])
+        both = edit_latents(x, [one, other], strengths, 6)
+        first = edit_latents(x, one, strengths[:, 0], 6)
+        # what is edited already can be edited again
+        then = [edit_latents(first[:, i], other, strengths[i : i + 1, 1], 6) for i in range(2)]
+        assert_allclose(both, jnp.concatenate(then, 1), atol=1e-5)
+        same = edit_latents(x, [one, other], strengths[:, 0], 6)
+        assert_allclose(same, edit_latents(x, [one, other], strengths[:, :1].repeat(2, 1), 6))
+
+    def test_strengths_for_another_number_of_directions_are_refused(self):
+        one = Direction(jnp.asarray(self.direction), (0, 2))
+        with pytest.raises(ValueError, match=r"1 directions take \[S\] or \[S, 1\]"):
+            edit_latents(jnp.asarray(self.latents), one, jnp.ones((2, 3)), 6)
+
+
+class TestHoldAttributes:
+    def test_the_result_is_orthogonal_to_what_is_held_and_as_near_as_can_be(self):
+        direction = Direction(line_direction(CURVE, 0), (1, 2), 2.0)
+        gradients = normal(2, 4, 5, seed=3)
+        held = hold_attributes(direction, jnp.asarray(gradients))
+        sums = np.float64(gradients[:, 1:3].sum(1))
+        assert_allclose(sums @ np.float64(held.vector), np.zeros(2), atol=1e-5)
+        basis = np.linalg.qr(sums.T)[0]
+        vector = np.float64(direction.vector)
+        rest = vector - basis @ (basis.T @ vector)
+        assert_allclose(held.vector, rest / np.linalg.norm(rest), atol=1e-5)
+        assert (held.layers, held.unit) == ((1, 2), 2.0)
+
+    def test_attributes_that_change_alike_are_held_as_one(self):
+        direction = Direction(line_direction(CURVE, 0), (0, 3))
+        gradients = jnp.asarray(normal(1, 4, 5, seed=3))
+        twice = hold_attributes(direction, jnp.concatenate([gradients, 7 * gradients]))
+        assert_allclose(twice.vector, hold_attributes(direction, gradients).vector, atol=1e-5)
+
+    def test_an_attribute_that_nothing_changes_is_held_anyway(self):
+        direction = Direction(line_direction(CURVE, 0), (0, 3))
+        held = hold_attributes(direction, jnp.zeros((1, 4, 5)))
+        assert_allclose(held.vector, direction.vector, rtol=1e-5)
+
+    def test_a_direction_that_only_moves_what_is_held_is_refused(self):
+        direction = Direction(line_direction(CURVE, 0), (0, 0))
+        with pytest.raises(ValueError, match="hold fewer attributes"):
+            hold_attributes(direction, direction.vector[None, None])
 
 
 class TestDeviationAlong:

@@ -1,0 +1,143 @@
+"""Attributes of images: statistics of drawn rectangles, classes, scorers put together."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from sfvq_jax.interpret import (
+    STATISTICS,
+    Scorer,
+    class_scorer,
+    image_statistics,
+    join,
+    judging_statistics,
+)
+
+
+def rectangle(top, bottom, left, right, value=1.0, size=40, channels=1):
+    """One image [1, size, size, channels] of a rectangle on black."""
+    image = np.full((1, size, size, channels), -1, np.float32)
+    image[:, top:bottom, left:right] = value
+    return jnp.asarray(image)
+
+
+@pytest.fixture(params=[image_statistics, judging_statistics], ids=["finding", "judging"])
+def statistic(request):
+    """A function (image, name) -> score, by the one definition and by the other."""
+    scorer = request.param()
+    assert scorer.names == STATISTICS
+    return lambda image, name: float(scorer(image)[0, scorer.index(name)])
+
+
+class TestStatistics:
+    image = rectangle(8, 32, 4, 16)
+
+    def test_of_a_rectangle_are_its_geometry(self, statistic):
+        assert_allclose(statistic(self.image, "area"), 24 * 12 / 1600, rtol=0.05)
+        assert_allclose(statistic(self.image, "width"), 12 / 40, rtol=0.06)
+        assert_allclose(statistic(self.image, "height"), 24 / 40, rtol=0.06)
+        assert_allclose(statistic(self.image, "x position"), 2 * 10 / 40 - 1, atol=0.03)
+        assert_allclose(statistic(self.image, "y position"), 0, atol=0.03)
+
+    @pytest.mark.parametrize(
+        ("name", "more"),
+        [
+            ("brightness", rectangle(8, 32, 4, 20)),
+            ("contrast", rectangle(8, 32, 2, 30)),
+            ("area", rectangle(8, 34, 4, 16)),
+            ("x position", rectangle(8, 32, 5, 17)),
+            ("y position", rectangle(7, 31, 4, 16)),
+            ("width", rectangle(8, 32, 4, 17)),
+            ("height", rectangle(8, 33, 4, 16)),
+            ("symmetry", rectangle(8, 32, 12, 28)),
+            ("edge energy", rectangle(8, 32, 4, 16).at[:, 12:16].set(-1)),
+        ],
+    )
+    def test_rise_when_the_image_has_more_of_it(self, statistic, name, more):
+        image = rectangle(8, 32, 4, 16, 0.5) if name == "contrast" else self.image
+        assert statistic(more, name) > statistic(image, name)
+
+    def test_do_not_depend_on_the_size_of_the_image(self, statistic):
+        large = self.image.repeat(2, 1).repeat(2, 2)
+        for name in STATISTICS:
+            if name not in ("edge energy", "contrast"):
+                assert_allclose(statistic(large, name), statistic(self.image, name), atol=0.03)
+
+    def test_dark_things_on_white_have_the_same_geometry(self, statistic):
+        for name in ("area", "width", "height", "x position", "y position", "symmetry"):
+            assert_allclose(statistic(-self.image, name), statistic(self.image, name), atol=0.02)
+
+    def test_an_even_image_has_none_and_nothing_is_nan(self, statistic):
+        even = jnp.zeros((1, 16, 24, 3))
+        assert_allclose(statistic(even, "area"), 0, atol=1e-3)
+        assert np.isfinite([statistic(even, name) for name in STATISTICS]).all()
+
+    def test_colour_counts_by_its_mean(self, statistic):
+        colour = jnp.concatenate([self.image] * 3, -1)
+        for name in STATISTICS:
+            assert_allclose(statistic(colour, name), statistic(self.image, name), atol=1e-5)
+
+    def test_those_that_find_have_derivatives_everywhere(self):
+        scorer = image_statistics()
+        for image in (self.image, jnp.full((1, 16, 16, 1), -1.0)):
+            gradient = jax.jacobian(lambda image: scorer(image)[0])(image)
+            assert jnp.isfinite(gradient).all()
+            if image is self.image:
+                assert (jnp.abs(gradient).max((1, 2, 3, 4)) > 0).all()
+
+
+def logits(images):
+    """Two classes: light on the left, light on the right."""
+    half = images.shape[2] // 2
+    return 40 * jnp.stack(
+        [images[:, :, :half].mean((1, 2, 3)), images[:, :, half:].mean((1, 2, 3))], 1
+    )
+
+
+class TestClasses:
+    scorer = class_scorer(logits, ["left", "right"])
+
+    def test_scores_are_limited_log_odds(self):
+        images = jnp.concatenate(
+            [rectangle(0, 40, 0, w, v) for w in (3, 20, 40) for v in (-0.9, -0.6)]
+        )
+        probabilities = np.float64(jax.nn.softmax(logits(images)))
+        odds = np.log(probabilities / (1 - probabilities))
+        assert_allclose(self.scorer(images), 6 * np.tanh(odds / 6), atol=2e-3)
+
+    def test_a_certain_class_is_finite_and_so_is_its_gradient(self):
+        image = rectangle(0, 40, 0, 20)
+        assert_allclose(self.scorer(image), [[6, -6]], atol=0.1)
+        assert jnp.isfinite(jax.grad(lambda x: self.scorer(x).sum())(image)).all()
+
+
+class TestScorer:
+    def test_joined_and_selected_columns_keep_their_names(self):
+        both = join(image_statistics(), TestClasses.scorer)
+        assert both.names == (*STATISTICS, "left", "right")
+        part = both.select(["right", "area"])
+        images = TestStatistics.image
+        columns = [both.index("right"), both.index("area")]
+        assert_allclose(part(images), both(images)[:, columns])
+        assert part.names == ("right", "area")
+
+    def test_passes_through_jit_as_a_pytree(self):
+        scorer = join(image_statistics(), TestClasses.scorer)
+        images = TestStatistics.image
+        jitted = jax.jit(lambda scorer, images: scorer(images))
+        assert_allclose(jitted(scorer, images), scorer(images), rtol=1e-5, atol=1e-5)
+
+    def test_names_are_checked(self):
+        with pytest.raises(ValueError, match="different strings"):
+            Scorer.of(logits, ["left", "left"])
+        with pytest.raises(ValueError, match="different strings"):
+            join(TestClasses.scorer, TestClasses.scorer)
+        with pytest.raises(ValueError, match="no attribute 'up'; there are left, right"):
+            TestClasses.scorer.index("up")
+
+    def test_a_function_of_another_shape_is_told_what_was_expected(self):
+        scorer = Scorer.of(lambda images: images.mean((1, 2, 3)), ["mean"])
+        with pytest.raises(ValueError, match=r"expected \[1, 1\], a column for each of mean"):
+            scorer(TestStatistics.image)

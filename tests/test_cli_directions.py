@@ -1,0 +1,166 @@
+"""`scorer`, `directions`, `edit`, `quality` and `augment` end to end on the bundled generator."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfvq_jax import CurveRecord, decode, load_curve, save_curve
+from sfvq_jax.cli import main
+from sfvq_jax.interpret import load_direction, load_scorers
+
+from .test_cli import QUICK, image_size, refused
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a 4-bit curve in W of the bundled generator, and a direction found along it."""
+    folder = tmp_path_factory.mktemp("directions")
+    assert run("fit", "fashion_mnist", "--bits", 4, "-o", folder / "c.npz", *QUICK) == 0
+    find = ["--attributes", "width,pullover", "--latents", 32, "-o", folder / "found"]
+    assert run("directions", "fashion_mnist", folder / "c.npz", *find) == 0
+    return folder
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def direction_files(folder):
+    return sorted(f for f in (folder / "found").glob("*.json") if f.name != "directions.json")
+
+
+def test_directions_are_files_a_table_and_a_picture(folder):
+    width, pullover = map(load_direction, direction_files(folder))
+    assert width.name.startswith("more width")
+    assert pullover.name.startswith("more pullover")
+    assert width.measured["judged"]["width"]["low"] > 0
+    assert width.space == "stylegan2-w"
+    start, stop = width.source["codewords"]
+    codewords = np.float64(load_curve(folder / "c.npz").curve.codewords)
+    step = codewords[stop] - codewords[start]
+    np.testing.assert_allclose(width.direction.vector, step / np.linalg.norm(step), atol=1e-5)
+    table = json.loads((folder / "found/directions.json").read_text())
+    assert [row["attribute"] for row in table] == ["width", "pullover"]
+    assert image_size(folder / "found/directions.png")[0] > 300
+
+
+def test_directions_are_edits_together_or_with_something_held(folder, tmp_path):
+    width, pullover = direction_files(folder)
+    both = ["--direction", width, "--direction", f"{pullover}:-0.5", "--seeds", "0-1"]
+    assert run("edit", "fashion_mnist", *both, "-o", tmp_path / "both.png") == 0
+    assert image_size(tmp_path / "both.png")[0] > 300
+    held = ["--direction", width, "--hold", "brightness", "--save-direction", tmp_path / "h.json"]
+    assert run("edit", "fashion_mnist", *held, "--seeds", 0, "-o", tmp_path / "held.png") == 0
+    record = load_direction(tmp_path / "h.json")
+    assert record.name.endswith("brightness held")
+    assert record.measured == {}  # nothing of it was measured
+    assert not np.allclose(record.direction.vector, load_direction(width).direction.vector)
+    line = [folder / "c.npz", "--line", 3, "--layers", "1-2", "--seeds", 0]
+    save = ["--save-direction", tmp_path / "line.json", "-o", tmp_path / "line.png"]
+    assert run("edit", "fashion_mnist", *line, *save) == 0
+    record = load_direction(tmp_path / "line.json")
+    assert record.source["codewords"] == [3, 4]
+    assert (record.direction.layers, record.direction.unit) == ((1, 2), 1.0)
+
+
+def test_augment_writes_a_line_as_pngs_with_a_manifest(folder, tmp_path):
+    output = tmp_path / "samples"
+    line = ["augment", "fashion_mnist", folder / "c.npz", "--line", 12, "--count", 11]
+    assert run(*line, "-o", output) == 0
+    assert image_size(output / "images/00.png") == (32, 32)
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["about"]["stretch"] == [12, 13]
+    assert len(manifest["files"]) == 11
+    with np.load(output / "latents.npz") as samples:
+        np.testing.assert_allclose(samples["positions"], 12 + (np.arange(11) + 0.5) / 11, rtol=1e-6)
+        curve = load_curve(folder / "c.npz").curve
+        expected = decode(curve, samples["positions"])
+        np.testing.assert_allclose(samples["latents"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_augment_gives_what_is_asked_for(folder, tmp_path, capsys):
+    curve = folder / "c.npz"
+    ask = ["--attribute", "trouser", "--count", 20, "-o", tmp_path / "trousers.npz"]
+    assert run("augment", "fashion_mnist", curve, *ask) == 0
+    assert "have their attribute by the judge" in capsys.readouterr().out
+    with np.load(tmp_path / "trousers.npz", allow_pickle=False) as data:
+        names = json.loads(str(data["manifest"]))["score_names"]
+        assert (data["scores"][:, names.index("trouser")] > 0).all()
+        assert data["images"].shape == (20, 32, 32, 1)
+    dark = ["--attribute", "brightness", "--below", 0.1, "--count", 5, "-o", tmp_path / "dark.npz"]
+    assert run("augment", "fashion_mnist", curve, *dark) == 0
+    with np.load(tmp_path / "dark.npz", allow_pickle=False) as data:
+        assert (data["scores"][:, 0] < 0.1).all()
+
+
+def test_quality_is_told_in_words_and_polishing_shown(folder, tmp_path, capsys):
+    curve, polished = load_curve(folder / "c.npz").curve, tmp_path / "polished.npz"
+    shuffled = curve.replace(codewords=curve.codewords[np.random.default_rng(0).permutation(16)])
+    np.save(tmp_path / "x.npy", np.asarray(decode(curve, np.linspace(0, 15, 2000))))
+    save_curve(tmp_path / "s.npz", CurveRecord(shuffled))
+    measured = [tmp_path / "x.npy", tmp_path / "s.npz", "--polish", polished]
+    assert run("quality", *measured) == 0
+    told = capsys.readouterr().out.splitlines()
+    row = next(line for line in told if line.startswith("nearest is a neighbour"))
+    before, after = (float(word) for word in row.split()[4:6])
+    assert before < 0.4 < 0.8 < after
+    settings = load_curve(polished).settings
+    assert settings["polished"]["seed"] == 0
+
+
+def test_a_scorer_is_learnt_from_a_folder_of_images(folder, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(30):
+            pixels = random.integers(level - 40, level + 40, (20, 24, 1)).astype(np.uint8)
+            Image.fromarray(pixels[..., 0]).save(tmp_path / "photos" / name / f"{i}.png")
+    output = tmp_path / "s.npz"
+    assert run("scorer", tmp_path / "photos", "--epochs", 30, "-o", output) == 0
+    assert "dark" in capsys.readouterr().out
+    scorers = load_scorers(output)
+    assert scorers.find.names == scorers.judge.names == ("dark", "light")
+    ask = ["--attribute", "dark", "--count", 3, "--scorer", output, "-o", tmp_path / "dark.npz"]
+    assert run("augment", "fashion_mnist", folder / "c.npz", *ask) == 0
+
+
+def test_what_does_not_go_together_is_told(folder, tmp_path, capsys):
+    curve, (width, pullover) = folder / "c.npz", direction_files(folder)
+
+    def told(*arguments):
+        return refused(capsys, tmp_path, [*arguments, "-o", tmp_path / "o.png"])
+
+    edit = ["edit", "fashion_mnist"]
+    assert "name either --line" in told(*edit, curve)
+    assert "--line goes with a curve" in told(*edit, "--line", 3)
+    assert "has its own layers" in told(*edit, "--direction", width, "--layers", "0-1")
+    assert "no direction file" in told(*edit, "--direction", tmp_path / "none.json")
+    assert "is no direction file" in told(*edit, "--direction", curve)
+    several = ["--direction", width, "--direction", pullover, "--save-direction", tmp_path / "d"]
+    assert "writes one direction" in told(*edit, *several)
+    assert "no attribute 'sleeve'" in told(*edit, "--direction", width, "--hold", "sleeve")
+    find = ["directions", "fashion_mnist", curve]
+    assert "no attribute 'sleeve'" in told(*find, "--attributes", "sleeve")
+    assert "--each must be 1" in told(*find, "--each", 0)
+    assert "no file of scorers" in told(*find, "--scorer", curve)
+    augment = ["augment", "fashion_mnist", curve]
+    assert "leave them out" in told(*augment, "--line", 3, "--above", 1)
+    assert "position 99 is outside 0-15" in told(*augment, "--stretch", "3:99")
+    assert "noise is 2" in told(*augment, "--line", 3, "--noise", 2)
+    assert "no .npz with images and labels" in told("scorer", curve)
+    assert "no file or folder" in told("scorer", tmp_path / "none")
+    (tmp_path / "o.npz").write_bytes(b"precious")
+    occupied = [*augment, "--line", 3, "-o", tmp_path / "o.npz"]
+    assert "exists already" in refused(capsys, tmp_path, occupied)
+
+
+def test_a_direction_of_another_space_is_refused(folder, tmp_path, capsys):
+    path = direction_files(folder)[0]
+    content = json.loads(path.read_text()) | {"space": "biggan-z, class 1"}
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    edit = ["edit", "fashion_mnist", "--direction", tmp_path / "d.json", "-o", tmp_path / "e.png"]
+    message = refused(capsys, tmp_path, edit)
+    assert "biggan-z" in message
+    assert "stylegan2-w" in message
