@@ -7,7 +7,8 @@ Latents are drawn along the published 10-bit curve of CIFAR10, each from a line 
 it at random, with Gaussian noise of half a mean step's length in all dimensions together. Curves
 fitted to them by least squares and by Adam with the published schedule are compared with the
 published one of as many bits, by distortion on fresh latents and by the order of the codewords. The
-second table measures the published codebooks by themselves.
+second table measures the published codebooks by themselves; the third looks for the published
+directions of AFHQ among the lines of its codebooks.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks.report import report
 from sfvq_jax import (
@@ -31,12 +33,15 @@ from sfvq_jax import (
     line_lengths,
     load_curve,
 )
+from sfvq_jax.interpret import line_direction
 from sfvq_jax.solvers import Solver
 
 FINEST = "CIFAR10-10"
 FITTED_BITS = (4, 6)
 PENALTY = 0.02  # of least squares, so that its distortion is that of the published codebooks
 LATENTS = 2**17  # to fit to
+DIRECTIONS = ("age", "rotation", "eye_color", "body_color", "bicolor")
+DIRECTION_BITS = (2, 4, 5, 6, 7, 8)
 MEASURED = ("AFHQ-4", "AFHQ-6", "AFHQ-8", "CIFAR10-4", "CIFAR10-6", "CIFAR10-8")
 FRESH_SAMPLES = 2**15
 
@@ -66,9 +71,18 @@ def main() -> None:
         for seed in range(options.seeds)
     ]
     measures = [{"book": name, **codebook_quality(published(name))._asdict()} for name in MEASURED]
+    books = {bits: published(f"AFHQ-{bits}") for bits in DIRECTION_BITS}
     report(
         "published",
-        {f"Fits to points along {FINEST}": fits, "Published": measures},
+        {
+            f"Fits to points along {FINEST}": fits,
+            "Published": measures,
+            "Published directions of AFHQ": [
+                {"direction": name} | nearest_line(np.load(path).ravel(), books)
+                for name in DIRECTIONS
+                if (path := options.folder / f"dir-AFHQ-{name}.npy").is_file()
+            ],
+        },
         packages=("jax", "numpy"),
         save=not options.quick,
         **{name: dataclasses.asdict(solver) for name, solver in solvers.items()},
@@ -104,6 +118,18 @@ def compare(
             f"{prefix}neighbours": quality.neighbour_share,
         }
     return row | {"distortion ratio": row["distortion"] / row["published distortion"]}
+
+
+def nearest_line(vector: np.ndarray, books: dict[int, Curve]) -> dict[str, Any]:
+    """Of all lines of the codebooks, by bits, the one most nearly along a vector [D]."""
+
+    def cosine(bits: int, line: int) -> float:
+        return float(vector @ np.asarray(line_direction(books[bits], line)))
+
+    lines = [(bits, line) for bits, book in books.items() for line in range(book.num_lines)]
+    bits, line = max(lines, key=lambda at: abs(cosine(*at)))
+    along = cosine(bits, line) / float(np.linalg.norm(vector))
+    return {"bits": bits, "line": line, "cosine": along}
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def test_each_space_of_a_biggan_is_mapped_edited_and_sampled(
     assert main(["edit", str(biggan), str(curve), *edit, "-o", str(tmp_path / "edit.png")]) == 0
     augment = ["--line", "2", "--count", "3", "-o", str(tmp_path / "samples")]
     assert main(["augment", str(biggan), str(curve), *augment]) == 0
-    assert image_size(tmp_path / "samples" / "0.png") == (16, 16)
+    assert image_size(tmp_path / "samples/images/0.png") == (16, 16)
 
 
 def test_spaces_that_a_model_has_not_are_told(biggan, curve, tmp_path, capsys):

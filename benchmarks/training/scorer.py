@@ -14,8 +14,7 @@ import numpy as np
 
 from benchmarks.training.data import CLASSES, load_fashion_mnist, to_float
 from ports import BUNDLED
-from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.fitted_scorer import fit_scorers, save_scorers
+from sfvq_jax.interpret import Scorer, fit_scorers, save_scorers
 
 EPOCHS = 6
 SEED = 0

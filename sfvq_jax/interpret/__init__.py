@@ -33,15 +33,13 @@ from sfvq_jax.interpret.editing import (
 )
 from sfvq_jax.interpret.fitted_scorer import (
     ScorerFit,
-    Scorers,
     ScorersFit,
     fit_scorer,
     fit_scorers,
-    load_scorers,
-    save_scorers,
 )
 from sfvq_jax.interpret.map_quality import MapQuality, map_quality
 from sfvq_jax.interpret.measuring import Bench, Effect
+from sfvq_jax.interpret.scorer_file import Scorers, load_scorers, save_scorers
 from sfvq_jax.interpret.screening import attribute_gradients
 from sfvq_jax.interpret.verdicts import Finding, report
 

@@ -7,14 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.fitted_scorer import (
-    FittedFunction,
-    fit_scorer,
-    fit_scorers,
-    load_scorers,
-    save_scorers,
-)
+from sfvq_jax.interpret import Scorer, fit_scorer, fit_scorers, load_scorers, save_scorers
+from sfvq_jax.interpret.fitted_scorer import FittedFunction
 
 N = 320
 
