@@ -65,6 +65,8 @@ def run_quality(options: argparse.Namespace) -> None:
         model, record = load_both(options)
         source = model
     fitted = None if model is None else fitted_scorers(options)
+    if fitted is not None and fitted.kind != "classes":
+        fitted = None  # yes/no attributes and numbers put no image into one class
     measure_key, polish_key = jax.random.split(jax.random.key(options.seed))
 
     def findings(record: CurveRecord) -> list:

@@ -36,6 +36,12 @@ class Scorers(NamedTuple):
     judge: Scorer
     about: Mapping[str, Any]
 
+    @property
+    def kind(self) -> str:
+        """Of the labels: classes, yes/no or numbers."""
+        assert isinstance(self.find.function, FittedFunction)
+        return self.find.function.kind
+
 
 def save_scorers(
     path: str | Path,

@@ -17,6 +17,7 @@ from sfvq_jax.interpret import (
     Effect,
     Scorer,
     attribute_gradients,
+    edit_latents,
     find_directions,
     load_direction,
     measured_of,
@@ -74,6 +75,22 @@ class TestScreen:
         latents = MODEL.sample(jax.random.key(0), 5)
         gradients = attribute_gradients(MODEL, PIXELS, latents, batch=2)
         assert_allclose(gradients, np.broadcast_to(Linear.weights, (5, A, L, D)), rtol=1e-5)
+
+    def test_gradients_give_the_forward_derivative_of_every_edit(self):
+        latents = MODEL.sample(jax.random.key(0), 4)
+        scorer = Scorer.of(lambda images: jnp.sin(images[:, 0, :, 0]), NAMES)
+        gradients = attribute_gradients(MODEL, scorer, latents)
+        for start, stop, layers in [(0, 3, (0, 2)), (5, 2, (1, 1)), (1, 2, (0, 1))]:
+            direction = Direction(pair_direction(CURVE, start, stop), layers, 1.7)
+
+            def scores(strength, direction=direction):
+                codes = edit_latents(latents, direction, strength[None], L)[:, 0]
+                return scorer(MODEL.render(codes))
+
+            _, exact = jax.jvp(scores, (jnp.zeros(()),), (jnp.ones(()),))
+            first, last = layers
+            found = gradients[:, :, first : last + 1].sum(2) @ np.asarray(direction.vector)
+            assert_allclose(1.7 * found, exact, rtol=1e-4, atol=1e-5)
 
     def test_what_cannot_be_traced_is_told_to_judge(self):
         with pytest.raises(ValueError, match="must be written in JAX"):
