@@ -133,6 +133,11 @@ def curve_sha256(record: CurveRecord) -> str:
     return hashlib.sha256(codewords.tobytes()).hexdigest()
 
 
+def direction_source(record: CurveRecord, codewords: tuple[int, int]) -> dict:
+    """Where a direction between two codewords comes from."""
+    return {"curve_sha256": curve_sha256(record), "codewords": list(codewords)}
+
+
 def fitted_scorers(options: argparse.Namespace) -> Scorers | None:
     """Of --scorer, or those of a bundled model; None where there are none."""
     if options.scorer is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import ports
 from sfvq_jax.cli.augmentation import write_stretch
 from sfvq_jax.cli.common import AddCommand, load_model
-from sfvq_jax.cli.directions import draw_edit
+from sfvq_jax.cli.editing import draw_edit
 from sfvq_jax.cli.fitting import add_fit_options, fit_model
 from sfvq_jax.cli.maps import draw_map
 from sfvq_jax.curve_file import CurveRecord, save_curve

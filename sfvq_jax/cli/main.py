@@ -13,9 +13,11 @@ from sfvq_jax.cli.augmentation import add_augment
 from sfvq_jax.cli.checkpoints import add_checkpoint_commands
 from sfvq_jax.cli.common import add_command, sentence
 from sfvq_jax.cli.demo import add_demo
-from sfvq_jax.cli.directions import add_direction_commands
+from sfvq_jax.cli.directions import add_directions
+from sfvq_jax.cli.editing import add_edit
 from sfvq_jax.cli.fitting import add_fit
 from sfvq_jax.cli.maps import add_map_commands
+from sfvq_jax.cli.scorers import add_scorer_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     add_checkpoint_commands(add)
     add_fit(add)
     add_map_commands(add)
-    add_direction_commands(add)
+    add_scorer_command(add)
+    add_directions(add)
+    add_edit(add)
     add_augment(add)
     return parser
 

@@ -1,0 +1,155 @@
+"""`edit`: seeds moved along directions, of a line or of files."""
+
+import argparse
+import re
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from sfvq_jax.cli.common import (
+    AddCommand,
+    add_scorer,
+    direction_source,
+    integer_list,
+    layer_range,
+    load_both,
+    load_for,
+    save_figure,
+    scorers_of,
+    strength_list,
+)
+from sfvq_jax.interpret import (
+    Direction,
+    DirectionRecord,
+    attribute_gradients,
+    deviation_along,
+    edit_latents,
+    hold_attributes,
+    line_direction,
+    load_direction,
+    save_direction,
+)
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.output import check_free
+from sfvq_jax.views import edit_figure, render_images
+from sfvq_jax.views.figures import MAP_SIDE
+
+DEVIATION_SAMPLES = 2**14
+GRADIENT_LATENTS = 256  # whose mean gradients are held
+
+
+def add_edit(add: AddCommand) -> None:
+    edit = add("edit", run_edit, "draws seeds moved along directions", "the figure")
+    edit.add_argument("model", help="a converted generator, or a bundled one")
+    edit.add_argument("curve", nargs="?", help="a curve.npz, for --line")
+    edit.add_argument("--line", type=int, help="line of the curve, from 0")
+    edit.add_argument(
+        "--layers", type=layer_range, help="of --line: first-last, both included; all by default"
+    )
+    edit.add_argument(
+        "--direction",
+        action="append",
+        default=[],
+        help="a direction's .json; several are added, each in its own layers; FILE:0.5 is half",
+    )
+    edit.add_argument(
+        "--strength",
+        type=strength_list,
+        help="start:stop:step (stop included) or a list; of --line distances along the unit"
+        " direction, of --direction its units (-10:10:5, -2:2:1)",
+    )
+    edit.add_argument(
+        "--hold", type=lambda text: text.split(","), help="attributes to leave as they are"
+    )
+    edit.add_argument("--save-direction", metavar="JSON", help="write the one direction here")
+    add_scorer(edit)
+    edit.add_argument("--seeds", type=integer_list, default=range(4), help="first-last or a list")
+    edit.add_argument("--truncation", type=float, default=0.5, help="of the seeds' latents")
+
+
+def run_edit(options: argparse.Namespace) -> None:
+    if (options.line is None) == (not options.direction):
+        raise ValueError("name either --line of a curve or --direction FILE, once or more")
+    if (options.line is None) != (options.curve is None):
+        raise ValueError("--line goes with a curve, and a curve with --line")
+    if options.layers is not None and options.line is None:
+        raise ValueError("--layers goes with --line: a direction file has its own layers")
+    check_free(options.output, overwrite=options.overwrite)
+    if options.save_direction is not None:
+        if len(options.direction) > 1:
+            raise ValueError("--save-direction writes one direction, and there are several")
+        check_free(options.save_direction, overwrite=options.overwrite)
+    if options.line is not None:
+        model, curve = load_both(options)
+        layers = options.layers or (0, model.num_layers - 1)
+        direction = Direction(line_direction(curve.curve, options.line), layers)
+        name = f"Line {options.line}, layers {layers[0]}-{layers[1]}"
+        source = direction_source(curve, (options.line, options.line + 1))
+        records = [DirectionRecord(direction, name, curve.space, curve.model_hash, source)]
+        weights = [1.0]
+    else:
+        files, weights = zip(*map(_file_and_weight, options.direction), strict=True)
+        records = [load_direction(file) for file in files]
+        model = load_for(options.model, records)
+    if options.hold:
+        records = hold(model, records, options)
+    default = [-10.0, -5.0, 0.0, 5.0, 10.0] if options.line is not None else [-2.0, -1.0, 1.0, 2.0]
+    strengths = default if options.strength is None else options.strength
+    figure = draw_edit(model, records, weights, strengths, options.seeds, options.truncation)
+    save_figure(figure, options.output, options)
+    if options.save_direction is not None:
+        save_direction(options.save_direction, records[0], overwrite=options.overwrite)
+        print(options.save_direction)
+
+
+def hold(
+    model: LatentModel, records: Sequence[DirectionRecord], options: argparse.Namespace
+) -> list[DirectionRecord]:
+    """The directions without what moves the attributes that are to be held."""
+    find, _ = scorers_of(options)
+    latents = model.sample(jax.random.key(0), GRADIENT_LATENTS)
+    gradients = attribute_gradients(model, find.select(options.hold), latents).mean(0)
+    return [
+        record._replace(
+            direction=hold_attributes(record.direction, jnp.asarray(gradients)),
+            name=f"{record.name}; {', '.join(options.hold)} held",
+            measured={},
+        )
+        for record in records
+    ]
+
+
+def draw_edit(
+    model: LatentModel,
+    records: Sequence[DirectionRecord],
+    weights: Sequence[float],
+    strengths: Sequence[float],
+    seeds: Sequence[int],
+    truncation: float,
+) -> Figure:
+    """Edits of the latents that the seeds give; an unedited column is added where none is asked."""
+    strengths = sorted({0.0, *strengths})
+    samples = [model.sample(jax.random.key(seed), 1, truncation=truncation) for seed in seeds]
+    codes = edit_latents(
+        jnp.concatenate(samples),
+        [record.direction for record in records],
+        jnp.asarray(np.outer(strengths, weights), jnp.float32),
+        model.num_layers,
+    )
+    images = render_images(model, codes.reshape(-1, *codes.shape[2:]), max_side=MAP_SIDE)
+    images = images.reshape(len(seeds), len(strengths), *images.shape[1:])
+    deviation = None
+    if len(records) == 1:
+        direction = records[0].direction
+        spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
+        deviation = float(deviation_along(spread, direction.vector)) / direction.unit
+    names = " +\n".join(record.name or "a direction" for record in records)
+    return edit_figure(images, strengths, deviation, seeds, f"{names}, truncation {truncation:g}")
+
+
+def _file_and_weight(text: str) -> tuple[str, float]:
+    match = re.fullmatch(r"(.*):(-?[\d.]+)", text)
+    return (match[1], float(match[2])) if match else (text, 1.0)
