@@ -138,6 +138,20 @@ def held_rows(
     return rows
 
 
+def held_summary(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the directions of a model."""
+
+    def left(which: str) -> float:
+        return float(np.median([abs(row[f"{which}, held"] / row[which]) for row in rows]))
+
+    return {
+        "model": name,
+        "directions": len(rows),
+        "share of the effect left": left("effect"),
+        "share of the disturbance left": left("its effect"),
+    }
+
+
 def sample_rows(
     key: jax.Array,
     name: str,
@@ -216,7 +230,8 @@ def main() -> None:
     test = load_fashion_mnist(options.data, "test")
     solver = LeastSquares(samples=2**13, rounds=2) if options.quick else LeastSquares()
     tables: dict[str, list] = {
-        title: [] for title in ("Directions", "Summary", "Held", "Samples", "Maps")
+        title: []
+        for title in ("Directions", "Summary", "Held", "Held, in the median", "Samples", "Maps")
     }
     for number, (name, model) in enumerate(models(options.vae).items()):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), number), 7)
@@ -225,7 +240,9 @@ def main() -> None:
         found = find_directions(keys[1], model, curve, find, judge)
         tables["Directions"] += [direction_row(name, direction) for direction in found]
         tables["Summary"] += [summary_row(name, "lines", lines), summary_row(name, "pairs", found)]
-        tables["Held"] += held_rows(keys[2], name, model, found, find, judge)
+        held = held_rows(keys[2], name, model, found, find, judge)
+        tables["Held"] += held
+        tables["Held, in the median"].append(held_summary(name, held))
         draw = None
         if number == 0 and not options.quick:
             draw_directions(model, found, keys[3]).savefig(DOCS / "directions.png")

@@ -1,10 +1,12 @@
 """Directions with names: what each line or pair of codewords changes, where, how much, how far.
 
-Three sets of latents take part: exact derivatives at the first choose a few candidates for each
-attribute (`screening`), edits of the second choose among them, and what is reported is measured on
-the third, which had no part in the choice, by the scorer that found and by another that judges.
+Three sets of latents take part: exact derivatives at the first, and the images of the codewords,
+give a few candidates for each attribute (`screening`), edits of the second choose among them and
+their layers, and what is reported is measured on the third, which had no part in the choice, by the
+scorer that found and by another that judges.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,13 +17,13 @@ from sfvq_jax.curve import Curve
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.editing import Direction, deviation_along, pair_direction
 from sfvq_jax.interpret.measuring import Bench, Effect
-from sfvq_jax.interpret.screening import attribute_gradients, layers_price, search
+from sfvq_jax.interpret.screening import attribute_gradients, layers_price, search, search_reached
 from sfvq_jax.latent_model import LatentModel
 
 Array = jax.Array
 
 SCREENED = 128  # latents whose derivatives are taken
-SHORTLIST = 12  # candidates for each attribute, after the screen
+SHORTLIST = 12  # candidates for each attribute, of either screen
 CHOSEN_ON = 64  # latents to choose among candidates
 LIMITED_ON = 64  # latents that are edited further and further
 SPREAD_SAMPLES = 2**14  # latents, for covariance and deviations
@@ -112,24 +114,70 @@ def find_directions(
     spread = model.sample(keys[1], SPREAD_SAMPLES)
     gradients = attribute_gradients(model, find, model.sample(keys[2], SCREENED))
     gradients /= bench.find_scale[None, :, None, None]
-    shortlist = search(
-        curve, gradients, columns, np.cov(spread, rowvar=False), count=SHORTLIST, pairs=pairs
+    covariance = np.cov(spread, rowvar=False)
+    shortlist = search(curve, gradients, columns, covariance, count=SHORTLIST, pairs=pairs)
+    reached = search_reached(
+        curve,
+        bench.found_scores(curve.codewords),
+        columns,
+        covariance,
+        num_layers=model.num_layers,
+        count=SHORTLIST,
+        pairs=pairs,
     )
     chosen_on, measured_on = model.sample(keys[3], CHOSEN_ON), model.sample(keys[4], latents)
     found = []
-    for name, column, candidates in zip(attributes, columns, shortlist, strict=True):
-        ranked = []
-        for candidate in candidates:
-            vector = pair_direction(curve, *candidate.codewords)
-            unit = float(deviation_along(spread, vector))
-            direction = Direction(vector, candidate.layers, unit)
-            merit = _merit(bench.found_changes(direction, chosen_on), column)
-            merit *= layers_price(candidate.layers, model.num_layers)
-            ranked.append((merit, direction, candidate.codewords))
-        ranked.sort(key=lambda entry: -entry[0])
-        for _, direction, codewords in ranked[:per_attribute]:
-            found.append(_measured(bench, name, direction, codewords, measured_on))
+    for name, column, *candidates in zip(attributes, columns, shortlist, reached, strict=True):
+        choice = _Choice(bench, curve, spread, chosen_on, column)
+        ranked = sorted(
+            (choice.of(c.codewords, c.layers) for c in itertools.chain(*candidates)),
+            key=lambda chosen: -chosen.merit,
+        )
+        best = {frozenset(chosen.codewords): chosen for chosen in reversed(ranked)}
+        for chosen in sorted(best.values(), key=lambda c: -c.merit)[:per_attribute]:
+            chosen = choice.with_better_layers(chosen)
+            found.append(_measured(bench, name, chosen.direction, chosen.codewords, measured_on))
     return found
+
+
+class _Chosen(NamedTuple):
+    """A direction and how good it is for an attribute, at the latents to choose on."""
+
+    merit: float
+    direction: Direction
+    codewords: tuple[int, int]
+
+
+class _Choice(NamedTuple):
+    """How directions for one attribute are chosen."""
+
+    bench: Bench
+    curve: Curve
+    spread: Array
+    latents: Array
+    column: int
+
+    def of(self, codewords: tuple[int, int], layers: tuple[int, int]) -> _Chosen:
+        vector = pair_direction(self.curve, *codewords)
+        direction = Direction(vector, layers, float(deviation_along(self.spread, vector)))
+        merit = _merit(self.bench.found_changes(direction, self.latents), self.column)
+        price = layers_price(layers, self.bench.model.num_layers)
+        return _Chosen(merit * price if merit > 0 else merit, direction, codewords)
+
+    def with_better_layers(self, chosen: _Chosen) -> _Chosen:
+        """Ends of the layer range are moved by one layer while that makes it better."""
+        num_layers = self.bench.model.num_layers
+        tried = {chosen.direction.layers}
+        while True:
+            first, last = chosen.direction.layers
+            ranges = [(first - 1, last), (first + 1, last), (first, last - 1), (first, last + 1)]
+            ranges = [(a, b) for a, b in ranges if 0 <= a <= b < num_layers]
+            others = [self.of(chosen.codewords, r) for r in ranges if r not in tried]
+            tried |= set(ranges)
+            best = max([chosen, *others], key=lambda c: c.merit)
+            if best is chosen:
+                return chosen
+            chosen = best
 
 
 def _merit(changes: np.ndarray, column: int) -> float:

@@ -89,6 +89,10 @@ class Bench:
         render = method(self.model, "render")
         return jnp.asarray(in_batches(lambda codes: _call(render, codes), latents, BATCH))
 
+    def found_scores(self, latents: Array) -> np.ndarray:
+        """By the scorer that finds, in deviations of each attribute, [N, A]."""
+        return _scores(self.find, self.images(latents)) / self.find_scale
+
     def found_changes(self, direction: Direction, latents: Array) -> np.ndarray:
         """Of the attributes a unit of strength, by the scorer that finds, [N, A]."""
         return self._changes(direction, latents, judged=False)[0]

@@ -141,6 +141,48 @@ def layers_price(layers: tuple[int, int], num_layers: int) -> float:
     return 1 - 0.05 * (last - first) / max(num_layers - 1, 1)
 
 
+def search_reached(
+    curve: Curve,
+    scores: np.ndarray,
+    columns: Sequence[int],
+    covariance: np.ndarray,
+    *,
+    num_layers: int,
+    count: int,
+    pairs: bool = True,
+) -> list[list[Candidate]]:
+    """Candidates that end where an attribute is had, which derivatives far from there do not see.
+
+    As `search`, with differences of the scores at both codewords in place of derivatives. They tell
+    nothing of layers: candidates come with the first three quarters of them.
+
+    Args:
+      curve: K codewords.
+      scores: of the codewords' images, in comparable units, [K, A].
+      columns: the attributes to search for, indices below A.
+      covariance: of latents, [D, D].
+      num_layers: L.
+      count: how many candidates to give each.
+      pairs: see `search`.
+    """
+    starts, stops = _pairs(len(scores)) if pairs else _lines(len(scores))
+    codewords = np.asarray(curve.codewords, np.float64)
+    effects = (scores[stops] - scores[starts]).T
+    effects = effects * _deviation_by_length(codewords, starts, stops, covariance)
+    sizes = np.maximum(np.linalg.norm(effects, axis=0), 1e-30)
+    layers = (0, -(-3 * num_layers // 4) - 1)
+    found = []
+    for column in columns:
+        merit = effects[column] ** 2 / sizes
+        candidates = []
+        for c in np.argsort(-merit, kind="stable")[:count]:
+            start, stop = int(starts[c]), int(stops[c])
+            ends = (start, stop) if effects[column, c] > 0 else (stop, start)
+            candidates.append(Candidate(ends, layers, float(merit[c])))
+        found.append(candidates)
+    return found
+
+
 def _pairs(k: int) -> tuple[np.ndarray, np.ndarray]:
     """Codewords that all candidates come from and go to."""
     return np.triu_indices(k, 1) if k <= MAX_PAIRS_CODEWORDS else _lines(k)
