@@ -8,7 +8,7 @@ from PIL import Image
 
 from sfvq_jax import CurveRecord, decode, load_curve, save_curve
 from sfvq_jax.cli import main
-from sfvq_jax.interpret import load_direction, load_scorers
+from sfvq_jax.interpret import directions, load_direction, load_scorers, measuring
 
 from .test_cli import QUICK, image_size, refused
 
@@ -19,7 +19,13 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("directions")
     assert run("fit", "fashion_mnist", "--bits", 4, "-o", folder / "c.npz", *QUICK) == 0
     find = ["--attributes", "width,pullover", "--latents", 32, "-o", folder / "found"]
-    assert run("directions", "fashion_mnist", folder / "c.npz", *find) == 0
+    with pytest.MonkeyPatch.context() as patch:  # on few latents, to be quick
+        patch.setattr(directions, "SCREENED", 32)
+        patch.setattr(directions, "CHOSEN_ON", 32)
+        patch.setattr(directions, "SHORTLIST", 3)
+        patch.setattr(measuring, "BANK", 128)
+        patch.setattr(measuring, "STRENGTHS", (2.0, 8.0))
+        assert run("directions", "fashion_mnist", folder / "c.npz", *find) == 0
     return folder
 
 

@@ -113,8 +113,8 @@ class TestAgainstBruteForce:
         other, worst = project(Curve(codewords), x).position, 1e-4
         same = np.abs(other - position) < worst
         assert same.mean() > 0.99
-        # and the others are as near to within rounding, by `check`
-        check(codewords, x[~same])
+        if not same.all():  # the others are as near to within rounding
+            check(codewords, x[~same])
 
     @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
     def test_in_half_precision_every_line_of_a_block_is_told_apart(self, dtype):

@@ -26,7 +26,7 @@ from sfvq_jax.interpret import (
 )
 from sfvq_jax.interpret.directions import name_of
 from sfvq_jax.interpret.measuring import effect
-from sfvq_jax.interpret.screening import layers_price, search
+from sfvq_jax.interpret.screening import layers_price, search, search_reached
 
 A, L, D, K = 3, 3, 4, 7
 NAMES = ("first", "second", "third")
@@ -123,6 +123,18 @@ class TestScreen:
             ]
             assert_allclose([c.score for c in candidates], [s for _, (s, _) in expected], rtol=1e-4)
 
+    def test_what_is_reached_is_the_greatest_difference_for_the_least_elsewhere(self):
+        codewords, scores = np.float64(CURVE.codewords), np.float64(normal(K, A, seed=5))
+        (found,) = search_reached(CURVE, scores, [1], COVARIANCE, num_layers=8, count=5, pairs=True)
+        merits = {}
+        for i, j in itertools.combinations(range(K), 2):
+            step = codewords[j] - codewords[i]
+            e = (scores[j] - scores[i]) * np.sqrt(step @ COVARIANCE @ step) / (step @ step)
+            merits[(i, j) if e[1] > 0 else (j, i)] = e[1] ** 2 / np.linalg.norm(e)
+        expected = sorted(merits, key=lambda ends: -merits[ends])[:5]
+        assert [c.codewords for c in found] == expected
+        assert {c.layers for c in found} == {(0, 5)}
+
     def test_a_candidate_at_which_latents_disagree_comes_later(self):
         steady = np.zeros((10, 1, 1, D))
         steady[:, 0, 0, 0] = 1.0
@@ -203,6 +215,18 @@ class TestFindDirections:
             assert direction.confirmed
             start, stop = direction.codewords
             assert_allclose(vector, pair_direction(CURVE, start, stop), rtol=1e-6)
+
+    def test_no_layer_more_or_less_would_be_better(self, found):
+        for direction in found:
+            column, (first, last) = NAMES.index(direction.attribute), direction.direction.layers
+            merits = {}
+            for ends in [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]:
+                layers = (first + ends[0], last + ends[1])
+                if 0 <= layers[0] <= layers[1] < L:
+                    e = exact_effects(direction.direction.vector, layers)
+                    merit = e[column] * abs(e[column]) / np.linalg.norm(e)
+                    merits[layers] = merit * layers_price(layers, L)
+            assert merits[first, last] > 0.97 * max(merits.values())
 
     def test_the_unit_is_the_deviation_along_it(self, found):
         for direction in found:
