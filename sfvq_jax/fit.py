@@ -222,8 +222,8 @@ class _Fit:
         record = _record(self.solver, state.curve, self.held, float(loss))
         if not np.isfinite(record["distortion"]):
             raise ValueError(
-                f"the fit diverged at {at.bits} bits, round {at.round + 1}: use a learning rate"
-                " below the present one, or scale the latents to unit size"
+                f"the fit diverged at {at.bits} bits, round {at.round + 1}: scale the latents to"
+                " unit size, or, with Adam, use a learning rate below the present one"
             )
         self.records.append({"bits": at.bits, "samples": at.read, **record})
         self._report(began, before, at, record)

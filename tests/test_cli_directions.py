@@ -149,7 +149,7 @@ def test_what_does_not_go_together_is_told(folder, tmp_path, capsys):
     assert "no attribute 'sleeve'" in told(*edit, "--direction", width, "--hold", "sleeve")
     find = ["directions", "fashion_mnist", curve]
     assert "no attribute 'sleeve'" in told(*find, "--attributes", "sleeve")
-    assert "--each must be 1" in told(*find, "--each", 0)
+    assert "per_attribute is 0" in told(*find, "--each", 0)
     assert "no file of scorers" in told(*find, "--scorer", curve)
     augment = ["augment", "fashion_mnist", curve]
     assert "leave them out" in told(*augment, "--line", 3, "--above", 1)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
     AddCommand,
@@ -62,21 +63,26 @@ def add_directions(add: AddCommand) -> None:
 
 def run_directions(options: argparse.Namespace) -> None:
     model, record = load_both(options, marker=DIRECTIONS_MARKER)
-    if options.each < 1 or options.latents < 2:
-        raise ValueError("--each must be 1 or more, --latents 2 or more")
     find, judge = scorers_of(options)
     key, drawn_key = jax.random.split(jax.random.key(options.seed))
-    found = find_directions(
-        key,
-        model,
-        record.curve,
-        find,
-        judge,
-        attributes=options.attributes,
-        per_attribute=options.each,
-        pairs=not options.lines,
-        latents=options.latents,
-    )
+    total = len(options.attributes or find.names) * options.each
+
+    def advance(direction: FoundDirection) -> None:
+        bar.update()
+
+    with tqdm(total=total, unit=" directions", leave=False, disable=None) as bar:
+        found = find_directions(
+            key,
+            model,
+            record.curve,
+            find,
+            judge,
+            attributes=options.attributes,
+            per_attribute=options.each,
+            pairs=not options.lines,
+            latents=options.latents,
+            on_found=advance,
+        )
     settings = {"seed": options.seed, "latents": options.latents, "lines": options.lines}
     with new_folder(options.output, overwrite=options.overwrite, marker=DIRECTIONS_MARKER) as path:
         index = []

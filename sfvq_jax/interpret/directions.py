@@ -76,6 +76,7 @@ def find_directions(
     pairs: bool = True,
     latents: int = 256,
     features: Callable[[Array], Array] | None = None,
+    on_found: Callable[[FoundDirection], None] | None = None,
 ) -> list[FoundDirection]:
     """The best directions for every attribute, among the lines of a curve and pairs of codewords.
 
@@ -96,13 +97,18 @@ def find_directions(
       latents: N, to measure on.
       features: images -> [N, F], in which distances tell whether an image is in the distribution;
         its pixels at 16x16 by default.
+      on_found: called with each direction once it is measured.
 
     Returns:
       Directions sorted by attribute in the order of `attributes`, the best of each first.
 
     Raises:
-      ValueError: unknown attributes, or a curve of another width.
+      ValueError: unknown attributes, a curve of another width, or numbers that are too small.
     """
+    if per_attribute < 1 or latents < 2:
+        raise ValueError(
+            f"per_attribute is {per_attribute} and latents {latents}; expected 1 and 2 or more"
+        )
     attributes = find.names if attributes is None else tuple(attributes)
     columns = [find.index(name) for name in attributes]
     if curve.latent_dim != model.latent_dim:
@@ -114,7 +120,7 @@ def find_directions(
     spread = model.sample(keys[1], SPREAD_SAMPLES)
     gradients = attribute_gradients(model, find, model.sample(keys[2], SCREENED))
     gradients /= bench.find_scale[None, :, None, None]
-    covariance = np.cov(spread, rowvar=False)
+    covariance = np.atleast_2d(np.cov(spread, rowvar=False))
     shortlist = search(curve, gradients, columns, covariance, count=SHORTLIST, pairs=pairs)
     reached = search_reached(
         curve,
@@ -137,6 +143,8 @@ def find_directions(
         for chosen in sorted(best.values(), key=lambda c: -c.merit)[:per_attribute]:
             chosen = choice.with_better_layers(chosen)
             found.append(_measured(bench, name, chosen.direction, chosen.codewords, measured_on))
+            if on_found is not None:
+                on_found(found[-1])
     return found
 
 

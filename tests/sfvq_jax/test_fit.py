@@ -278,7 +278,7 @@ class TestErrors:
 
     def test_a_learning_rate_that_is_too_high(self):
         solver = dataclasses.replace(SHORT, learning_rate=1e25)
-        with pytest.raises(ValueError, match="diverged at 2 bits, round 1: use a learning rate"):
+        with pytest.raises(ValueError, match="diverged at 2 bits, round 1: scale the latents"):
             fit(jax.random.key(0), gaussian(), bits=3, solver=solver)
 
     def test_a_sampler_that_draws_another_number(self):

@@ -74,9 +74,9 @@ class TestLeastSquares:
     def test_a_greater_penalty_gives_a_shorter_curve_of_higher_distortion(self):
         x, lengths, errors = gaussian(2000), [], []
         for penalty in (0.01, 0.1, 1.0):
-            curve = start()
+            curve, step = start(), jax.jit(LeastSquares(length_penalty=penalty).step)
             for _ in range(10):
-                curve, _ = jax.jit(LeastSquares(length_penalty=penalty).step)(curve, x)
+                curve, _ = step(curve, x)
             lengths.append(float(jnp.linalg.norm(jnp.diff(curve.codewords, axis=0), axis=1).sum()))
             errors.append(float(distortion(curve, x)))
         assert lengths == sorted(lengths, reverse=True)

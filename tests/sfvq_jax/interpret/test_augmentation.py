@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import ports
-from sfvq_jax import Curve, LeastSquares, decode, fit, project
-from sfvq_jax.interpret.attributes import Scorer, class_scorer
+from sfvq_jax import Curve, decode, project
+from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.augmentation import (
     positions_along,
     sample_around,
@@ -260,22 +259,3 @@ class TestSampleBalanced:
             jax.random.key(0), BLOBS, along_x, SCORER, 1, names=["left", "right"], **OPTIONS
         )
         assert_array_equal(samples.labels, [0])
-
-
-def test_forty_sandals_of_the_bundled_generator():
-    model = ports.load(ports.bundled("fashion_mnist"))
-    judge = ports.load(ports.bundled("fashion_mnist_classifier"))
-    assert isinstance(model, ports.StyleGAN2)
-    assert isinstance(judge, ports.Classifier)
-    scorer = class_scorer(lambda images: judge(images)[0], judge.class_names)
-    solver = LeastSquares(samples=2**13, rounds=2)
-    curve = fit(jax.random.key(0), model, bits=5, solver=solver).curve
-    samples = sample_by_attribute(
-        jax.random.key(1), model, curve, scorer, "sandal", 40, surveyed=1024
-    )
-    assert (samples.scores[:, scorer.index("sandal")] > 0).all()
-    assert samples.latents.shape == (40, 64)
-    assert samples.accepted > 0.4  # of fresh latents 0.07 are sandals
-    # no copies of each other
-    distances = np.linalg.norm(samples.latents[:, None] - samples.latents[None], axis=2)
-    assert distances[np.triu_indices(40, 1)].min() > 1
