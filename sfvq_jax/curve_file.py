@@ -12,7 +12,7 @@ import numpy as np
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import History
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import new_file
+from sfvq_jax.output import check_format, new_file
 
 FORMAT_VERSION = 1
 
@@ -72,8 +72,7 @@ def load_curve(path: str | Path) -> CurveRecord:
         settings = json.loads(str(arrays.get("settings", "{}")))
     except Exception as error:  # damaged bytes make zipfile and NumPy raise errors of many kinds
         raise ValueError(f"{path} is no curve file, or a damaged one ({error})") from error
-    if version > FORMAT_VERSION:
-        raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT_VERSION}")
+    check_format(path, version, FORMAT_VERSION)
     codewords = arrays.get("codewords")
     if codewords is None or codewords.ndim != 2 or len(codewords) < 2:
         raise ValueError(f"{path} holds no codewords [K, D] with K >= 2, so it is no curve")

@@ -17,14 +17,14 @@ def in_batches(function: Callable[[Array], Any], rows: Any, batch: int) -> np.nd
 
     So one compiled program serves any number of rows, and little is in memory at once.
     """
-    n = len(rows)
-    padding = [(0, -n % batch)] + [(0, 0)] * (rows.ndim - 1)
-    padded = np.pad(np.asarray(rows), padding, mode="edge")
-    parts = [
-        np.asarray(function(jnp.asarray(padded[start : start + batch])))
-        for start in range(0, n, batch)
-    ]
-    return np.concatenate(parts)[:n]
+    rows = np.asarray(rows)
+
+    def call(part: np.ndarray) -> np.ndarray:
+        padding = [(0, batch - len(part))] + [(0, 0)] * (rows.ndim - 1)
+        return np.asarray(function(jnp.asarray(np.pad(part, padding, mode="edge"))))[: len(part)]
+
+    starts = range(0, len(rows), batch)
+    return np.concatenate([call(rows[start : start + batch]) for start in starts])
 
 
 def render_images(

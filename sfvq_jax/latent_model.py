@@ -18,6 +18,15 @@ class LatentModel(Protocol):
 
     Two more attributes, where a model has them, tie files to it: `latent_space`, a name such as
     "stylegan2-w", and `model_hash`, the hash of its parameters.
+
+    Methods that look inside the generator (`sfvq_jax.interpret.methods`) use three more, where a
+    model has them:
+      style_weights() -> L arrays [O, D], one a layer, of the layer's own O: the linear map from
+        its code to what it is steered by.
+      activations(latents [N, D]) -> [N, F]: of a layer near the input, whose principal components
+        stand for those of the latents.
+      features(latents [N, D] or [N, L, D]) -> [N, F]: activations of the middle of the network,
+        differentiable, in which changes of images are compared.
     """
 
     @property

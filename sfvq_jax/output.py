@@ -72,6 +72,12 @@ def check_free(path: str | Path, *, overwrite: bool = False, marker: str | None 
         )
 
 
+def check_format(path: str | Path, version: int, newest: int) -> None:
+    """Raises ValueError for a file of a format that a later version of this library writes."""
+    if version > newest:
+        raise ValueError(f"{path} has format {version}; this version reads up to {newest}")
+
+
 def library_version() -> str:
     """Of this library, for what it writes."""
     try:

@@ -78,6 +78,12 @@ def same_class_share(classes: np.ndarray) -> float:
     return float((classes[1:] == classes[:-1]).mean())
 
 
+def class_runs_by_chance(classes: np.ndarray) -> float:
+    """The expected `same_class_share` of classes [K] in random order."""
+    counts, k = np.bincount(classes), len(classes)
+    return float((counts * (counts - 1)).sum() / (k * (k - 1)))
+
+
 def pairwise_distances(points: np.ndarray) -> np.ndarray:
     """Euclidean distances [K, K] of points [K, D], exact where points repeat."""
     return np.stack([np.linalg.norm(points - point, axis=1) for point in points])

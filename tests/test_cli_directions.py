@@ -1,4 +1,4 @@
-"""`scorer`, `directions`, `edit`, `quality` and `augment` end to end on the bundled generator."""
+"""What the curve is for, by the commands, end to end on the bundled generator."""
 
 import json
 
@@ -7,8 +7,17 @@ import pytest
 from PIL import Image
 
 from sfvq_jax import CurveRecord, decode, load_curve, save_curve
-from sfvq_jax.cli import main
-from sfvq_jax.interpret import directions, load_direction, load_scorers, measuring
+from sfvq_jax.cli import comparing, main
+from sfvq_jax.interpret import (
+    PCA,
+    RandomDirections,
+    comparison,
+    directions,
+    fitted_scorer,
+    load_direction,
+    load_scorers,
+    measuring,
+)
 
 from .test_cli import QUICK, image_size, refused
 
@@ -170,3 +179,49 @@ def test_a_direction_of_another_space_is_refused(folder, tmp_path, capsys):
     message = refused(capsys, tmp_path, edit)
     assert "biggan-z" in message
     assert "stylegan2-w" in message
+
+
+def test_methods_are_compared_by_labels_of_ones_own(tmp_path, capsys, monkeypatch):
+    for name, value in {"SPREAD_SAMPLES": 256, "SCREENED": 16, "CHOSEN_ON": 16}.items():
+        monkeypatch.setattr(comparison, name, value)
+    monkeypatch.setattr(comparison, "STRENGTHS", (4.0, 8.0))
+    monkeypatch.setattr(measuring, "BANK", 128)
+    monkeypatch.setattr(fitted_scorer, "LEAST_STEPS", 30)
+    few = (PCA(3, samples=256), RandomDirections(3))  # the others are tested by themselves
+    monkeypatch.setattr(comparing, "default_methods", lambda model, bits: few)
+    random = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    images = random.integers(0, 120, (80, 32, 32, 1)) + 120 * labels[:, None, None, None]
+    np.save(tmp_path / "images.npy", images.astype(np.uint8))
+    np.save(tmp_path / "labels.npy", labels)
+    labelled = ["--images", tmp_path / "images.npy", "--labels", tmp_path / "labels.npy"]
+    settings = ["--attributes", "brightness,area", "--seeds", 2, "--latents", 8]
+    output = tmp_path / "compared"
+    command = ["compare", "fashion_mnist", *labelled, *settings, "-o", output]
+    assert run(*command) == 0
+    told = capsys.readouterr().out
+    assert "scorers, recall on held-out images" in told
+    assert "GANSpace, PCA  3" in told
+    content = json.loads((output / "comparison.json").read_text())
+    assert [row["method"] for row in content["summary"]] == ["GANSpace, PCA", "random"]
+    assert len(content["edits"]) == 2 * 2 * 2
+    assert content["space"] == "stylegan2-w"
+    assert image_size(output / "comparison.png")[0] > 300
+    assert "exists already" in refused(capsys, tmp_path, command)
+
+
+def test_images_and_labels_that_do_not_go_together_are_told(tmp_path, capsys):
+    def told(*arguments):
+        return refused(capsys, tmp_path, [*arguments, "-o", tmp_path / "o"])
+
+    np.save(tmp_path / "images.npy", np.zeros((80, 32, 32, 1), np.uint8))
+    compare = ["compare", "fashion_mnist"]
+    assert "--labels goes with --images" in told(*compare, "--labels", tmp_path / "images.npy")
+    alone = ["--images", tmp_path / "images.npy"]
+    assert "take --labels" in told(*compare, *alone)
+    assert "take --labels" in told("scorer", tmp_path / "images.npy")
+    both = [*compare, *alone, "--labels", tmp_path / "none.npy"]
+    assert "none.npy" in told(*both)
+    assert "leave out --scorer" in told(*both, "--scorer", tmp_path / "s.npz")
+    (tmp_path / "text.npy").write_text("no array")
+    assert "is no .npy of numbers" in told(*compare, *alone, "--labels", tmp_path / "text.npy")

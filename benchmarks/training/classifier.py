@@ -9,6 +9,7 @@ import argparse
 import datetime
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ import optax
 from benchmarks.training.data import CLASSES, load_fashion_mnist, to_float
 from ports import BUNDLED, checkpoint
 from ports.classifier import Classifier
+from sfvq_jax.images import in_batches
 
 BATCH = 128
 EPOCHS = 7
@@ -59,10 +61,12 @@ def train(images: np.ndarray, labels: np.ndarray) -> Classifier:
     return classifier.replace(variables={"params": params})
 
 
-def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
-    batches = range(0, len(images), 1000)
-    guesses = [classifier(to_float(images[i : i + 1000]))[0].argmax(1) for i in batches]
-    return float((np.concatenate(guesses) == labels).mean())
+def accuracy(
+    scores: Callable[[jax.Array], jax.Array], images: np.ndarray, labels: np.ndarray
+) -> float:
+    """Share of uint8 images [N, H, W, C] whose highest score is that of their label [N]."""
+    guesses = in_batches(lambda part: scores(to_float(part)).argmax(1), images, 1000)
+    return float((guesses == labels).mean())
 
 
 def main() -> None:
@@ -71,13 +75,14 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.monotonic()
     classifier = train(*load_fashion_mnist(arguments.data, "train"))
+    test = load_fashion_mnist(arguments.data, "test")
     source = {
         "format": "trained by benchmarks.training.classifier on Fashion-MNIST",
         "date": datetime.date.today().isoformat(),
         "epochs": EPOCHS,
         "seconds": round(time.monotonic() - start),
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
-        "test_accuracy": accuracy(classifier, *load_fashion_mnist(arguments.data, "test")),
+        "test_accuracy": accuracy(lambda x: classifier(x)[0], *test),
     }
     checkpoint.save(
         BUNDLED / "fashion_mnist_classifier",

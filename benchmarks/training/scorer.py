@@ -10,21 +10,14 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from benchmarks.training.data import CLASSES, load_fashion_mnist, to_float
+from benchmarks.training.classifier import accuracy
+from benchmarks.training.data import CLASSES, load_fashion_mnist
 from ports import BUNDLED
-from sfvq_jax.interpret import Scorer, fit_scorers, save_scorers
+from sfvq_jax.interpret import fit_scorers, save_scorers
 
 EPOCHS = 6
 SEED = 0
-
-
-def accuracy(scorer: Scorer, images: np.ndarray, labels: np.ndarray) -> float:
-    score = jax.jit(scorer.function)
-    batches = range(0, len(images), 1000)
-    guesses = [score(to_float(images[i : i + 1000])).argmax(1) for i in batches]
-    return float((np.concatenate(guesses) == labels).mean())
 
 
 def main() -> None:

@@ -271,12 +271,60 @@ class BigGANSpace:
         if self.name == "z":
             return z
         labels = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
-        seen = linear_input(self.model.config, z, self.model.embed(labels))
-        layer = self.model.variables["params"]["linear"]
-        return jnp.matmul(seen, layer["weight"], precision="highest") + layer["bias"][None]
+        return self._linear(z, self.model.embed(labels))
 
     def render(self, latents: Array) -> Array:
         """Images [N, H, W, C], float32 in [-1, 1], of latents [N, D] or [N, L, D], one a layer."""
+        return _render(self, self._for_all_layers(latents))
+
+    def features(self, latents: Array) -> Array:
+        """Activations in the middle, [N, F], of the block that half of the blocks lie below.
+
+        Args:
+          latents: as `render` takes them.
+        """
+        return _features(self, self._for_all_layers(latents))
+
+    def activations(self, latents: Array) -> Array:
+        """The output of the first linear layer, [N, linear_dim], of latents [N, D].
+
+        It is what GANSpace takes the principal components of (Härkönen et al., 2020, §3.2).
+        """
+        if self.name == "linear":
+            return latents
+        assert self.label is not None
+        labels = jnp.full((latents.shape[0],), self.label, jnp.int32)
+        return self._linear(latents, self.model.embed(labels))
+
+    def style_weights(self) -> list[Array]:
+        """The linear map from each layer's code to what the layer makes of it, L of [O, D].
+
+        That is the output of the first linear layer, in the space linear as it is after the way
+        back to z and class; then the gains and biases of each block.
+        """
+        cfg, params = self.model.config, self.model.variables["params"]
+        layers = [params["linear"]["weight"]]
+        for i in range(self.num_layers - 1):
+            block = params[f"block{i}"]
+            norms = [block[name] for name in sorted(block) if name.startswith("bn")]
+            layers.append(jnp.concatenate([bn[p] for bn in norms for p in ("gain", "bias")], 1))
+        if self.inverse is not None:
+            return [jnp.matmul(self.inverse, w, precision="highest").T for w in layers]
+        chunks = cfg.hierarchy == "chunks"
+        width = cfg.linear_inputs if chunks else cfg.z_dim
+        starts = [layer * width if chunks else 0 for layer in range(len(layers))]
+        # z comes first in what a layer sees, and the class embedding after it
+        return [
+            jnp.pad(w[:width].T, [(0, 0), (start, cfg.z_dim - start - width)])
+            for w, start in zip(layers, starts, strict=True)
+        ]
+
+    def _linear(self, z: Array, embedding: Array) -> Array:
+        seen = linear_input(self.model.config, z, embedding)
+        layer = self.model.variables["params"]["linear"]
+        return jnp.matmul(seen, layer["weight"], precision="highest") + layer["bias"][None]
+
+    def _for_all_layers(self, latents: Array) -> Array:
         shape = latents.shape
         if shape[1:] not in ((self.latent_dim,), (self.num_layers, self.latent_dim)):
             raise ValueError(
@@ -285,7 +333,7 @@ class BigGANSpace:
             )
         if latents.ndim == 2:
             latents = jnp.broadcast_to(latents[:, None], (shape[0], self.num_layers, shape[1]))
-        return _render(self, latents)
+        return latents
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -352,7 +400,18 @@ def _apply(
 
 @jax.jit
 def _render(space: BigGANSpace, codes: Array) -> Array:
-    """Images of codes [N, num_layers, D]."""
+    return _apply_space(space, codes)[0]
+
+
+@jax.jit
+def _features(space: BigGANSpace, codes: Array) -> Array:
+    """What lies above the middle block is not computed, since nothing comes of it."""
+    middle = _apply_space(space, codes)[1][f"block{len(space.model.config.blocks) // 2}"]
+    return middle.reshape(middle.shape[0], -1).astype(jnp.float32)
+
+
+def _apply_space(space: BigGANSpace, codes: Array) -> tuple[Array, dict[str, Array]]:
+    """Images and every layer's output, of codes [N, num_layers, D]."""
     model, n = space.model, codes.shape[0]
     cfg = model.config
     row = stats_row(1.0 if space.truncation is None else space.truncation, cfg.num_stats)
@@ -370,7 +429,7 @@ def _render(space: BigGANSpace, codes: Array) -> Array:
         assert space.label is not None
         embedding = model.embed(jnp.full((n,), space.label, jnp.int32))
         embedding = jnp.broadcast_to(embedding[:, None], (n, cfg.num_zs, embedding.shape[1]))
-    return _apply(model, zs, embedding, row, h)[0]
+    return _apply(model, zs, embedding, row, h)
 
 
 def _linear_inverse(model: BigGAN) -> Array:

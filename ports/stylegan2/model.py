@@ -1,6 +1,7 @@
 """A loaded StyleGAN2: mapping, synthesis, and the two functions that fitting and editing need."""
 
 import functools
+import math
 from typing import Any
 
 import flax.struct
@@ -139,11 +140,35 @@ class StyleGAN2:
 
     def render(self, latents: Array) -> Array:
         """Images [N, H, W, C] of w [N, D] for all layers or w+ [N, L, D], with constant noise."""
-        if latents.ndim == 2:
-            latents = jnp.broadcast_to(
-                latents[:, None], (latents.shape[0], self.num_layers, latents.shape[1])
-            )
-        return self.synthesis(latents)
+        return self.synthesis(self._for_all_layers(latents))
+
+    def features(self, latents: Array) -> Array:
+        """Activations in the middle, [N, F], of the block that half of the blocks lie below.
+
+        Args:
+          latents: as `render` takes them.
+        """
+        return _features(self, self._for_all_layers(latents))
+
+    def style_weights(self) -> list[Array]:
+        """The linear map from each layer's code to the styles of its convolution, L of [O, D].
+
+        The last code reaches no convolution, and its styles are those of the last RGB layer. Other
+        RGB layers, which see the code of the next block's first convolution, are left out, as SeFa
+        leaves them out.
+        """
+        params, resolutions = self.variables["params"]["synthesis"], self.config.block_resolutions
+        layers = [("b4", "conv1")]
+        layers += [(f"b{r}", conv) for r in resolutions[1:] for conv in ("conv0", "conv1")]
+        layers += [(f"b{resolutions[-1]}", "torgb")]
+        weights = [params[block][layer]["affine"]["weight"] for block, layer in layers]
+        return [weight.T / math.sqrt(self.latent_dim) for weight in weights]
+
+    def _for_all_layers(self, latents: Array) -> Array:
+        if latents.ndim != 2:
+            return latents
+        shape = (latents.shape[0], self.num_layers, latents.shape[1])
+        return jnp.broadcast_to(latents[:, None], shape)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -190,6 +215,15 @@ def _mapping(
 @functools.partial(jax.jit, static_argnames="noise_mode")
 def _synthesis(model: StyleGAN2, ws: Array, noise_mode: str, key: Array | None) -> Array:
     return _apply_synthesis(model, ws, noise_mode, key)[0]
+
+
+@jax.jit
+def _features(model: StyleGAN2, ws: Array) -> Array:
+    """What lies above the middle block is not computed, since nothing comes of it."""
+    resolutions = model.config.block_resolutions
+    out = _apply_synthesis(model, ws, "const", None)[1]
+    middle = out[f"b{resolutions[len(resolutions) // 2]}/x"]
+    return middle.reshape(middle.shape[0], -1).astype(jnp.float32)
 
 
 def _apply_synthesis(

@@ -51,6 +51,14 @@ def add_model_and_curve(command: argparse.ArgumentParser, *, arrays: bool = Fals
     command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
 
 
+def add_space_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--space", help="of a BigGAN: linear (the default) or z, which is that of one class"
+    )
+    command.add_argument("--label", type=int, help="of a BigGAN: the class")
+    command.add_argument("--truncation", type=float, help="of a BigGAN's latents")
+
+
 def add_scorer(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--scorer", help="what `scorer` wrote; bundled generators have one of their own"
@@ -110,9 +118,8 @@ def load_generator(name: str) -> ports.StyleGAN2 | ports.BigGAN:
 def load_both(
     options: argparse.Namespace, marker: str | None = None
 ) -> tuple[LatentModel, CurveRecord]:
-    """Model and curve of a command, once it is known that they belong together."""
-    if hasattr(options, "output"):
-        check_free(options.output, overwrite=options.overwrite, marker=marker)
+    """Model and curve of a command that writes; they belong together, and the output is free."""
+    check_free(options.output, overwrite=options.overwrite, marker=marker)
     record = load_curve(options.curve)
     return load_for(options.model, [record]), record
 
@@ -148,8 +155,12 @@ def fitted_scorers(options: argparse.Namespace) -> Scorers | None:
 
 
 def scorers_of(options: argparse.Namespace) -> tuple[Scorer, Scorer]:
+    """Those of `with_statistics` that the options name."""
+    return with_statistics(fitted_scorers(options))
+
+
+def with_statistics(fitted: Scorers | None) -> tuple[Scorer, Scorer]:
     """A scorer that finds and one that judges: statistics, and what was learnt where it is."""
-    fitted = fitted_scorers(options)
     if fitted is None:
         return image_statistics(), judging_statistics()
     return join(image_statistics(), fitted.find), join(judging_statistics(), fitted.judge)

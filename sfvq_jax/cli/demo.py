@@ -13,10 +13,9 @@ from sfvq_jax.cli.fitting import add_fit_options, fit_model
 from sfvq_jax.cli.maps import draw_map
 from sfvq_jax.curve_file import CurveRecord, save_curve
 from sfvq_jax.interpret import Direction, DirectionRecord, line_direction
-from sfvq_jax.interpret.map_quality import class_runs_by_chance
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.output import check_free, new_folder
-from sfvq_jax.quality import codebook_quality, same_class_share
+from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_share
 from sfvq_jax.views import distance_figure, history_figure
 
 DEMO_MODEL = "fashion_mnist"

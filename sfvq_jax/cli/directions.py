@@ -24,14 +24,14 @@ from sfvq_jax.curve_file import CurveRecord
 from sfvq_jax.interpret import (
     DirectionRecord,
     FoundDirection,
-    edit_latents,
     find_directions,
     measured_of,
+    render_edits,
     save_direction,
 )
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.output import new_folder
-from sfvq_jax.views import directions_figure, render_images
+from sfvq_jax.views import directions_figure
 from sfvq_jax.views.figures import MAP_SIDE
 
 DIRECTIONS_MARKER = "directions.json"
@@ -106,12 +106,11 @@ def draw_directions(model: LatentModel, found: Sequence[FoundDirection], key: ja
 
     drawn = sorted(found, key=rank)[:DRAWN]
     latents = model.sample(key, DRAWN_LATENTS)
-    images = []
-    for direction in drawn:
-        strengths = jnp.array(DRAWN_STRENGTHS)
-        codes = edit_latents(latents, direction.direction, strengths, model.num_layers)
-        rendered = render_images(model, codes.reshape(-1, *codes.shape[2:]), max_side=MAP_SIDE)
-        images.append(rendered.reshape(*codes.shape[:2], *rendered.shape[1:]))
+    strengths = jnp.array(DRAWN_STRENGTHS)
+    images = [
+        render_edits(model, latents, direction.direction, strengths, max_side=MAP_SIDE)
+        for direction in drawn
+    ]
     return directions_figure(
         np.stack(images),
         [direction.name for direction in drawn],

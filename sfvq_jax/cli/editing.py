@@ -26,15 +26,15 @@ from sfvq_jax.interpret import (
     DirectionRecord,
     attribute_gradients,
     deviation_along,
-    edit_latents,
     hold_attributes,
     line_direction,
     load_direction,
+    render_edits,
     save_direction,
 )
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.output import check_free
-from sfvq_jax.views import edit_figure, render_images
+from sfvq_jax.views import edit_figure
 from sfvq_jax.views.figures import MAP_SIDE
 
 DEVIATION_SAMPLES = 2**14
@@ -133,14 +133,13 @@ def draw_edit(
     """Edits of the latents that the seeds give; an unedited column is added where none is asked."""
     strengths = sorted({0.0, *strengths})
     samples = [model.sample(jax.random.key(seed), 1, truncation=truncation) for seed in seeds]
-    codes = edit_latents(
+    images = render_edits(
+        model,
         jnp.concatenate(samples),
         [record.direction for record in records],
         jnp.asarray(np.outer(strengths, weights), jnp.float32),
-        model.num_layers,
+        max_side=MAP_SIDE,
     )
-    images = render_images(model, codes.reshape(-1, *codes.shape[2:]), max_side=MAP_SIDE)
-    images = images.reshape(len(seeds), len(strengths), *images.shape[1:])
     deviation = None
     if len(records) == 1:
         direction = records[0].direction

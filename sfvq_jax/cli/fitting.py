@@ -11,7 +11,13 @@ from typing import Any
 
 import jax
 
-from sfvq_jax.cli.common import AddCommand, check_no_space, load_model, sentence
+from sfvq_jax.cli.common import (
+    AddCommand,
+    add_space_options,
+    check_no_space,
+    load_model,
+    sentence,
+)
 from sfvq_jax.curve_file import CurveRecord, save_curve
 from sfvq_jax.fit import FitResult, Report, fit
 from sfvq_jax.latent_model import LatentModel
@@ -39,11 +45,7 @@ def add_fit(add: AddCommand) -> None:
 
 
 def add_fit_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--space", help="of a BigGAN: linear (the default) or z, which is that of one class"
-    )
-    command.add_argument("--label", type=int, help="of a BigGAN: the class")
-    command.add_argument("--truncation", type=float, help="of a BigGAN's latents")
+    add_space_options(command)
     command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(

@@ -11,6 +11,7 @@ from sfvq_jax.cli.common import (
     add_scorer,
     fitted_scorers,
     load_both,
+    load_for,
     save_figure,
     table,
 )
@@ -58,12 +59,11 @@ def run_map(options: argparse.Namespace) -> None:
 def run_quality(options: argparse.Namespace) -> None:
     if options.polish is not None:
         check_free(options.polish, overwrite=options.overwrite)
-    model = None
+    record = load_curve(options.curve)
     if options.model.endswith(".npy"):
-        source, record = HostSource.of_file(options.model), load_curve(options.curve)
+        model, source = None, HostSource.of_file(options.model)
     else:
-        model, record = load_both(options)
-        source = model
+        model = source = load_for(options.model, [record])
     fitted = None if model is None else fitted_scorers(options)
     if fitted is not None and fitted.kind != "classes":
         fitted = None  # yes/no attributes and numbers put no image into one class

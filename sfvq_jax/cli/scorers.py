@@ -24,15 +24,22 @@ FOLDER_SIDE = 64  # pixels to which the images of a folder are scaled; scorers s
 def add_scorer_command(add: AddCommand) -> None:
     scorer = add("scorer", run_scorer, "learns attributes from labelled images", "the .npz")
     scorer.add_argument(
-        "images", help="an .npz with images, labels and perhaps names, or a folder with one a class"
+        "images",
+        help="an .npz with images, labels and perhaps names, a folder with one a class, or an .npy"
+        " of images with --labels",
     )
+    add_labels(scorer)
     scorer.add_argument("--epochs", type=int, help="times that each image is seen")
     scorer.add_argument("--seed", type=int, default=0)
 
 
+def add_labels(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--labels", help="an .npy of labels, where the images are one too")
+
+
 def run_scorer(options: argparse.Namespace) -> None:
     check_free(options.output, overwrite=options.overwrite)
-    images, labels, names = read_labelled(options.images)
+    images, labels, names = read_labelled(options.images, options.labels)
     fits = fit_scorers(
         jax.random.key(options.seed), images, labels, names=names, epochs=options.epochs
     )
@@ -59,24 +66,37 @@ def run_scorer(options: argparse.Namespace) -> None:
     print(options.output)
 
 
-def read_labelled(name: str) -> tuple[np.ndarray, np.ndarray, Sequence[str] | None]:
-    """Images, labels and names, of an .npz or a folder with a folder of images a class.
+def read_labelled(
+    name: str, labels: str | None = None
+) -> tuple[np.ndarray, np.ndarray, Sequence[str] | None]:
+    """Images, labels and names, of an .npz, a folder with a folder of images a class, or two .npy.
 
     Raises:
-      ValueError: neither of them, or what cannot be read.
+      ValueError: none of them, or what cannot be read.
     """
     path = Path(name)
+    if (path.suffix == ".npy") != (labels is not None):
+        raise ValueError("images in an .npy take --labels, an .npy too; other images take none")
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file or folder {path}")
+    if labels is not None:
+        return _read_array(path), _read_array(Path(labels)), None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
+            images, found = arrays["images"], arrays["labels"]
             names = [str(name) for name in arrays["names"]] if "names" in arrays else None
     except Exception as error:  # damaged bytes make zipfile and NumPy raise errors of many kinds
         raise ValueError(f"{path} is no .npz with images and labels ({error})") from error
-    return images, labels, names
+    return images, found, names
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        raise ValueError(f"{path} is no .npy of numbers ({error})") from error
 
 
 def _read_folder(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:

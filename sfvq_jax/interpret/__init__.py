@@ -15,6 +15,14 @@ from sfvq_jax.interpret.augmentation import (
     sample_balanced,
     sample_by_attribute,
 )
+from sfvq_jax.interpret.comparison import (
+    Comparison,
+    MethodSummary,
+    compare,
+    order_summary,
+    shared_attributes,
+    summary,
+)
 from sfvq_jax.interpret.dataset import write_dataset
 from sfvq_jax.interpret.direction_file import (
     DirectionRecord,
@@ -30,35 +38,64 @@ from sfvq_jax.interpret.editing import (
     hold_attributes,
     line_direction,
     pair_direction,
+    render_edits,
 )
 from sfvq_jax.interpret.fitted_scorer import (
+    FittedFunction,
     ScorerFit,
     ScorersFit,
     fit_scorer,
     fit_scorers,
 )
 from sfvq_jax.interpret.map_quality import MapQuality, map_quality
-from sfvq_jax.interpret.measuring import Bench, Effect
+from sfvq_jax.interpret.measuring import Bench, Effect, Interval
+from sfvq_jax.interpret.methods import (
+    PCA,
+    SFVQ,
+    Fitted,
+    KMeans,
+    LatentCLR,
+    Method,
+    RandomDirections,
+    RandomPairs,
+    SeFa,
+    default_methods,
+)
 from sfvq_jax.interpret.scorer_file import Scorers, load_scorers, save_scorers
 from sfvq_jax.interpret.screening import attribute_gradients
 from sfvq_jax.interpret.verdicts import Finding, report
 
 __all__ = [
+    "PCA",
+    "SFVQ",
     "STATISTICS",
     "Bench",
+    "Comparison",
     "Direction",
     "DirectionRecord",
     "Effect",
     "Finding",
+    "Fitted",
+    "FittedFunction",
     "FoundDirection",
+    "Interval",
+    "KMeans",
+    "LatentCLR",
     "MapQuality",
+    "Method",
+    "MethodSummary",
+    "RandomDirections",
+    "RandomPairs",
     "Samples",
     "Scorer",
     "ScorerFit",
     "Scorers",
     "ScorersFit",
+    "SeFa",
     "attribute_gradients",
     "class_scorer",
+    "compare",
+    "default_methods",
     "deviation_along",
     "edit_latents",
     "find_directions",
@@ -73,13 +110,17 @@ __all__ = [
     "load_scorers",
     "map_quality",
     "measured_of",
+    "order_summary",
     "pair_direction",
     "positions_along",
+    "render_edits",
     "report",
     "sample_around",
     "sample_balanced",
     "sample_by_attribute",
     "save_direction",
     "save_scorers",
+    "shared_attributes",
+    "summary",
     "write_dataset",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from sfvq_jax.interpret.directions import FoundDirection
 from sfvq_jax.interpret.editing import Direction
 from sfvq_jax.interpret.measuring import Effect
-from sfvq_jax.output import library_version, new_file
+from sfvq_jax.output import check_format, library_version, new_file
 
 FORMAT_VERSION = 1
 
@@ -102,8 +102,7 @@ def load_direction(path: str | Path) -> DirectionRecord:
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no direction file, or a damaged one ({error})") from error
-    if version > FORMAT_VERSION:
-        raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT_VERSION}")
+    check_format(path, version, FORMAT_VERSION)
     if vector.ndim != 1 or not abs(np.linalg.norm(vector) - 1) < 1e-3:
         raise ValueError(f"{path}: its vector is no unit vector [D], so the file is damaged")
     if not (0 <= first <= last and np.isfinite(unit) and unit > 0):

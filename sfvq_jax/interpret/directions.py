@@ -124,7 +124,7 @@ def find_directions(
     shortlist = search(curve, gradients, columns, covariance, count=SHORTLIST, pairs=pairs)
     reached = search_reached(
         curve,
-        bench.found_scores(curve.codewords),
+        bench.look(curve.codewords, bench.found)[0],
         columns,
         covariance,
         num_layers=model.num_layers,
@@ -168,7 +168,7 @@ class _Choice(NamedTuple):
     def of(self, codewords: tuple[int, int], layers: tuple[int, int]) -> _Chosen:
         vector = pair_direction(self.curve, *codewords)
         direction = Direction(vector, layers, float(deviation_along(self.spread, vector)))
-        merit = _merit(self.bench.found_changes(direction, self.latents), self.column)
+        merit = merit_of(self.bench.found_changes(direction, self.latents), self.column)
         price = layers_price(layers, self.bench.model.num_layers)
         return _Chosen(merit * price if merit > 0 else merit, direction, codewords)
 
@@ -188,7 +188,7 @@ class _Choice(NamedTuple):
             chosen = best
 
 
-def _merit(changes: np.ndarray, column: int) -> float:
+def merit_of(changes: np.ndarray, column: int) -> float:
     """Of changes [N, A] for an attribute; negative where it falls."""
     mean = changes.mean(0)
     agree = (changes[:, column] > 0).mean()

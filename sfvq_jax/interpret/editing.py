@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sfvq_jax.curve import Curve
+from sfvq_jax.images import render_images
+from sfvq_jax.latent_model import LatentModel
 
 Array = jax.Array
 
@@ -96,6 +99,23 @@ def edit_latents(
         strengths = jnp.broadcast_to(strengths[:, None], (len(strengths), len(directions)))
     shift = jnp.einsum("sm,mld->sld", strengths.astype(latents.dtype), steps, precision="highest")
     return latents[:, None] + shift[None]
+
+
+def render_edits(
+    model: LatentModel,
+    latents: Array,
+    directions: Direction | Sequence[Direction],
+    strengths: Array,
+    *,
+    max_side: int | None = None,
+) -> np.ndarray:
+    """Images of every latent at every strength, uint8 [N, S, H, W, C].
+
+    Arguments are those of `edit_latents` and `render_images`.
+    """
+    codes = edit_latents(latents, directions, strengths, model.num_layers)
+    images = render_images(model, codes.reshape(-1, *codes.shape[2:]), max_side=max_side)
+    return images.reshape(*codes.shape[:2], *images.shape[1:])
 
 
 def layer_steps(direction: Direction, num_layers: int) -> Array:

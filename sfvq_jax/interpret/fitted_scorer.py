@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sfvq_jax.images import in_batches, to_uint8
 from sfvq_jax.interpret.attributes import Scorer, limit, log_odds
 
 Array = jax.Array
@@ -282,11 +283,7 @@ def _prepare(images: np.ndarray, task: _Task) -> np.ndarray:
     if images.dtype == np.uint8 and images.shape[1:3] == (side, side):
         return images
     resize = jax.jit(functools.partial(_resize, side=side))
-    prepared = np.empty((len(images), side, side, images.shape[3]), np.uint8)
-    for start in range(0, len(images), BATCH):
-        batch = np.asarray(resize(_to_float(images[start : start + BATCH])))
-        prepared[start : start + BATCH] = np.rint(np.clip(batch, -1, 1) * 127.5 + 127.5)
-    return prepared
+    return in_batches(lambda batch: to_uint8(resize(_to_float(batch))), images, BATCH)
 
 
 def _shuffle(key: Array, task: _Task) -> np.ndarray:
@@ -392,8 +389,7 @@ def _step(network, kind, params, state, rate, pixels, targets):
 
 def _measure(scorer: Scorer, pixels: np.ndarray, task: _Task) -> tuple[dict, float, float]:
     """`held_out`, `overall` and `baseline` of a `ScorerFit`, of prepared images."""
-    batches = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
-    scores = np.concatenate([_score(scorer, _to_float(batch)) for batch in batches])
+    scores = in_batches(lambda batch: _score(scorer, _to_float(batch)), pixels, BATCH)
     if task.kind == "classes":
         right = scores.argmax(1) == task.targets
         recalls = [_mean(right[task.targets == i]) for i in range(len(task.names))]

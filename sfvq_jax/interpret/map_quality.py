@@ -19,7 +19,13 @@ from sfvq_jax.images import in_batches, scaled_down
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.projection import check_width, project
-from sfvq_jax.quality import codebook_quality, line_use, perplexity, same_class_share
+from sfvq_jax.quality import (
+    class_runs_by_chance,
+    codebook_quality,
+    line_use,
+    perplexity,
+    same_class_share,
+)
 from sfvq_jax.sources import as_source
 
 Array = jax.Array
@@ -246,12 +252,6 @@ def kmeans(random: np.random.Generator, x: np.ndarray, k: int) -> np.ndarray:
     with warnings.catch_warnings():  # a mean of no samples stays where it is
         warnings.simplefilter("ignore", UserWarning)
         return kmeans2(x, means, iter=KMEANS_ROUNDS, minit="matrix")[0] + centre
-
-
-def class_runs_by_chance(classes: np.ndarray) -> float:
-    """The expected `same_class_share` of classes [K] in random order."""
-    counts, k = np.bincount(classes), len(classes)
-    return float((counts * (counts - 1)).sum() / (k * (k - 1)))
 
 
 def _image_step(random: np.random.Generator, model: LatentModel, curve: Curve) -> float | None:

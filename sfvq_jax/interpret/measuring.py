@@ -4,7 +4,7 @@ Letters: N latents, A attributes, L layers, D dimensions, F features.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,16 @@ NEIGHBOURS = 3  # of an image in the bank, which say how far its neighbourhood g
 FEATURE_SIDE = 16
 MEASURED_AT = 2.0  # strength of the edits, up and down, whose effects are measured
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # at which it is looked whether images leave
-BATCH = 64
+BATCH = 64  # images at once, fewer where they are large
+BATCH_PIXELS = 2**22  # of all images at once
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % confidence interval (Student's t)."""
+
+    mean: float
+    low: float
+    high: float
 
 
 class Effect(NamedTuple):
@@ -71,37 +80,54 @@ class Bench:
     ):
         self.model, self.find, self.judge = model, find, judge
         self._features = jax.jit(small_pixels if features is None else features)
+        self._batch = _batch_of(model)
         bank_key, usual_key = jax.random.split(key)
-        bank = self.images(model.sample(bank_key, BANK))
+        bank = model.sample(bank_key, BANK)
+        found, judged, of_bank = self.look(bank, find, judge, self._features)
         self.find_scale, self.judge_scale = (
-            np.maximum(np.std(_scores(scorer, bank), 0), 1e-12) for scorer in (find, judge)
+            np.maximum(scores.std(0, dtype=np.float64), 1e-12) for scores in (found, judged)
         )
-        self._bank = self._features(bank)
+        self._bank = jnp.asarray(of_bank, jnp.float32)
         # the nearest of all is the image itself
         self._radii = jnp.sort(_distances(self._bank, self._bank), 1)[:, NEIGHBOURS]
         self._usual = self.share_inside(model.sample(usual_key, USUAL))
 
-    def images(self, latents: Array) -> Array:
-        """Of latents [N, D] or codes [N, L, D]."""
+    def found(self, images: Array) -> np.ndarray:
+        """Scores [N, A] by the scorer that finds, in deviations of each attribute over images."""
+        return np.asarray(self.find(images), np.float64) / self.find_scale
+
+    def judged(self, images: Array) -> np.ndarray:
+        """The same by the scorer that judges."""
+        return np.asarray(self.judge(images), np.float64) / self.judge_scale
+
+    def look(self, latents: Array, *functions: Callable[[Array], Any]) -> list[np.ndarray]:
+        """What functions images -> [n, F] give for latents [N, D] or codes [N, L, D]: [N, F] each.
+
+        Few images are in memory at once.
+        """
         n, layers = latents.shape[0], self.model.num_layers
         if latents.ndim == 2:
             latents = jnp.broadcast_to(latents[:, None], (n, layers, latents.shape[1]))
-        render = method(self.model, "render")
-        return jnp.asarray(in_batches(lambda codes: _call(render, codes), latents, BATCH))
+        render, widths = method(self.model, "render"), []
 
-    def found_scores(self, latents: Array) -> np.ndarray:
-        """By the scorer that finds, in deviations of each attribute, [N, A]."""
-        return _scores(self.find, self.images(latents)) / self.find_scale
+        def call(codes: Array) -> np.ndarray:
+            images = _call(render, codes)
+            parts = [np.asarray(function(images)) for function in functions]
+            widths[:] = [part.shape[1] for part in parts]
+            return np.concatenate(parts, 1)
+
+        columns = in_batches(call, latents, self._batch)
+        return np.split(columns, np.cumsum(widths)[:-1], axis=1)
 
     def found_changes(self, direction: Direction, latents: Array) -> np.ndarray:
         """Of the attributes a unit of strength, by the scorer that finds, [N, A]."""
-        return self._changes(direction, latents, judged=False)[0]
+        return self._changes(direction, latents, self.found)[0]
 
     def effects(
         self, direction: Direction, latents: Array
     ) -> tuple[dict[str, Effect], dict[str, Effect]]:
         """On all attributes, by the scorer that finds and by the one that judges."""
-        found, judged = self._changes(direction, latents, judged=True)
+        found, judged = self._changes(direction, latents, self.found, self.judged)
         return (
             {name: effect(found[:, i]) for i, name in enumerate(self.find.names)},
             {name: effect(judged[:, i]) for i, name in enumerate(self.judge.names)},
@@ -113,7 +139,8 @@ class Bench:
         The neighbourhood of an image reaches to its third nearest neighbour (precision;
         Kynkäänniemi et al., 2019, eq. 1).
         """
-        distances = _distances(self._features(self.images(latents)), self._bank)
+        (seen,) = self.look(latents, self._features)
+        distances = _distances(jnp.asarray(seen, jnp.float32), self._bank)
         return float((distances <= self._radii[None]).any(1).mean())
 
     def limits(self, direction: Direction, latents: Array) -> tuple[float | None, float | None]:
@@ -124,15 +151,13 @@ class Bench:
         """
         return self._limit(direction, latents, -1), self._limit(direction, latents, 1)
 
-    def _changes(self, direction: Direction, latents: Array, *, judged: bool) -> list[np.ndarray]:
+    def _changes(
+        self, direction: Direction, latents: Array, *scorers: Callable[[Array], np.ndarray]
+    ) -> list[np.ndarray]:
         strengths = jnp.array([-MEASURED_AT, MEASURED_AT])
         codes = edit_latents(latents, direction, strengths, self.model.num_layers)
-        down, up = self.images(codes[:, 0]), self.images(codes[:, 1])
-        pairs = [(self.find, self.find_scale), (self.judge, self.judge_scale)]
-        return [
-            (_scores(scorer, up) - _scores(scorer, down)) / (2 * MEASURED_AT * scale)
-            for scorer, scale in pairs[: 2 if judged else 1]
-        ]
+        down, up = (self.look(codes[:, i], *scorers) for i in (0, 1))
+        return [(b - a) / (2 * MEASURED_AT) for a, b in zip(down, up, strict=True)]
 
     def _limit(self, direction: Direction, latents: Array, sign: int) -> float | None:
         before, share_before = 0.0, self._usual
@@ -149,11 +174,17 @@ class Bench:
 
 def effect(changes: np.ndarray) -> Effect:
     """Of the changes of one attribute at N latents, [N]."""
-    n = len(changes)
-    mean = float(changes.mean())
-    half = float(scipy.stats.t.ppf(0.975, n - 1) * changes.std(ddof=1) / n**0.5)
-    agree = float((changes > 0).mean() if mean > 0 else (changes < 0).mean())
-    return Effect(mean, mean - half, mean + half, agree)
+    mean, low, high = interval(changes)
+    return Effect(
+        mean, low, high, float((changes > 0).mean() if mean > 0 else (changes < 0).mean())
+    )
+
+
+def interval(values: np.ndarray) -> Interval:
+    """Of values [N], N >= 2, that are independent."""
+    n, mean = len(values), float(values.mean())
+    half = float(scipy.stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5)
+    return Interval(mean, mean - half, mean + half)
 
 
 def small_pixels(images: Array) -> Array:
@@ -163,9 +194,11 @@ def small_pixels(images: Array) -> Array:
     return small.reshape(n, -1)
 
 
-def _scores(scorer: Scorer, images: Array) -> np.ndarray:
-    """[N, A] float64."""
-    return in_batches(scorer, images, BATCH).astype(np.float64)
+def _batch_of(model: LatentModel) -> int:
+    """Images at once."""
+    codes = jax.ShapeDtypeStruct((1, model.num_layers, model.latent_dim), jnp.float32)
+    _, height, width, _ = jax.eval_shape(model.render, codes).shape
+    return int(np.clip(BATCH_PIXELS // (height * width), 1, BATCH))
 
 
 @jax.jit

@@ -18,7 +18,7 @@ from sfvq_jax.interpret.fitted_scorer import (
     FittedFunction,
     ScorerNetwork,
 )
-from sfvq_jax.output import new_file
+from sfvq_jax.output import check_format, new_file
 
 FORMAT_VERSION = 1
 
@@ -93,8 +93,7 @@ def load_scorers(path: str | Path) -> Scorers:
         config = json.loads(str(arrays["config"]))
     except Exception as error:  # damaged bytes make zipfile and NumPy raise errors of many kinds
         raise ValueError(f"{path} is no file of scorers, or a damaged one ({error})") from error
-    if version > FORMAT_VERSION:
-        raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT_VERSION}")
+    check_format(path, version, FORMAT_VERSION)
     try:
         find, judge = (_build(role, config[role], arrays) for role in ("find", "judge"))
         return Scorers(find, judge, dict(config["about"]))

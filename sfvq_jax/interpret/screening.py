@@ -7,7 +7,7 @@ by reverse mode, so gives what a forward derivative for each of thousands of can
 Letters: N latents, A attributes, L layers, D dimensions, K codewords.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfvq_jax.curve import Curve
+from sfvq_jax.images import in_batches
 from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.interpret.editing import Direction
 from sfvq_jax.latent_model import LatentModel, method
 
 Array = jax.Array
@@ -53,25 +55,21 @@ def attribute_gradients(
     Raises:
       ValueError: a scorer or `render` that JAX cannot trace.
     """
-    n, d = latents.shape
-    padded = jnp.pad(latents, ((0, -n % batch), (0, 0)), mode="edge")
-    codes = jnp.broadcast_to(padded[:, None], (len(padded), model.num_layers, d))
     render = method(model, "render")
-    gradients = np.empty((len(padded), len(scorer.names), model.num_layers, d), np.float32)
-    for start in range(0, n, batch):
-        rows = slice(start, start + batch)
-        for attribute in range(len(scorer.names)):
-            try:
-                gradients[rows, attribute] = _gradient(render, scorer, codes[rows], attribute)
-            except (
-                jax.errors.TracerArrayConversionError,
-                jax.errors.ConcretizationTypeError,
-            ) as error:
-                raise ValueError(
-                    "directions are found by derivatives, so the scorer that finds and the model's"
-                    " render must be written in JAX; a function of other arrays can judge"
-                ) from error
-    return gradients[:n]
+    attributes = range(len(scorer.names))
+
+    def gradients(part: Array) -> np.ndarray:
+        shape = (part.shape[0], model.num_layers, part.shape[1])
+        codes = jnp.broadcast_to(part[:, None], shape)
+        return np.stack([_gradient(render, scorer, codes, a) for a in attributes], 1)
+
+    try:
+        return in_batches(gradients, latents, batch)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise ValueError(
+            "directions are found by derivatives, so the scorer that finds and the model's render"
+            " must be written in JAX; a function of other arrays can judge"
+        ) from error
 
 
 @jax.jit
@@ -110,29 +108,100 @@ def search(
       For each of the columns at most `count` candidates between different codewords, best first.
     """
     codewords = np.asarray(curve.codewords, np.float64)
-    layers = gradients.shape[2]
     along = np.einsum("ald,kd->lak", gradients.mean(0, dtype=np.float64), codewords)
     below = np.concatenate([np.zeros_like(along[:1]), np.cumsum(along, 0)])
     starts, stops = _pairs(len(codewords)) if pairs else _lines(len(codewords))
     unit = _deviation_by_length(codewords, starts, stops, covariance)
-    ranges = [(first, last) for first in range(layers) for last in range(first, layers)]
-    best: list[list[Candidate]] = [[] for _ in columns]
-    for first, last in ranges:
-        of_range = below[last + 1] - below[first]  # [A, K]
-        effects = (of_range[:, stops] - of_range[:, starts]) * unit
-        sizes = np.maximum(np.linalg.norm(effects, axis=0), 1e-30)
-        price = layers_price((first, last), layers)
+
+    def effects(layers: tuple[int, int]) -> np.ndarray:
+        of_range = below[layers[1] + 1] - below[layers[0]]  # [A, K]
+        return (of_range[:, stops] - of_range[:, starts]) * unit
+
+    def step(ranked: _Ranked) -> np.ndarray:
+        return codewords[stops[ranked.number]] - codewords[starts[ranked.number]]
+
+    best = _search(gradients, columns, layer_ranges(gradients.shape[2]), effects, step, count)
+    return [[_between(starts, stops, ranked) for ranked in of_column] for of_column in best]
+
+
+def search_vectors(
+    vectors: Mapping[tuple[int, int], np.ndarray],
+    gradients: np.ndarray,
+    columns: Sequence[int],
+    covariance: np.ndarray,
+    *,
+    count: int,
+) -> list[list[Direction]]:
+    """As `search`, among unit vectors [M, D] by the layer range that they are for.
+
+    Returns:
+      For each of the columns at most `count` directions that raise the attribute, best first; their
+      unit is one standard deviation of the latents along them.
+    """
+    deviations = {
+        layers: np.sqrt(np.maximum(np.einsum("md,de,me->m", v, covariance, v, optimize=True), 0))
+        for layers, v in vectors.items()
+    }
+
+    def effects(layers: tuple[int, int]) -> np.ndarray:
+        of_range = gradients[:, :, layers[0] : layers[1] + 1].sum(2).mean(0, dtype=np.float64)
+        return of_range @ vectors[layers].T * deviations[layers]
+
+    def step(ranked: _Ranked) -> np.ndarray:
+        return vectors[ranked.layers][ranked.number]
+
+    def direction(ranked: _Ranked) -> Direction:
+        unit = float(deviations[ranked.layers][ranked.number])
+        return Direction(jnp.asarray(ranked.sign * step(ranked), jnp.float32), ranked.layers, unit)
+
+    best = _search(gradients, columns, list(vectors), effects, step, count)
+    return [[direction(ranked) for ranked in of_column] for of_column in best]
+
+
+class _Ranked(NamedTuple):
+    """A candidate by its number, the sign with which it raises an attribute, and its score."""
+
+    number: int
+    sign: int
+    layers: tuple[int, int]
+    score: float
+
+
+def _search(
+    gradients: np.ndarray,
+    columns: Sequence[int],
+    ranges: Sequence[tuple[int, int]],
+    effects: Callable[[tuple[int, int]], np.ndarray],
+    step: Callable[[_Ranked], np.ndarray],
+    count: int,
+) -> list[list[_Ranked]]:
+    """The best for every column, of what `effects` [A, M] says of the candidates in a range."""
+    best: list[list[_Ranked]] = [[] for _ in columns]
+    for layers in ranges:
+        of_range = effects(layers)
+        sizes = np.maximum(np.linalg.norm(of_range, axis=0), 1e-30)
+        price = layers_price(layers, gradients.shape[2])
         for ranked, column in zip(best, columns, strict=True):
-            effect = effects[column]
+            effect = of_range[column]
             score = price * effect**2 / sizes
             for c in np.argsort(-score, kind="stable")[:LOOKED_AT]:
-                start, stop = int(starts[c]), int(stops[c])
-                ends = (start, stop) if effect[c] > 0 else (stop, start)
-                ranked.append(Candidate(ends, (first, last), float(score[c])))
+                sign = 1 if effect[c] > 0 else -1
+                ranked.append(_Ranked(int(c), sign, layers, float(score[c])))
     return [
-        _agreeing(ranked, gradients[:, column], codewords, count)
+        _agreeing(ranked, gradients[:, column], step, count)
         for ranked, column in zip(best, columns, strict=True)
     ]
+
+
+def layer_ranges(num_layers: int) -> list[tuple[int, int]]:
+    """All of them, first and last layer, both included."""
+    return [(first, last) for first in range(num_layers) for last in range(first, num_layers)]
+
+
+def _between(starts: np.ndarray, stops: np.ndarray, ranked: _Ranked) -> Candidate:
+    start, stop = int(starts[ranked.number]), int(stops[ranked.number])
+    ends = (start, stop) if ranked.sign > 0 else (stop, start)
+    return Candidate(ends, ranked.layers, ranked.score)
 
 
 def layers_price(layers: tuple[int, int], num_layers: int) -> float:
@@ -176,9 +245,8 @@ def search_reached(
         merit = effects[column] ** 2 / sizes
         candidates = []
         for c in np.argsort(-merit, kind="stable")[:count]:
-            start, stop = int(starts[c]), int(stops[c])
-            ends = (start, stop) if effects[column, c] > 0 else (stop, start)
-            candidates.append(Candidate(ends, layers, float(merit[c])))
+            sign = 1 if effects[column, c] > 0 else -1
+            candidates.append(_between(starts, stops, _Ranked(int(c), sign, layers, merit[c])))
         found.append(candidates)
     return found
 
@@ -208,17 +276,20 @@ def _squared_step(products: np.ndarray, starts: np.ndarray, stops: np.ndarray) -
 
 
 def _agreeing(
-    ranked: list[Candidate], gradients: np.ndarray, codewords: np.ndarray, count: int
-) -> list[Candidate]:
+    ranked: list[_Ranked],
+    gradients: np.ndarray,
+    step: Callable[[_Ranked], np.ndarray],
+    count: int,
+) -> list[_Ranked]:
     """The best, once it is looked at how many latents an attribute's gradients [N, L, D] agree."""
     again = []
     for candidate in sorted(ranked, key=lambda c: -c.score)[:LOOKED_AT]:
-        (start, stop), (first, last) = candidate.codewords, candidate.layers
-        changes = gradients[:, first : last + 1].sum(1) @ (codewords[stop] - codewords[start])
+        first, last = candidate.layers
+        changes = gradients[:, first : last + 1].sum(1) @ (candidate.sign * step(candidate))
         agree = float((changes > 0).mean())
         again.append(candidate._replace(score=candidate.score * (2 * agree - 1)))
     again.sort(key=lambda c: -c.score)
-    different: dict[tuple[int, int], Candidate] = {}
+    different: dict[tuple[int, int], _Ranked] = {}
     for candidate in again:
-        different.setdefault(candidate.codewords, candidate)
+        different.setdefault((candidate.number, candidate.sign), candidate)
     return list(different.values())[:count]

@@ -126,8 +126,8 @@ ENOUGH_SAMPLES = 16  # a codeword: an evenly used one gets none once in exp(16) 
 def report(quality: MapQuality) -> list[Finding]:
     """What the measures mean, in words; those that could not be taken are left out."""
     findings = [_judge(scale, quality) for scale in SCALES]
-    findings[4:4] = [_judge_dead(quality), _judge_outliers(quality)]
-    return [finding for finding in findings if finding is not None]
+    counts = [_judge_dead(quality), _judge_outliers(quality)]
+    return [*counts, *(finding for finding in findings if finding is not None)]
 
 
 def _judge(scale: Scale, quality: MapQuality) -> Finding | None:

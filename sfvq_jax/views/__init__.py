@@ -2,6 +2,7 @@
 
 from sfvq_jax.images import render_images, to_uint8
 from sfvq_jax.views.figures import (
+    comparison_figure,
     directions_figure,
     distance_figure,
     edit_figure,
@@ -10,6 +11,7 @@ from sfvq_jax.views.figures import (
 )
 
 __all__ = [
+    "comparison_figure",
     "directions_figure",
     "distance_figure",
     "edit_figure",

@@ -8,11 +8,19 @@ from matplotlib.figure import Figure
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import History
+from sfvq_jax.interpret.comparison import MethodSummary
 from sfvq_jax.quality import pairwise_distances
 
 COLUMNS = 16
 CELL_INCHES = 0.8
 DPI = 100
+COMPARED = {
+    "reached": "attributes reached\n(more is better)",
+    "dependency": "attribute dependency\n(less is better)",
+    "content": "content preserved\n(more is better)",
+    "correlation": "path correlation\n(more is better)",
+    "recognition": "directions recognised\n(more is better)",
+}
 MAP_SIDE = 160  # larger images than this many pixels are scaled down before they are drawn
 
 
@@ -142,6 +150,28 @@ def directions_figure(
                 cell_.set_title(f"{strength:+g}" if strength else "0", fontsize=7, pad=1.5)
             if strength == 0:
                 _frame(cell_)
+    return figure
+
+
+def comparison_figure(rows: Sequence[MethodSummary]) -> Figure:
+    """A panel a measure, a point with its 95 % interval a method; the first method's is dashed."""
+    figure = Figure(figsize=(11.5, 0.34 * len(rows) + 1.5), dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, len(COMPARED), sharey=True)
+    for panel, (field, title) in zip(panels, COMPARED.items(), strict=True):
+        for place, row in enumerate(rows):
+            interval = getattr(row, field)
+            if interval is None:
+                continue
+            color = "tab:red" if row.method.startswith("SFVQ") else "0.3"
+            half = interval.high - interval.mean
+            panel.errorbar(interval.mean, place, xerr=half, fmt="o", color=color, capsize=2)
+            if place == 0:
+                panel.axvline(interval.mean, color=color, linewidth=0.8, linestyle=":", zorder=0)
+        panel.set_title(title, fontsize=9)
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(rows)), [row.method for row in rows], fontsize=9)
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from ports.biggan import BigGAN, BigGANConfig, BlockConfig, init
 from ports.biggan.model import stats_row
+from ports.biggan.network import block_input, linear_input
 from sfvq_jax.latent_model import LatentModel
 
 BLOCKS = (BlockConfig(8, 8, True), BlockConfig(8, 4, False))
@@ -220,6 +221,46 @@ def test_a_layers_code_reaches_that_layer_alone(deep, getkey):
     for layer in range(space.num_layers):
         mixed = codes.at[:, layer].set(other)
         assert jnp.abs(space.render(mixed) - space.render(codes)).max() > 1e-3
+
+
+def test_features_are_the_middle_block_and_activations_the_linear_layer(model, getkey):
+    space, z = model.space("z", 2), Z
+    layers = model.layers(z, np.full(3, 2))
+    np.testing.assert_allclose(space.activations(z), layers["linear"], atol=1e-5)
+    np.testing.assert_allclose(space.features(z), layers["block1"].reshape(3, -1), atol=1e-5)
+    *_, linear = spaces(model)
+    h = linear.sample(getkey(), 3)
+    np.testing.assert_array_equal(linear.activations(h), h)
+    codes = jnp.repeat(h[:, None], linear.num_layers, axis=1)
+    np.testing.assert_allclose(linear.features(codes), linear.features(h), atol=1e-5)
+
+
+def test_style_weights_are_the_derivatives_of_what_each_layer_makes_of_its_code(model):
+    cfg, params = model.config, model.variables["params"]
+    for space in spaces(model):
+
+        def made(code, layer, space=space):
+            zs = embeddings = seen = code
+            if space.inverse is not None:
+                seen = (code - params["linear"]["bias"]) @ space.inverse
+                zs, embeddings = seen[: cfg.z_dim], seen[cfg.z_dim :]
+            elif cfg.hierarchy != "none":
+                embeddings = jnp.zeros(cfg.embed_dim)
+            if layer == 0:
+                if space.inverse is None:
+                    seen = linear_input(cfg, zs[None], embeddings[None])[0]
+                return seen @ params["linear"]["weight"]
+            layers = [jnp.stack([code] * cfg.num_zs)[None] for code in (zs, embeddings)]
+            condition = block_input(cfg, *layers, layer - 1)[0]
+            block = params[f"block{layer - 1}"]
+            norms = [block[f"bn{i}"] for i in range(4 if cfg.bottleneck else 2)]
+            return jnp.concatenate([condition @ bn[p] for bn in norms for p in ("gain", "bias")])
+
+        weights = space.style_weights()
+        assert len(weights) == space.num_layers
+        for layer, weight in enumerate(weights):
+            expected = jax.jacrev(made)(jnp.zeros(space.latent_dim), layer)
+            np.testing.assert_allclose(weight, expected, atol=1e-5)
 
 
 def test_a_spaces_truncation_is_of_latents_and_statistics(deep, getkey):

@@ -11,8 +11,10 @@ from scipy.signal import convolve2d
 
 from ports.convolution import conv
 from ports.stylegan2 import StyleGAN2Config, init
+from ports.stylegan2.model import synthesis_blocks
 from ports.stylegan2.network import (
     ACTIVATIONS,
+    SynthesisNetwork,
     bias_act,
     fir,
     modulated_conv,
@@ -225,3 +227,41 @@ def test_mapping_normalises_its_input(getkey):
     model = init(getkey(), CONFIG)
     z = jax.random.normal(getkey(), (2, 6))
     np.testing.assert_allclose(model.mapping(7 * z), model.mapping(z), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["skip", "orig"])
+def test_style_weights_are_the_derivatives_of_styles_by_the_code_of_each_layer(
+    getkey, architecture
+):
+    model = init(getkey(), dataclasses.replace(CONFIG, architecture=architecture))
+    variables = {name: tree["synthesis"] for name, tree in model.variables.items()}
+
+    def styles(ws):
+        _, captured = SynthesisNetwork(model.config).apply(
+            variables,
+            ws[None],
+            capture_intermediates=lambda module, _: module.name == "affine",
+            mutable="intermediates",
+        )
+        found = jax.tree_util.tree_leaves_with_path(captured["intermediates"])
+        return {(path[0].key, path[1].key): leaf[0] for path, leaf in found}
+
+    derivatives = jax.jit(jax.jacrev(styles))(jnp.zeros((6, 5)))
+    weights = model.style_weights()
+    assert len(weights) == model.num_layers
+    for layer, weight in enumerate(weights):
+        moved = [name for name, by_code in derivatives.items() if by_code[:, layer].any()]
+        convolutions = [name for name in moved if name[1] != "torgb"]
+        (name,) = convolutions or moved  # the last code makes RGB alone
+        np.testing.assert_allclose(weight, derivatives[name][:, layer], rtol=1e-5, atol=1e-6)
+
+
+def test_features_are_the_middle_block_and_codes_above_change_nothing(getkey):
+    model = init(getkey(), CONFIG)
+    w = model.sample(getkey(), 2)
+    ws = jnp.repeat(w[:, None], 6, axis=1)
+    features = model.features(w)
+    expected = synthesis_blocks(model, ws)["b8/x"]
+    np.testing.assert_allclose(features, expected.reshape(2, -1), atol=1e-5)
+    np.testing.assert_array_equal(model.features(ws.at[:, 3:].add(1)), features)
+    assert jnp.abs(model.features(ws.at[:, 2].add(1)) - features).max() > 1e-3

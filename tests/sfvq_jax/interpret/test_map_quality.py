@@ -14,13 +14,13 @@ from sfvq_jax import Curve, HostSource, IteratorSource, LatentModel, decode
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.map_quality import (
     OUTLIER_QUANTILE,
-    class_runs_by_chance,
     kmeans,
     map_quality,
     nearest,
     two_sets,
 )
 from sfvq_jax.interpret.verdicts import report
+from sfvq_jax.quality import class_runs_by_chance
 
 K, D, SAMPLES = 32, 8, 1024
 KEY = jax.random.key(0)

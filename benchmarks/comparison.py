@@ -1,0 +1,110 @@
+"""SFVQ beside other methods on the bundled generators, five seeds.
+
+    python -m benchmarks.comparison                       # both generators, an hour each on a core
+    python -m benchmarks.comparison fashion_mnist_biggan  # or one
+    python -m benchmarks.comparison --quick               # a trial, nothing saved or drawn
+
+As `sfvq-jax compare` with its defaults, by nine statistics of images and ten classes: the bundled
+pair of scorers finds and judges. In W of the StyleGAN2 and the output of the BigGAN's first linear
+layer. Pictures go to docs/.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import ports
+from benchmarks.report import report
+from ports.biggan import BigGAN
+from sfvq_jax import LatentModel
+from sfvq_jax.interpret import (
+    Comparison,
+    FittedFunction,
+    Interval,
+    compare,
+    default_methods,
+    image_statistics,
+    join,
+    judging_statistics,
+    load_scorers,
+    order_summary,
+    shared_attributes,
+    summary,
+)
+from sfvq_jax.views import comparison_figure
+
+MODELS = ("fashion_mnist", "fashion_mnist_biggan")
+DOCS = Path(__file__).parents[1] / "docs"
+SEEDS = 5
+
+
+def load(name: str) -> LatentModel:
+    model = ports.load(ports.bundled(name))
+    return model.space("linear") if isinstance(model, BigGAN) else model  # type: ignore
+
+
+def tables(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
+    shared, attributes = shared_attributes(comparison), comparison.settings["attributes"]
+    title = f"Methods, by {shared:g} of {len(attributes)} attributes a seed that all reach"
+    rows = [row._asdict() for row in summary(comparison)]
+    return {
+        title: [{name: _text(value) for name, value in row.items()} for row in rows],
+        "Order of codewords": [
+            {name: _text(value) for name, value in row.items()} for row in order_summary(comparison)
+        ],
+        "Attributes reached": reached_rows(comparison),
+    }
+
+
+def reached_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """In how many seeds each method gets an attribute to change as wanted."""
+    rows: dict[str, dict[str, Any]] = {}
+    for edit in comparison.edits:
+        row = rows.setdefault(edit.attribute, {"attribute": edit.attribute})
+        row[edit.method] = row.get(edit.method, 0) + (edit.strength is not None)
+    return list(rows.values())
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, Interval):
+        return f"{value.mean:.3f} ± {value.high - value.mean:.3f}"
+    return value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="SFVQ beside other methods.")
+    parser.add_argument("models", nargs="*", default=MODELS, help="bundled generators")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a trial at 3 bits, nothing saved")
+    options = parser.parse_args()
+    scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
+    assert isinstance(scorers.judge.function, FittedFunction)
+    for name in options.models:
+        model = load(name)
+        comparison = compare(
+            jax.random.key(options.seed),
+            model,
+            join(image_statistics(), scorers.find),
+            join(judging_statistics(), scorers.judge),
+            methods=default_methods(model, 3 if options.quick else 6),
+            classes=scorers.judge.names,
+            features=scorers.judge.function.features,
+            seeds=2 if options.quick else SEEDS,
+            on_done=lambda method, seed: print(f"seed {seed}, {method}: done", flush=True),
+        )
+        report(
+            f"comparison_{name}",
+            tables(comparison),
+            packages=("jax", "numpy", "optax", "scipy"),
+            save=not options.quick,
+            seed=options.seed,
+            comparison=comparison.to_json(),
+        )
+        if not options.quick:
+            comparison_figure(summary(comparison)).savefig(DOCS / f"comparison_{name}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""`compare`: SFVQ beside other methods on a model, by labels of the user's own or statistics."""
+
+import argparse
+import json
+
+import jax
+from tqdm import tqdm
+
+from sfvq_jax.cli.common import (
+    AddCommand,
+    add_scorer,
+    add_space_options,
+    fitted_scorers,
+    load_model,
+    table,
+    with_statistics,
+)
+from sfvq_jax.cli.scorers import add_labels, read_labelled
+from sfvq_jax.interpret import (
+    Comparison,
+    FittedFunction,
+    Interval,
+    Scorers,
+    compare,
+    default_methods,
+    fit_scorers,
+    order_summary,
+    shared_attributes,
+    summary,
+)
+from sfvq_jax.output import check_free, new_folder
+from sfvq_jax.views import comparison_figure
+
+COMPARISON_MARKER = "comparison.json"
+COLUMNS = ("method", "directions", "reached", "dependency", "content", "path correlation",
+           "right for", "strength", "recognised")  # fmt: skip
+
+
+def add_compare(add: AddCommand) -> None:
+    command = add("compare", run_compare, "compares SFVQ with other methods", "folder")
+    command.add_argument("model", help="a converted generator, or a bundled one")
+    add_space_options(command)
+    add_scorer(command)
+    command.add_argument("--images", help="labelled images to learn two scorers from, as `scorer`")
+    add_labels(command)
+    command.add_argument(
+        "--attributes", type=lambda text: text.split(","), help="a list; all by default"
+    )
+    command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
+    command.add_argument("--seeds", type=int, default=5, help="runs of it all (%(default)s)")
+    command.add_argument(
+        "--latents", type=int, default=256, help="fresh latents to measure on (%(default)s)"
+    )
+    command.add_argument(
+        "--change",
+        type=float,
+        default=1.0,
+        help="to which all are scaled, in deviations of an attribute over images (%(default)s)",
+    )
+    command.add_argument("--seed", type=int, default=0)
+
+
+def run_compare(options: argparse.Namespace) -> None:
+    check_free(options.output, overwrite=options.overwrite, marker=COMPARISON_MARKER)
+    model = load_model(options.model, options)
+    methods = default_methods(model, options.bits)
+    fitted = _scorers(options)
+    find, judge = with_statistics(fitted)
+    classes, features = (), None
+    if fitted is not None:
+        classes = fitted.judge.names if fitted.kind == "classes" else ()
+        assert isinstance(fitted.judge.function, FittedFunction)
+        features = fitted.judge.function.features
+
+    def advance(method: str, seed: int) -> None:
+        bar.update()
+
+    with tqdm(total=options.seeds * len(methods), leave=False, disable=None) as bar:
+        comparison = compare(
+            jax.random.key(options.seed),
+            model,
+            find,
+            judge,
+            methods=methods,
+            attributes=options.attributes,
+            classes=classes,
+            features=features,
+            seeds=options.seeds,
+            latents=options.latents,
+            change=options.change,
+            on_done=advance,
+        )
+    about = {
+        "model": options.model,
+        "model_hash": getattr(model, "model_hash", ""),
+        "space": getattr(model, "latent_space", ""),
+    }
+    with new_folder(options.output, overwrite=options.overwrite, marker=COMPARISON_MARKER) as path:
+        content = {**about, "seed": options.seed, **comparison.to_json()}
+        (path / COMPARISON_MARKER).write_text(json.dumps(content, indent=1) + "\n")
+        comparison_figure(summary(comparison)).savefig(path / "comparison.png")
+    print(comparison_tables(comparison))
+    print(f"{options.output}: {COMPARISON_MARKER}, comparison.png")
+
+
+def comparison_tables(comparison: Comparison) -> str:
+    """What was measured, as text."""
+    rows = [(s.method, str(s.directions), *map(_text, s[2:])) for s in summary(comparison)]
+    settings = comparison.settings
+    told = (
+        f"{table([COLUMNS, *rows])}\n"
+        f"means over {settings['seeds']} seeds ± 95 %; from dependency to strength over the"
+        f" {shared_attributes(comparison):g} of {len(settings['attributes'])} attributes a seed"
+        " that all methods reach"
+    )
+    orders = order_summary(comparison)
+    if orders:
+        rows = [tuple(v if isinstance(v, str) else _text(v) for v in o.values()) for o in orders]
+        columns = tuple(name.replace("_", " ") for name in orders[0])
+        told += f"\n\n{table([columns, *rows])}"
+    return told
+
+
+def _scorers(options: argparse.Namespace) -> Scorers | None:
+    """Learnt from --images, or as of other commands."""
+    if options.images is None:
+        if options.labels is not None:
+            raise ValueError("--labels goes with --images")
+        return fitted_scorers(options)
+    if options.scorer is not None:
+        raise ValueError("--images makes scorers anew: leave out --scorer, or --images")
+    images, labels, names = read_labelled(options.images, options.labels)
+    fits = fit_scorers(jax.random.key(options.seed), images, labels, names=names)
+    find, judge = fits.find, fits.judge
+    print(
+        f"scorers, {find.measure} on held-out images: {find.overall:.3f} finds,"
+        f" {judge.overall:.3f} judges ({judge.baseline:.3f} without looking)"
+    )
+    return Scorers(find.scorer, judge.scorer, {})
+
+
+def _text(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval.mean:.3f} ± {interval.high - interval.mean:.3f}"

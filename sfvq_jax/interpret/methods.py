@@ -1,0 +1,432 @@
+"""Methods that give directions in a latent space: SFVQ, and others to compare it with.
+
+Each is a value, `fit` of which looks at a model and gives unit vectors for every range of layers.
+None is told what the directions should do; which of them raise an attribute is for others to say.
+
+Letters: N samples, D dimensions, L layers, K codewords, M directions, F activations, O styles.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.linalg
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.fit import DEFAULT_SOLVER, fit
+from sfvq_jax.images import in_batches
+from sfvq_jax.interpret.map_quality import kmeans
+from sfvq_jax.interpret.measuring import small_pixels
+from sfvq_jax.interpret.screening import layer_ranges
+from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.quality import shorter_order
+from sfvq_jax.solvers import Solver
+
+Array = jax.Array
+
+COUNT = 63  # directions, as many as a curve of 6 bits has lines
+BATCH = 256  # latents whose activations are computed at once
+RANK = 1e-9  # eigenvalues below so much of the largest are rounding errors of zero
+DEVIATION_LATENTS = 4096  # from which LatentCLR draws, and takes their deviation
+LEAST_SQUARE = 1e-12  # added to squared lengths that may be zero
+
+
+class Fitted(NamedTuple):
+    """What a method has found.
+
+    Attributes:
+      directions: first and last layer of a range, both included -> unit vectors, [M, D] float32;
+        the most important first where the method ranks. M may differ from range to range.
+      curve: of methods that fit one, else None.
+    """
+
+    directions: Mapping[tuple[int, int], Array]
+    curve: Curve | None = None
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Any way to directions in a latent space.
+
+    >>> import ports
+    >>> model = ports.load(ports.bundled("fashion_mnist"))
+    >>> fitted = PCA(count=5, samples=256).fit(jax.random.key(0), model)
+    >>> len(fitted.directions), fitted.directions[0, 3].shape
+    (36, (5, 64))
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        """Directions for all ranges of the model's layers; the same key gives the same ones."""
+        ...
+
+
+def in_all_ranges(vectors: Array, num_layers: int) -> dict[tuple[int, int], Array]:
+    """The same vectors [M, D] for every range of layers, of a method that knows no layers."""
+    return dict.fromkeys(layer_ranges(num_layers), vectors)
+
+
+@dataclasses.dataclass(frozen=True)
+class SFVQ:
+    """Lines or pairs of codewords of a curve (Vali & Bäckström, TMLR 2025, arXiv 2410.20573).
+
+    Attributes:
+      bits: the curve has 2**bits codewords.
+      pairs: whether any two codewords give a direction, K (K - 1) / 2 of them; else neighbours.
+      solver: of `sfvq_jax.fit`.
+    """
+
+    bits: int = 6
+    pairs: bool = False
+    solver: Solver = DEFAULT_SOLVER
+
+    @property
+    def name(self) -> str:
+        return "SFVQ, pairs" if self.pairs else "SFVQ, lines"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        curve = fit(key, model, bits=self.bits, solver=self.solver).curve
+        codewords = np.asarray(curve.codewords, np.float64)
+        if self.pairs:
+            start, stop = np.triu_indices(len(codewords), 1)
+            vectors = _unit(codewords[stop] - codewords[start])
+        else:
+            vectors = _unit(np.diff(codewords, axis=0))
+        return Fitted(in_all_ranges(vectors, model.num_layers), curve)
+
+
+@dataclasses.dataclass(frozen=True)
+class KMeans:
+    """Lines of a short path through the means of k-means: what SFVQ is without its order.
+
+    Attributes:
+      codewords: K.
+      samples: latents, K or more.
+    """
+
+    codewords: int = 64
+    samples: int = 2**14
+
+    name = "k-means, 2-opt"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        """Raises ValueError for fewer latents than codewords."""
+        if self.samples < self.codewords:
+            raise ValueError(f"{self.samples} latents have no {self.codewords} means")
+        sample_key, key = jax.random.split(key)
+        latents = np.asarray(model.sample(sample_key, self.samples))
+        means = kmeans(_generator(key), latents, self.codewords)
+        path = means[shorter_order(means)]
+        vectors = _unit(np.diff(path.astype(np.float64), axis=0))
+        return Fitted(in_all_ranges(vectors, model.num_layers), Curve(jnp.asarray(path)))
+
+
+@dataclasses.dataclass(frozen=True)
+class PCA:
+    """Principal components (GANSpace; Härkönen et al., 2020, arXiv 2004.02546).
+
+    Of the latents; or, where the model has `activations`, of these, with the way back to latents by
+    least squares (§3.2): with x_j the coordinates of activations along the components, z_j the
+    latents and z̄ their mean, U = argmin Σ_j |U x_j - (z_j - z̄)|², whose columns are the directions.
+
+    Memory and time are those of exact components: min(N, F)² and min(N, F)³.
+
+    Attributes:
+      count: of the components of greatest variance; those of none are left out.
+      samples: N.
+    """
+
+    count: int = COUNT
+    samples: int = 2**14
+
+    name = "GANSpace, PCA"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        latents = np.asarray(model.sample(key, self.samples))
+        seen = latents
+        if hasattr(model, "activations"):
+            activations = jax.jit(method(model, "activations"))
+            seen = in_batches(activations, latents, BATCH)
+        coordinates = _principal_coordinates(seen.astype(np.float64), self.count)
+        centred = latents - latents.mean(0, dtype=np.float64)
+        # coordinates along different components are uncorrelated, so that each has its own U; its
+        # length does not matter. For the latents themselves it is the component.
+        return Fitted(in_all_ranges(_unit(coordinates.T @ centred), model.num_layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class SeFa:
+    """What moves the styles most (Shen & Zhou, CVPR 2021, arXiv 2007.06600).
+
+    The directions n for a range of layers are those of greatest |A n|², the eigenvectors of AᵀA,
+    where A has the `style_weights` of these layers one below the other. As in the public code, not
+    the paper, each row of A, which makes one style, is scaled to unit length before.
+
+    Attributes:
+      count: directions a range; fewer where all others would change no style at all.
+    """
+
+    count: int = COUNT
+
+    name = "SeFa"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        """Raises ValueError for a model without `style_weights`; `key` decides on nothing."""
+        style_weights = getattr(model, "style_weights", None)
+        if style_weights is None:
+            raise ValueError(
+                "SeFa factorises the weights that make styles of latents, and this model has no"
+                " style_weights: add that method (see LatentModel), or choose another way"
+            )
+        grams = np.stack([_style_gram(weight) for weight in style_weights()])
+        directions = {}
+        for first, last in layer_ranges(model.num_layers):
+            of_range = grams[first : last + 1].sum(0)
+            directions[first, last] = _unit(_eigen(of_range, self.count).vectors.T)
+        return Fitted(directions)
+
+
+class Training(NamedTuple):
+    """How LatentCLR went.
+
+    Attributes:
+      vectors: unit vectors, [M, D].
+      losses: of every step, [steps] float32.
+    """
+
+    vectors: Array
+    losses: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentCLR:
+    """Directions learned by contrast (Yüksel et al., ICCV 2021, arXiv 2104.00820), global ones.
+
+    The same direction is to change features alike wherever one starts, other directions are to
+    change them otherwise (`contrastive_loss`). Edits are in all layers. Features are the model's
+    `features`, or its images at 16x16 pixels where it has none; they are differentiated.
+
+    The paper trains all its directions at once for thousands of steps. Here a step is on some of
+    them, drawn at random, so that a CPU does; the learning rate is that much higher and falls to 0
+    as a cosine does.
+
+    Attributes:
+      count: M.
+      steps: of Adam.
+      batch: latents in a step, of 4096 that are drawn.
+      directions_a_step: drawn for each step, at most M.
+      temperature: τ, of the paper.
+      strength: length of the edits, in root mean square deviations of a dimension of the latents.
+      learning_rate: of the first step, in root mean squares of an entry of a unit vector.
+    """
+
+    count: int = COUNT
+    steps: int = 200
+    batch: int = 8
+    directions_a_step: int = 16
+    temperature: float = 0.5
+    strength: float = 3.0
+    learning_rate: float = 0.1
+
+    name = "LatentCLR"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        return Fitted(in_all_ranges(self.train(key, model).vectors, model.num_layers))
+
+    def train(self, key: Array, model: LatentModel) -> Training:
+        """The directions and the losses on the way to them.
+
+        Raises:
+          ValueError: nothing to contrast, for less than two directions or latents in a step.
+        """
+        chosen = min(self.directions_a_step, self.count)
+        if chosen < 2 or self.batch < 2:
+            raise ValueError(
+                f"{chosen} directions at {self.batch} latents a step leave nothing to contrast:"
+                " take two or more of both"
+            )
+        features = jax.tree_util.Partial(_small_images, method(model, "render"))
+        if hasattr(model, "features"):
+            features = method(model, "features")
+        init_key, sample_key, order_key = jax.random.split(key, 3)
+        random = _generator(order_key)
+        latents = np.asarray(model.sample(sample_key, DEVIATION_LATENTS))
+        length = np.float32(self.strength * math.sqrt(latents.var(0).mean()))
+        # entries of mean square 1, so that one learning rate serves any width
+        vectors = jax.random.normal(init_key, (self.count, model.latent_dim))
+        state = optax.scale_by_adam().init(vectors)
+        losses = []
+        for step in range(self.steps):  # singly, as scanned convolutions crawl on CPU
+            rate = np.float32(self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2)
+            start = latents[random.choice(len(latents), self.batch, replace=False)]
+            rows = random.choice(self.count, chosen, replace=False)
+            vectors, state, loss = _step(
+                features, vectors, state, start, rows, length, self.temperature, rate
+            )
+            losses.append(loss)
+        return Training(_unit(vectors), np.asarray(losses, np.float32))
+
+
+def contrastive_loss(changes: Array, temperature: float | Array) -> Array:
+    """The loss of LatentCLR, a scalar: 0 by chance, less where a direction's changes are alike.
+
+    The mean over directions k and latents i of
+
+      -log( mean_{j ≠ i} exp(s(h_i^k, h_j^k) / τ) / mean_{j, l ≠ k} exp(s(h_i^k, h_j^l) / τ) ),
+
+    where h are the changes of features and s is the absolute cosine. The paper has sums, which
+    differ from means by a constant; means and absolute values are those of the public code: a
+    direction and its opposite are the same edit. That code multiplies by τ = 0.5; the division is
+    the paper's.
+
+    Args:
+      changes: h, of M directions at N latents, [M, N, F].
+      temperature: τ.
+    """
+    m, n, _ = changes.shape
+    h = changes.reshape(m * n, -1)
+    h = h * jax.lax.rsqrt(jnp.sum(h**2, 1, keepdims=True) + LEAST_SQUARE)
+    similar = jnp.exp(jnp.abs(jnp.matmul(h, h.T, precision="highest")) / temperature)
+    similar = similar.reshape(m, n, m, n)
+    own = jnp.einsum("kikj->kij", similar)
+    same = (own.sum(2) - jnp.einsum("kii->ki", own)) / (n - 1)
+    other = (similar.sum((2, 3)) - own.sum(2)) / ((m - 1) * n)
+    return -jnp.log(same / other).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomDirections:
+    """Directions drawn evenly from all: what none of the methods should be worse than.
+
+    Attributes:
+      count: M.
+    """
+
+    count: int = COUNT
+
+    name = "random"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        vectors = jax.random.normal(key, (self.count, model.latent_dim))
+        return Fitted(in_all_ranges(_unit(vectors), model.num_layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPairs:
+    """From a random latent to another one: what pairs of codewords should be better than.
+
+    Attributes:
+      count: M; by default that of the pairs of 64 codewords.
+    """
+
+    count: int = 2016
+
+    name = "random pairs"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        latents = np.asarray(model.sample(key, 2 * self.count), np.float64)
+        vectors = _unit(latents[self.count :] - latents[: self.count])
+        return Fitted(in_all_ranges(vectors, model.num_layers))
+
+
+def default_methods(model: LatentModel, bits: int = 6) -> tuple[Method, ...]:
+    """All methods of this file that the model allows, each with as many directions.
+
+    Lines of 2**bits codewords set the number; pairs of codewords, and of latents, are more.
+    """
+    count, k = 2**bits - 1, 2**bits
+    return (
+        SFVQ(bits),
+        SFVQ(bits, pairs=True),
+        KMeans(k),
+        PCA(count),
+        *([SeFa(count)] if hasattr(model, "style_weights") else []),
+        LatentCLR(count),
+        RandomDirections(count),
+        RandomPairs(k * (k - 1) // 2),
+    )
+
+
+@jax.jit
+def _step(
+    features: jax.tree_util.Partial,
+    vectors: Array,
+    state: optax.OptState,
+    latents: Array,
+    rows: Array,
+    length: Array,
+    temperature: Array,
+    rate: Array,
+) -> tuple[Array, optax.OptState, Array]:
+    """One of Adam, for some rows [m] of the vectors [M, D] and latents [n, D]."""
+    d = vectors.shape[1]
+
+    def loss(vectors: Array) -> Array:
+        chosen = vectors[rows]
+        chosen = chosen * (length * jax.lax.rsqrt(jnp.sum(chosen**2, 1, keepdims=True)))
+        edited = (latents[None] + chosen[:, None]).reshape(-1, d)
+        found = features(jnp.concatenate([latents, edited]))
+        n = latents.shape[0]
+        changes = found[n:].reshape(len(rows), n, -1) - found[None, :n]
+        return contrastive_loss(changes, temperature)
+
+    value, gradient = jax.value_and_grad(loss)(vectors)
+    with jax.numpy_dtype_promotion("standard"):  # Adam counts steps in integers
+        updates, state = optax.scale_by_adam().update(gradient, state)
+    return jax.tree.map(lambda v, u: v - rate * u, vectors, updates), state, value
+
+
+def _small_images(render: jax.tree_util.Partial, latents: Array) -> Array:
+    return small_pixels(render(latents))
+
+
+class _Eigen(NamedTuple):
+    """The largest eigenvalues [C], from the largest on, and their eigenvectors [D, C]."""
+
+    values: np.ndarray
+    vectors: np.ndarray
+
+
+def _eigen(symmetric: np.ndarray, count: int) -> _Eigen:
+    """At most `count` of a positive semidefinite matrix [D, D] float64, those of zero left out."""
+    d = len(symmetric)
+    ends = (max(d - count, 0), d - 1)
+    values, vectors = scipy.linalg.eigh(symmetric, subset_by_index=ends)
+    kept = np.flatnonzero(values > RANK * max(values[-1], 0))[::-1]
+    return _Eigen(values[kept], vectors[:, kept])
+
+
+def _principal_coordinates(x: np.ndarray, count: int) -> np.ndarray:
+    """Coordinates of samples [N, F] along their principal components, [N, C], C <= count."""
+    x = x - x.mean(0)
+    n, f = x.shape
+    if n < f:  # the same from the smaller of two matrices, but for a factor a component
+        return _eigen(x @ x.T, count).vectors
+    return x @ _eigen(x.T @ x, count).vectors
+
+
+def _style_gram(weight: Array) -> np.ndarray:
+    """AᵀA, [D, D], of a layer's weights [O, D] with rows of unit length."""
+    rows = np.asarray(weight, np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.where(lengths > 0, lengths, 1)
+    return rows.T @ rows
+
+
+def _unit(vectors: Array | np.ndarray | Sequence[np.ndarray]) -> Array:
+    """Vectors [M, D] of length 1, float32; those of no length are left out."""
+    vectors = np.asarray(vectors, np.float64)
+    lengths = np.linalg.norm(vectors, axis=1)
+    kept = lengths > 0
+    return jnp.asarray(vectors[kept] / lengths[kept, None], jnp.float32)
+
+
+def _generator(key: Array) -> np.random.Generator:
+    return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
