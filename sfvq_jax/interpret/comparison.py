@@ -23,7 +23,13 @@ from sfvq_jax.interpret.directions import merit_of
 from sfvq_jax.interpret.editing import Direction, edit_latents
 from sfvq_jax.interpret.fitted_scorer import fit_scorer
 from sfvq_jax.interpret.measuring import BATCH, Bench, Interval, interval
-from sfvq_jax.interpret.methods import Fitted, Method, default_methods
+from sfvq_jax.interpret.methods import (
+    Fitted,
+    Method,
+    curve_pairs,
+    default_methods,
+    in_all_ranges,
+)
 from sfvq_jax.interpret.screening import attribute_gradients, layers_price, search_vectors
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.projection import project
@@ -39,8 +45,9 @@ TRIED_AT = 2.0  # strength at which they are tried
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # at which the wanted change is looked for
 PATH = (-1.0, -0.5, 0.0, 0.5, 1.0)  # parts of the scaled strength along which changes correlate
 PATH_LATENTS = 64
-RECOGNISED = 63  # directions of a method that are to be told apart
+RECOGNISED = 32  # directions of a method that are to be told apart
 RECOGNITION_PAIRS = 64  # pairs of images for each of them
+RECOGNITION_EPOCHS = 12
 RECOGNITION_STRENGTH = 3.0
 RECOGNITION_SIDE = 64  # pixels; larger images are scaled down
 LEAST_CHANGE = 1e-3  # deviations of an attribute; less is rounding
@@ -85,10 +92,10 @@ class Recognition(NamedTuple):
     Attributes:
       method: its name.
       seed: number of the run.
-      directions: M, that the method gives, in the range with the most.
+      directions: M, that the method gives in its widest range.
       recognised: how many of them are to be told apart; 1 ÷ so many is chance.
       accuracy: of a network on held-out pairs (RCA; Voynov & Babenko, 2020, §4), at a strength of
-        three standard deviations, in all layers.
+        three standard deviations, in the widest range.
     """
 
     method: str
@@ -181,7 +188,8 @@ def compare(
       find: the scorer that chooses among directions, written in JAX.
       judge: another one with attributes of the same names, any function.
       methods: of different names; `default_methods` of the model by default. Your own is anything
-        with `name` and `fit(key, model)`.
+        with `name` and `fit(key, model)`. One that fits a curve is compared by its own directions
+        and, as a row of its own, by all pairs of codewords.
       attributes: to compare by; all that both scorers have by default.
       classes: attributes of which each image has one, for the order of codewords.
       features: images -> [N, F], for content preservation: the judge's penultimate layer, say.
@@ -211,16 +219,19 @@ def compare(
         bench_key, latents_key, *keys = jax.random.split(jax.random.fold_in(key, seed), 4)
         bench = Bench(bench_key, model, find, judge)
         trial = _Trial.of(latents_key, bench, columns, features, latents, change)
-        curves: list[Curve] = []
         for method in methods:
             fitted = method.fit(keys[0], model)
             _check_fitted(method, fitted, model)
-            edits += [edit._replace(method=method.name, seed=seed) for edit in trial.edits(fitted)]
-            recognition = trial.recognition(keys[1], fitted)
-            recognitions.append(recognition._replace(method=method.name, seed=seed))
-            if fitted.curve is not None and not any(_same(fitted.curve, c) for c in curves):
-                curves.append(fitted.curve)
+            rows = {method.name: fitted.directions}
+            if fitted.curve is not None:
                 orders.append(trial.order(fitted.curve)._replace(method=method.name, seed=seed))
+                rows[f"{method.name}, pairs"] = in_all_ranges(
+                    curve_pairs(fitted.curve), model.num_layers
+                )
+            for name, directions in rows.items():
+                own = {"method": name, "seed": seed}
+                edits += [edit._replace(**own) for edit in trial.edits(directions)]
+                recognitions.append(trial.recognition(keys[1], directions)._replace(**own))
             if on_done is not None:
                 on_done(method.name, seed)
     settings = {
@@ -357,9 +368,9 @@ class _Trial(NamedTuple):
             None if features is None else seen[1],
         )  # fmt: skip
 
-    def edits(self, fitted: Fitted) -> list[Edit]:
-        """What a method's best direction for each attribute does; method and seed are to be set."""
-        vectors = {r: np.asarray(v, np.float64) for r, v in fitted.directions.items()}
+    def edits(self, directions: Mapping[tuple[int, int], Array]) -> list[Edit]:
+        """What the best direction for each attribute does; method and seed are to be set."""
+        vectors = {layers: np.asarray(v, np.float64) for layers, v in directions.items()}
         shortlists = [
             search_vectors(vectors, gradients, self.columns.find, self.covariance, count=SHORTLIST)
             for gradients in (self.gradients, self.trend)
@@ -434,12 +445,11 @@ class _Trial(NamedTuple):
         correlations = np.abs(path_correlations(np.array(PATH), scores))
         return float(correlations[number] / max(correlations.sum(), 1e-12))
 
-    def recognition(self, key: Array, fitted: Fitted) -> Recognition:
+    def recognition(self, key: Array, directions: Mapping[tuple[int, int], Array]) -> Recognition:
         """Method and seed are to be set."""
         model = self.bench.model
-        most = max(len(v) for v in fitted.directions.values())
-        layers = max(fitted.directions, key=lambda r: (len(fitted.directions[r]), r[1] - r[0]))
-        vectors = np.asarray(fitted.directions[layers], np.float64)
+        layers = max(directions, key=lambda r: (r[1] - r[0], len(directions[r])))
+        vectors = np.asarray(directions[layers], np.float64)
         choice_key, latents_key, fit_key = jax.random.split(key, 3)
         chosen = np.asarray(jax.random.permutation(choice_key, len(vectors)))[:RECOGNISED]
         labels = np.repeat(np.arange(len(chosen), dtype=np.int32), RECOGNITION_PAIRS)
@@ -458,8 +468,9 @@ class _Trial(NamedTuple):
         images = [
             render_images(model, c, batch=BATCH, max_side=RECOGNITION_SIDE) for c in (codes, edited)
         ]
-        fit = fit_scorer(fit_key, np.concatenate(images, -1), labels)
-        return Recognition("", 0, most, len(chosen), fit.overall)
+        pairs = np.concatenate(images, -1)
+        fit = fit_scorer(fit_key, pairs, labels, epochs=RECOGNITION_EPOCHS)
+        return Recognition("", 0, len(vectors), len(chosen), fit.overall)
 
     def order(self, curve: Curve) -> Order:
         """Method and seed are to be set."""
@@ -518,10 +529,6 @@ def _reached_by_all(edits: Sequence[Edit]) -> set[tuple[int, str]]:
     """Seeds and attributes that no method fails at."""
     everything = {(edit.seed, edit.attribute) for edit in edits}
     return everything - {(e.seed, e.attribute) for e in edits if e.dependency is None}
-
-
-def _same(a: Curve, b: Curve) -> bool:
-    return a.codewords.shape == b.codewords.shape and bool((a.codewords == b.codewords).all())
 
 
 def _check_fitted(method: Method, fitted: Fitted, model: LatentModel) -> None:

@@ -75,36 +75,27 @@ def in_all_ranges(vectors: Array, num_layers: int) -> dict[tuple[int, int], Arra
 
 @dataclasses.dataclass(frozen=True)
 class SFVQ:
-    """Lines or pairs of codewords of a curve (Vali & Bäckström, TMLR 2025, arXiv 2410.20573).
+    """Lines of a curve (Vali & Bäckström, TMLR 2025, arXiv 2410.20573).
 
     Attributes:
       bits: the curve has 2**bits codewords.
-      pairs: whether any two codewords give a direction, K (K - 1) / 2 of them; else neighbours.
       solver: of `sfvq_jax.fit`.
     """
 
     bits: int = 6
-    pairs: bool = False
     solver: Solver = DEFAULT_SOLVER
 
-    @property
-    def name(self) -> str:
-        return "SFVQ, pairs" if self.pairs else "SFVQ, lines"
+    name = "SFVQ"
 
     def fit(self, key: Array, model: LatentModel) -> Fitted:
-        curve = fit(key, model, bits=self.bits, solver=self.solver).curve
-        codewords = np.asarray(curve.codewords, np.float64)
-        if self.pairs:
-            start, stop = np.triu_indices(len(codewords), 1)
-            vectors = _unit(codewords[stop] - codewords[start])
-        else:
-            vectors = _unit(np.diff(codewords, axis=0))
-        return Fitted(in_all_ranges(vectors, model.num_layers), curve)
+        return _along(fit(key, model, bits=self.bits, solver=self.solver).curve, model)
 
 
 @dataclasses.dataclass(frozen=True)
 class KMeans:
-    """Lines of a short path through the means of k-means: what SFVQ is without its order.
+    """Lines of a short path through the means of k-means: order as an afterthought.
+
+    Nearest neighbour, then 2-opt (`shorter_order`).
 
     Attributes:
       codewords: K.
@@ -114,7 +105,7 @@ class KMeans:
     codewords: int = 64
     samples: int = 2**14
 
-    name = "k-means, 2-opt"
+    name = "k-means"
 
     def fit(self, key: Array, model: LatentModel) -> Fitted:
         """Raises ValueError for fewer latents than codewords."""
@@ -123,9 +114,7 @@ class KMeans:
         sample_key, key = jax.random.split(key)
         latents = np.asarray(model.sample(sample_key, self.samples))
         means = kmeans(_generator(key), latents, self.codewords)
-        path = means[shorter_order(means)]
-        vectors = _unit(np.diff(path.astype(np.float64), axis=0))
-        return Fitted(in_all_ranges(vectors, model.num_layers), Curve(jnp.asarray(path)))
+        return _along(Curve(jnp.asarray(means[shorter_order(means)])), model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,7 +309,7 @@ class RandomDirections:
 
 @dataclasses.dataclass(frozen=True)
 class RandomPairs:
-    """From a random latent to another one: what pairs of codewords should be better than.
+    """From a random latent to another: what pairs of codewords should be better than.
 
     Attributes:
       count: M; by default that of the pairs of 64 codewords.
@@ -344,7 +333,6 @@ def default_methods(model: LatentModel, bits: int = 6) -> tuple[Method, ...]:
     count, k = 2**bits - 1, 2**bits
     return (
         SFVQ(bits),
-        SFVQ(bits, pairs=True),
         KMeans(k),
         PCA(count),
         *([SeFa(count)] if hasattr(model, "style_weights") else []),
@@ -385,6 +373,19 @@ def _step(
 
 def _small_images(render: jax.tree_util.Partial, latents: Array) -> Array:
     return small_pixels(render(latents))
+
+
+def _along(curve: Curve, model: LatentModel) -> Fitted:
+    """The lines of a curve."""
+    vectors = _unit(np.diff(np.asarray(curve.codewords, np.float64), axis=0))
+    return Fitted(in_all_ranges(vectors, model.num_layers), curve)
+
+
+def curve_pairs(curve: Curve) -> Array:
+    """Unit vectors [K (K - 1) / 2, D] from each codeword to every later one."""
+    codewords = np.asarray(curve.codewords, np.float64)
+    start, stop = np.triu_indices(len(codewords), 1)
+    return _unit(codewords[stop] - codewords[start])
 
 
 class _Eigen(NamedTuple):

@@ -16,7 +16,6 @@ from sfvq_jax.interpret import (
     Method,
     Scorer,
     compare,
-    fitted_scorer,
     order_summary,
     pair_direction,
     shared_attributes,
@@ -80,7 +79,7 @@ def comparison():
     with pytest.MonkeyPatch.context() as patch:  # on few latents, to be quick
         patch.setattr(module, "SPREAD_SAMPLES", 1024)
         patch.setattr(module, "RECOGNITION_PAIRS", 30)
-        patch.setattr(fitted_scorer, "LEAST_STEPS", 40)
+        patch.setattr(module, "RECOGNITION_EPOCHS", 40)
         return compare(
             jax.random.key(0),
             MODEL,
@@ -137,7 +136,14 @@ def test_directions_that_differ_are_recognised_and_copies_are_not(comparison):
     assert rows["repeated"].directions == 9
 
 
-def test_a_curve_has_its_order_measured_once(comparison):
+def test_a_curve_is_compared_by_all_its_pairs_too(comparison):
+    rows = {row.method: row for row in summary(comparison)}
+    assert rows["truth, pairs"].directions == 15
+    for edit in of(comparison, "truth, pairs"):  # from -2 to +2 along each factor, among others
+        assert edit.dependency == pytest.approx(0, abs=1e-3)
+
+
+def test_a_curve_has_its_order_measured(comparison):
     assert [(order.method, order.seed) for order in comparison.orders] == [
         ("truth", 0),
         ("truth", 1),
