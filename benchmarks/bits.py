@@ -33,7 +33,6 @@ from benchmarks.labels import (
     agreeing_lines,
     around_lines,
     draw_latents,
-    interval,
     labels_of,
     models,
     places_on_lines,
@@ -52,6 +51,7 @@ from sfvq_jax import (
     same_class_share,
 )
 from sfvq_jax.images import render_images
+from sfvq_jax.interpret.measuring import interval
 from sfvq_jax.quality import class_runs_by_chance
 
 Array = jax.Array
@@ -170,8 +170,8 @@ def summaries(rows: Sequence[Row]) -> list[Row]:
         group = [row for row in rows if (row["model"], row["bits"]) == (model, bits)]
         summary: Row = {"model": model, "bits": bits}
         for name in MEASURES:
-            values = [row[name] for row in group if name in row]
-            if values:
+            values = np.array([row[name] for row in group if name in row])
+            if len(values) > 1:
                 mean, low, high = interval(values)
                 summary |= {name: mean, f"{name}, ±": (high - low) / 2}
         found.append(summary)
@@ -232,7 +232,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Curves of 4 to 1024 codewords, measured.")
     parser.add_argument("data", type=Path, help="folder of Fashion-MNIST's IDX files")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--figure", type=Path, help="docs/bits.png by default")
     parser.add_argument("--quick", action="store_true", help="a trial, nothing saved")
     options = parser.parse_args()
     use_cores(1)
@@ -265,8 +264,8 @@ def main() -> None:
         images=IMAGES,
         noise=NOISE,
     )
-    if not quick or options.figure:
-        draw(rows, options.figure or FIGURE)
+    if not quick:
+        draw(rows, FIGURE)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@
 
 For W of the bundled StyleGAN2 and the first linear layer of the bundled BigGAN: a curve of 64
 codewords is fitted; each codeword's image is labelled once, by the bundled classifier in place of a
-person; images are drawn on and around the lines whose two ends agree, with that label; and a small
-classifier is trained on them, which is tested on the real test images. Beside it, with as many
-labels and the same training: images of 64 random latents; images from straight lines between two of
-these that have the same label; and 64 real images. What is special about a curve is its gain over
-these straight lines. The BigGAN has seen all labels in its training, the StyleGAN2 none.
+person; images are drawn with that label from the lines whose two ends agree, and at two distances
+around them (the noise of `sample_around`); and a small classifier is trained on them, which is
+tested on the real test images. Beside it, with as many labels and the same training: images of 64
+random latents; images from straight lines between two of these that have the same label; and 64
+real images. What is special about a curve is its gain over these straight lines. The BigGAN has
+seen all labels in its training, the StyleGAN2 none.
 
 Classes are drawn equally often in training, so far as they have images. Intervals are of 95 %, by
 Student's t over the seeds of curve, latents, real images and initial parameters.
@@ -29,7 +30,6 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import optax
-import scipy.stats
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -42,7 +42,8 @@ from ports.biggan import BigGAN
 from ports.classifier import Classifier
 from sfvq_jax import Curve, LatentModel, LeastSquares, decode, fit
 from sfvq_jax.images import in_batches, render_images
-from sfvq_jax.interpret import sample_around
+from sfvq_jax.interpret import Interval, sample_around
+from sfvq_jax.interpret.measuring import interval
 
 Array = jax.Array
 Row = dict[str, Any]
@@ -59,7 +60,8 @@ DROPOUT = 0.2
 DRAWN_AT_ONCE = 2**13
 RENDERED_AT_ONCE = 64
 SPANNING = 512  # latents that span the space of all
-ON, AROUND_LINES, STRAIGHT = "on the curve", "around the curve", "on straight lines"
+CURVE = {"on the curve": 0.0, "near the curve": 0.5, "around the curve": 1.0}  # -> noise
+STRAIGHT = "on straight lines"
 REAL = "real images"
 
 
@@ -228,23 +230,6 @@ def _step(
     return jax.tree.map(lambda p, u: p - rate * u, params, updates), state
 
 
-class Interval(NamedTuple):
-    """A mean and where it lies with 95 % confidence; NaN of a single value."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """By Student's t."""
-    mean, n = float(np.mean(values)), len(values)
-    if n == 1:
-        return Interval(mean, math.nan, math.nan)
-    half = float(scipy.stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
-    return Interval(mean, mean - half, mean + half)
-
-
 class _Training(NamedTuple):
     """Images to train on, the labels that they are drawn with, and how many were labelled."""
 
@@ -266,7 +251,7 @@ def trainings(
     curve = fit(keys[1], latents, bits=bits, solver=solver).curve
     labels = labels_of(model, judge, curve.codewords)
     places = places_on_lines(random, labels, count)
-    for method, noise in ((ON, 0.0), (AROUND_LINES, 1.0)):
+    for method, noise in CURVE.items():
         new = around_lines(keys[2], curve, places, latents[:AROUND], noise)
         yield _Training(method, _render(model, new), places.labels, len(np.unique(labels)))
 
@@ -307,7 +292,7 @@ def summaries(rows: Sequence[Row]) -> list[Row]:
         {
             "model": model,
             "method": method,
-            **_columns("accuracy", interval([row["accuracy"] for row in group])),
+            **_columns("accuracy", interval(np.array([row["accuracy"] for row in group]))),
             **{
                 name: float(np.mean([row[name] for row in group]))
                 for name in ("classes labelled", "classes trained on", "purity")
@@ -329,9 +314,9 @@ def differences(rows: Sequence[Row]) -> list[Row]:
                     if (row["model"], row["method"]) == (model, method)
                 ]
             )
-            for method in (ON, AROUND_LINES, STRAIGHT)
+            for method in (*CURVE, STRAIGHT)
         }
-        for method in (ON, AROUND_LINES):
+        for method in CURVE:
             gain = interval(of_method[method] - of_method[STRAIGHT])
             row = {"model": model, "method": f"{method} − {STRAIGHT}"}
             found.append(row | _columns("gain", gain))
@@ -351,7 +336,7 @@ def draw(rows: Sequence[Row], ceiling: float, path: Path) -> None:
     for panel, name in zip(axes, names, strict=True):
         own = [row for row in rows if row["model"] in (name, REAL)]
         for place, row in enumerate(own):
-            colour = "tab:blue" if row["method"] in (ON, AROUND_LINES) else "0.4"
+            colour = "tab:blue" if row["method"] in CURVE else "0.4"
             panel.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
             panel.plot(row["accuracy"], place, "o", color=colour)
         panel.axvline(ceiling, color="0.6", ls=":", lw=1.2)

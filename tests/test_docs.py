@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sfvq_jax import LatentModel
+from sfvq_jax.interpret import comparison
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -20,6 +21,7 @@ def page(tmp_path_factory):
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     names: dict = {"__name__": "page"}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "RECOGNITION_EPOCHS", 1)  # to be quick
         patch.chdir(tmp_path_factory.mktemp("page"))
         exec(compile(code, "docs/your_model.md", "exec"), names)
         names["folder"] = Path.cwd()
@@ -82,6 +84,14 @@ def test_samples_have_what_was_asked_for(page):
         assert dataset["images"].shape == (100, 32, 32, 1)
     scores = page["my_scorer"](page["model"].render(jnp.asarray(samples.latents)))
     assert (scores > 0).all()
+
+
+def test_methods_are_compared_and_one_s_own_among_them(page):
+    rows = {row.method: row for row in page["summary"](page["comparison"])}
+    assert list(rows) == ["SFVQ", "SFVQ, pairs", "GANSpace, PCA", "axes"]
+    assert rows["SFVQ, pairs"].reached.mean == 1
+    layers = {edit.layers for edit in page["comparison"].edits if edit.method == "axes"}
+    assert layers == {(0, 0), (1, 1)}  # what it gives directions for
 
 
 def test_the_direction_came_back_from_its_file(page):

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA as SklearnPCA
 
 from ports import biggan, stylegan2
-from sfvq_jax import LeastSquares
+from sfvq_jax import Curve, LeastSquares
 from sfvq_jax.interpret.methods import (
     PCA,
     SFVQ,
@@ -23,6 +23,7 @@ from sfvq_jax.interpret.methods import (
     RandomPairs,
     SeFa,
     contrastive_loss,
+    curve_pairs,
     default_methods,
     in_all_ranges,
 )
@@ -81,7 +82,6 @@ PLAIN, OPEN, FACTORS = Plain(), Open(), Factors()
 KEY = jax.random.key(0)
 SMALL = (
     SFVQ(bits=2, solver=LeastSquares(rounds=2, samples=1024)),
-    SFVQ(bits=2, pairs=True, solver=LeastSquares(rounds=2, samples=1024)),
     KMeans(codewords=8, samples=512),
     PCA(count=4, samples=512),
     SeFa(count=4),
@@ -117,7 +117,7 @@ class TestEveryMethod:
 
     def test_as_many_as_asked_for(self, fitted):
         method, found = fitted
-        of_curves = {"SFVQ, lines": 3, "SFVQ, pairs": 6, "k-means, 2-opt": 7}
+        of_curves = {"SFVQ": 3, "k-means": 7}
         expected = of_curves.get(method.name) or method.count
         assert len(found.directions[WHOLE]) == expected
 
@@ -130,21 +130,15 @@ class TestEveryMethod:
     def test_lines_are_those_of_the_curve_it_gives(self, fitted):
         method, found = fitted
         if found.curve is None:
-            assert "SFVQ" not in method.name
+            assert method.name not in ("SFVQ", "k-means")
             return
-        codewords = np.asarray(found.curve.codewords, np.float64)
-        ends = [
-            (i, j)
-            for i, j in itertools.combinations(range(len(codewords)), 2)
-            if j == i + 1 or "pairs" in method.name
-        ]
-        steps = np.array([codewords[j] - codewords[i] for i, j in ends])
+        steps = np.diff(np.asarray(found.curve.codewords, np.float64), axis=0)
         expected = steps / np.linalg.norm(steps, axis=1, keepdims=True)
         assert_allclose(found.directions[WHOLE], expected, atol=1e-5)
 
     def test_the_defaults_are_what_the_model_allows_with_as_many_directions_each(self):
         methods = default_methods(PLAIN, bits=3)
-        assert len({method.name for method in methods}) == 7
+        assert len({method.name for method in methods}) == 6
         assert SeFa not in map(type, methods)  # for want of style_weights
         assert [m.count for m in methods if hasattr(m, "count")] == [7, 7, 7, 28]
 
@@ -160,6 +154,14 @@ def test_a_method_of_ones_own_is_one():
     method: Method = Axes()
     assert isinstance(method, Method)
     assert len(method.fit(KEY, PLAIN).directions) == len(layer_ranges(L)) == 6
+
+
+def test_pairs_of_a_curve_go_from_each_codeword_to_every_later_one():
+    curve = Curve(jnp.asarray(normal(4, D)))
+    codewords = np.asarray(curve.codewords, np.float64)
+    steps = np.array([codewords[j] - codewords[i] for i, j in itertools.combinations(range(4), 2)])
+    expected = steps / np.linalg.norm(steps, axis=1, keepdims=True)
+    assert_allclose(curve_pairs(curve), expected, atol=1e-5)
 
 
 class TestKMeans:
