@@ -11,12 +11,12 @@ from sfvq_jax.cli import comparing, main
 from sfvq_jax.interpret import (
     PCA,
     RandomDirections,
-    comparison,
     directions,
     fitted_scorer,
     load_direction,
     load_scorers,
     measuring,
+    trial,
 )
 
 from .test_cli import QUICK, image_size, refused
@@ -185,9 +185,9 @@ def test_a_direction_of_another_space_is_refused(folder, tmp_path, capsys):
 
 def test_methods_are_compared_by_labels_of_ones_own(tmp_path, capsys, monkeypatch):
     for name, value in {"SPREAD_SAMPLES": 256, "SCREENED": 16, "CHOSEN_ON": 16}.items():
-        monkeypatch.setattr(comparison, name, value)
-    monkeypatch.setattr(comparison, "STRENGTHS", (4.0, 8.0))
-    monkeypatch.setattr(comparison, "RECOGNITION_EPOCHS", 2)
+        monkeypatch.setattr(trial, name, value)
+    monkeypatch.setattr(trial, "STRENGTHS", (4.0, 8.0))
+    monkeypatch.setattr(trial, "RECOGNITION_EPOCHS", 2)
     monkeypatch.setattr(measuring, "BANK", 128)
     monkeypatch.setattr(fitted_scorer, "LEAST_STEPS", 30)
     few = (PCA(3, samples=256), RandomDirections(3))  # the others are tested by themselves

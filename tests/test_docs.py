@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sfvq_jax import LatentModel
-from sfvq_jax.interpret import comparison
+from sfvq_jax.interpret import trial
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -21,7 +21,7 @@ def page(tmp_path_factory):
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     names: dict = {"__name__": "page"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "RECOGNITION_EPOCHS", 1)  # to be quick
+        patch.setattr(trial, "RECOGNITION_EPOCHS", 1)  # to be quick
         patch.chdir(tmp_path_factory.mktemp("page"))
         exec(compile(code, "docs/your_model.md", "exec"), names)
         names["folder"] = Path.cwd()

@@ -19,6 +19,7 @@ from sfvq_jax.interpret.comparison import (
     Comparison,
     MethodSummary,
     compare,
+    default_methods,
     order_summary,
     shared_attributes,
     summary,
@@ -47,6 +48,7 @@ from sfvq_jax.interpret.fitted_scorer import (
     fit_scorer,
     fit_scorers,
 )
+from sfvq_jax.interpret.latent_clr import LatentCLR
 from sfvq_jax.interpret.map_quality import MapQuality, map_quality
 from sfvq_jax.interpret.measuring import Bench, Effect, Interval
 from sfvq_jax.interpret.methods import (
@@ -54,12 +56,10 @@ from sfvq_jax.interpret.methods import (
     SFVQ,
     Fitted,
     KMeans,
-    LatentCLR,
     Method,
     RandomDirections,
     RandomPairs,
     SeFa,
-    default_methods,
 )
 from sfvq_jax.interpret.scorer_file import Scorers, load_scorers, save_scorers
 from sfvq_jax.interpret.screening import attribute_gradients

@@ -13,119 +13,44 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sfvq_jax.curve import Curve
-from sfvq_jax.images import render_images
 from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.directions import merit_of
-from sfvq_jax.interpret.editing import Direction, edit_latents
-from sfvq_jax.interpret.fitted_scorer import fit_scorer
-from sfvq_jax.interpret.measuring import BATCH, Bench, Interval, interval
+from sfvq_jax.interpret.latent_clr import LatentCLR
+from sfvq_jax.interpret.measuring import Bench, Interval, interval
 from sfvq_jax.interpret.methods import (
+    PCA,
+    SFVQ,
     Fitted,
+    KMeans,
     Method,
+    RandomDirections,
+    RandomPairs,
+    SeFa,
     curve_pairs,
-    default_methods,
     in_all_ranges,
 )
-from sfvq_jax.interpret.screening import attribute_gradients, layers_price, search_vectors
+from sfvq_jax.interpret.trial import Columns, Edit, Order, Recognition, Trial
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.projection import project
-from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_share
 
 Array = jax.Array
 
-SPREAD_SAMPLES = 2**13  # latents, for covariance and the overall trend of attributes
-SCREENED = 64  # latents whose derivatives are taken
-SHORTLIST = 4  # directions for each attribute by derivatives, and as many by the overall trend
-CHOSEN_ON = 64  # latents to choose among these, and to scale the one that is chosen
-TRIED_AT = 2.0  # strength at which they are tried
-STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # at which the wanted change is looked for
-PATH = (-1.0, -0.5, 0.0, 0.5, 1.0)  # parts of the scaled strength along which changes correlate
-PATH_LATENTS = 64
-RECOGNISED = 32  # directions of a method that are to be told apart
-RECOGNITION_PAIRS = 64  # pairs of images for each of them
-RECOGNITION_EPOCHS = 12
-RECOGNITION_STRENGTH = 3.0
-RECOGNITION_SIDE = 64  # pixels; larger images are scaled down
-LEAST_CHANGE = 1e-3  # deviations of an attribute; less is rounding
-RIDGE = 1e-3  # of the mean variance of a dimension
 
+def default_methods(model: LatentModel, bits: int = 6) -> tuple[Method, ...]:
+    """All methods that the model allows, each with as many directions.
 
-class Edit(NamedTuple):
-    """What one method does for one attribute with one seed; None where it does not get there.
-
-    Attributes:
-      method: its name.
-      seed: number of the run.
-      attribute: that is to be raised.
-      layers: first and last layer of the direction that was chosen.
-      strength: in standard deviations of latents along it, at which the attribute rises by the
-        wanted change, as far as was looked (8); None where it does not.
-      change: mean change of the attribute on fresh latents, in its standard deviations over images.
-      agree: share of these latents at which it rises.
-      dependency: attribute dependency (StyleSpace; Wu et al., 2021, §5): mean absolute change of
-        the other attributes, each in its standard deviations, ÷ `change`.
-      content: content preservation, the mean cosine of features before and after.
-      correlation: attribute-path correlation: share of this attribute among the magnitudes of all
-        attributes' correlations with the strength, each within one latent's path and averaged over
-        latents; 1 ÷ A is chance (WarpedGANSpace; Tzelepis et al., 2021, §4, rows normalised to 1).
+    Lines of 2**bits codewords set the number; pairs of codewords, and of latents, are more.
     """
-
-    method: str
-    seed: int
-    attribute: str
-    layers: tuple[int, int]
-    strength: float | None = None
-    change: float | None = None
-    agree: float | None = None
-    dependency: float | None = None
-    content: float | None = None
-    correlation: float | None = None
-
-
-class Recognition(NamedTuple):
-    """How well a network tells a method's directions apart, by images before and after.
-
-    Attributes:
-      method: its name.
-      seed: number of the run.
-      directions: M, that the method gives in its widest range.
-      recognised: how many of them are to be told apart; 1 ÷ so many is chance.
-      accuracy: of a network on held-out pairs (RCA; Voynov & Babenko, 2020, §4), at a strength of
-        three standard deviations, in the widest range.
-    """
-
-    method: str
-    seed: int
-    directions: int
-    recognised: int
-    accuracy: float
-
-
-class Order(NamedTuple):
-    """How well a method's codewords are ordered.
-
-    Attributes:
-      method: its name.
-      seed: number of the run.
-      distortion: mean over fresh latents and dimensions of (x - nearest point of the curve)².
-      neighbour_share, step_ratio, trustworthiness: of `CodebookQuality`.
-      class_runs: share of consecutive codewords whose images are of the same class, by the judge;
-        None without classes.
-      class_runs_by_chance: the same for random orders.
-    """
-
-    method: str
-    seed: int
-    distortion: float
-    neighbour_share: float
-    step_ratio: float
-    trustworthiness: float
-    class_runs: float | None = None
-    class_runs_by_chance: float | None = None
+    count, k = 2**bits - 1, 2**bits
+    return (
+        SFVQ(bits),
+        KMeans(k),
+        PCA(count),
+        *([SeFa(count)] if hasattr(model, "style_weights") else []),
+        LatentCLR(count),
+        RandomDirections(count),
+        RandomPairs(k * (k - 1) // 2),
+    )
 
 
 class Comparison(NamedTuple):
@@ -213,12 +138,12 @@ def compare(
         )
     if attributes is None:
         attributes = [name for name in find.names if name in judge.names]
-    columns = _Columns.of(find, judge, attributes, classes)
+    columns = Columns.of(find, judge, attributes, classes)
     edits, recognitions, orders = [], [], []
     for seed in range(seeds):
         bench_key, latents_key, *keys = jax.random.split(jax.random.fold_in(key, seed), 4)
         bench = Bench(bench_key, model, find, judge)
-        trial = _Trial.of(latents_key, bench, columns, features, latents, change)
+        trial = Trial.of(latents_key, bench, columns, features, latents, change)
         for method in methods:
             fitted = method.fit(keys[0], model)
             _check_fitted(method, fitted, model)
@@ -297,219 +222,6 @@ def shared_attributes(comparison: Comparison) -> float:
     return len(_reached_by_all(comparison.edits)) / comparison.settings["seeds"]
 
 
-class _Columns(NamedTuple):
-    """Where the attributes are among the scores."""
-
-    find: list[int]
-    judge: list[int]
-    classes: list[int]  # of the judge
-
-    @classmethod
-    def of(
-        cls, find: Scorer, judge: Scorer, attributes: Sequence[str], classes: Sequence[str]
-    ) -> "_Columns":
-        if len(attributes) < 2:
-            raise ValueError(
-                f"attributes to compare by are {list(attributes)}; expected two or more that both"
-                " scorers have"
-            )
-        return cls(
-            [find.index(name) for name in attributes],
-            [judge.index(name) for name in attributes],
-            [judge.index(name) for name in classes],
-        )
-
-
-class _Trial(NamedTuple):
-    """The latents of a seed, which all methods are measured on, and what is known of them."""
-
-    bench: Bench
-    columns: _Columns
-    attributes: list[str]
-    features: Callable[[Array], Array] | None
-    change: float
-    covariance: np.ndarray  # of latents, [D, D]
-    gradients: np.ndarray  # of attributes in their deviations, [N, A, L, D]
-    trend: np.ndarray  # of attributes over all latents, as one gradient, [1, A, L, D]
-    chosen_on: Array
-    found: np.ndarray  # scores of `chosen_on` unedited, by the scorer that finds
-    judged: np.ndarray  # and by the one that judges
-    fresh: Array
-    fresh_judged: np.ndarray
-    fresh_features: np.ndarray | None
-
-    @classmethod
-    def of(
-        cls,
-        key: Array,
-        bench: Bench,
-        columns: _Columns,
-        features: Callable[[Array], Array] | None,
-        latents: int,
-        change: float,
-    ) -> "_Trial":
-        model, find = bench.model, bench.find
-        keys = jax.random.split(key, 4)
-        spread = model.sample(keys[0], SPREAD_SAMPLES)
-        gradients = attribute_gradients(model, find, model.sample(keys[1], SCREENED))
-        gradients /= bench.find_scale[None, :, None, None]
-        covariance = np.atleast_2d(np.cov(np.asarray(spread, np.float64), rowvar=False))
-        (scores,) = bench.look(spread, bench.found)
-        trend = _trend(np.asarray(spread, np.float64), scores, covariance)
-        of_layer = np.broadcast_to(
-            trend[None, :, None] / model.num_layers, (1, *gradients.shape[1:])
-        )
-        chosen_on, fresh = model.sample(keys[2], CHOSEN_ON), model.sample(keys[3], latents)
-        found, judged = bench.look(chosen_on, bench.found, bench.judged)
-        seen = bench.look(fresh, bench.judged, *([] if features is None else [features]))
-        return cls(
-            bench, columns, [find.names[i] for i in columns.find], features, change, covariance,
-            gradients, of_layer, chosen_on, found, judged, fresh, seen[0],
-            None if features is None else seen[1],
-        )  # fmt: skip
-
-    def edits(self, directions: Mapping[tuple[int, int], Array]) -> list[Edit]:
-        """What the best direction for each attribute does; method and seed are to be set."""
-        vectors = {layers: np.asarray(v, np.float64) for layers, v in directions.items()}
-        shortlists = [
-            search_vectors(vectors, gradients, self.columns.find, self.covariance, count=SHORTLIST)
-            for gradients in (self.gradients, self.trend)
-        ]
-        edits = []
-        for number, candidates in enumerate(zip(*shortlists, strict=True)):
-            direction = max(
-                (direction for shortlist in candidates for direction in shortlist),
-                key=lambda direction: self._merit(direction, self.columns.find[number]),
-            )
-            edits.append(self._measured(direction, number))
-        return edits
-
-    def _codes(self, latents: Array, direction: Direction, strength: float) -> Array:
-        layers = self.bench.model.num_layers
-        return edit_latents(latents, direction, jnp.array([strength]), layers)[:, 0]
-
-    def _merit(self, direction: Direction, column: int) -> float:
-        codes = self._codes(self.chosen_on, direction, TRIED_AT)
-        (after,) = self.bench.look(codes, self.bench.found)
-        found = merit_of((after - self.found) / TRIED_AT, column)
-        price = layers_price(direction.layers, self.bench.model.num_layers)
-        return found * price if found > 0 else found
-
-    def _strength(self, direction: Direction, column: int) -> float | None:
-        """Where the judge sees the wanted change, between the strengths that are tried."""
-        before, change_before = 0.0, 0.0
-        for strength in STRENGTHS:
-            codes = self._codes(self.chosen_on, direction, strength)
-            (after,) = self.bench.look(codes, self.bench.judged)
-            change = float((after - self.judged)[:, column].mean())
-            if change >= self.change:
-                part = (self.change - change_before) / (change - change_before)
-                return before + part * (strength - before)
-            before, change_before = strength, change
-        return None
-
-    def _measured(self, direction: Direction, number: int) -> Edit:
-        edit = Edit("", 0, self.attributes[number], direction.layers)
-        column = self.columns.judge[number]
-        strength = self._strength(direction, column)
-        if strength is None:
-            return edit
-        codes = self._codes(self.fresh, direction, strength)
-        functions = [self.bench.judged, *([] if self.features is None else [self.features])]
-        seen = self.bench.look(codes, *functions)
-        changes = (seen[0] - self.fresh_judged)[:, self.columns.judge]
-        change = float(changes[:, number].mean())
-        others = np.delete(np.abs(changes), number, axis=1)
-        return edit._replace(
-            strength=strength,
-            change=change,
-            agree=float((changes[:, number] > 0).mean()),
-            dependency=float(others.mean()) / change if change > 0 else None,
-            content=None if self.fresh_features is None else _cosine(self.fresh_features, seen[1]),
-            correlation=self._correlation(direction, strength, seen[0], number),
-        )
-
-    def _correlation(
-        self, direction: Direction, strength: float, end: np.ndarray, number: int
-    ) -> float:
-        n = min(PATH_LATENTS, len(self.fresh))
-        known = {0.0: self.fresh_judged[:n], 1.0: end[:n]}
-        path = []
-        for part in PATH:
-            if part in known:
-                path.append(known[part])
-            else:
-                codes = self._codes(self.fresh[:n], direction, part * strength)
-                path.extend(self.bench.look(codes, self.bench.judged))
-        scores = np.stack(path)[:, :, self.columns.judge]  # [parts, n, attributes]
-        correlations = np.abs(path_correlations(np.array(PATH), scores))
-        return float(correlations[number] / max(correlations.sum(), 1e-12))
-
-    def recognition(self, key: Array, directions: Mapping[tuple[int, int], Array]) -> Recognition:
-        """Method and seed are to be set."""
-        model = self.bench.model
-        layers = max(directions, key=lambda r: (r[1] - r[0], len(directions[r])))
-        vectors = np.asarray(directions[layers], np.float64)
-        choice_key, latents_key, fit_key = jax.random.split(key, 3)
-        chosen = np.asarray(jax.random.permutation(choice_key, len(vectors)))[:RECOGNISED]
-        labels = np.repeat(np.arange(len(chosen), dtype=np.int32), RECOGNITION_PAIRS)
-        latents = model.sample(latents_key, len(labels))
-        deviations = np.sqrt(
-            np.maximum(np.einsum("md,md->m", vectors @ self.covariance, vectors), 0)
-        )
-        steps = (RECOGNITION_STRENGTH * deviations[:, None] * vectors)[chosen][labels]
-        moved = (np.arange(model.num_layers) >= layers[0]) & (
-            np.arange(model.num_layers) <= layers[1]
-        )
-        codes = jnp.broadcast_to(
-            latents[:, None], (len(labels), model.num_layers, latents.shape[1])
-        )
-        edited = codes + jnp.asarray(moved[None, :, None] * steps[:, None], jnp.float32)
-        images = [
-            render_images(model, c, batch=BATCH, max_side=RECOGNITION_SIDE) for c in (codes, edited)
-        ]
-        pairs = np.concatenate(images, -1)
-        fit = fit_scorer(fit_key, pairs, labels, epochs=RECOGNITION_EPOCHS)
-        return Recognition("", 0, len(vectors), len(chosen), fit.overall)
-
-    def order(self, curve: Curve) -> Order:
-        """Method and seed are to be set."""
-        quality = codebook_quality(curve)
-        distances = project(curve, self.fresh).squared_distance
-        order = Order(
-            "", 0, float(distances.mean()) / curve.latent_dim, quality.neighbour_share,
-            quality.step_ratio, quality.trustworthiness,
-        )  # fmt: skip
-        if not self.columns.classes:
-            return order
-        (judged,) = self.bench.look(curve.codewords, self.bench.judge)
-        classes = judged[:, self.columns.classes].argmax(1)
-        return order._replace(
-            class_runs=same_class_share(classes),
-            class_runs_by_chance=class_runs_by_chance(classes),
-        )
-
-
-def path_correlations(steps: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of steps [S] with scores [S, N, A] within each path, averaged: [A].
-
-    0 where a score, in deviations of its attribute, does not change along a path but for rounding.
-    """
-    steps, scores = steps - steps.mean(), scores - scores.mean(0)
-    changes = np.linalg.norm(scores, axis=0)
-    along = np.einsum("s,sna->na", steps, scores) / np.linalg.norm(steps)
-    return np.where(changes > LEAST_CHANGE, along / np.maximum(changes, LEAST_CHANGE), 0).mean(0)
-
-
-def _trend(latents: np.ndarray, scores: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Coefficients [A, D] of scores [N, A] regressed on latents [N, D], with a small ridge."""
-    centred = scores - scores.mean(0)
-    product = (latents - latents.mean(0)).T @ centred / len(latents)
-    d = len(covariance)
-    ridge = RIDGE * np.trace(covariance) / d * np.eye(d)
-    return np.linalg.solve(covariance + ridge, product).T
-
-
 def _jsonable(value: Any) -> Any:
     """Named tuples as mappings, however deep."""
     if hasattr(value, "_asdict"):
@@ -517,12 +229,6 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _jsonable(part) for name, part in value.items()}
     return [_jsonable(part) for part in value] if isinstance(value, list) else value
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean cosine of rows [N, F]."""
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(1) / np.maximum(norms, 1e-12)).mean())
 
 
 def _reached_by_all(edits: Sequence[Edit]) -> set[tuple[int, str]]:

@@ -148,7 +148,7 @@ def map_quality(
     reference, fresh = two_sets(key, source, samples)
     check_width(curve, fresh)
     k, d = curve.codewords.shape
-    random = _generator(jax.random.fold_in(key, 1))
+    random = numpy_generator(jax.random.fold_in(key, 1))
     projection = project(curve, fresh)
     codeword, distance = nearest(curve.codewords, fresh)
     distortion = float(projection.squared_distance.mean()) / d
@@ -209,7 +209,7 @@ def two_sets(key: Array, source: Any, samples: int) -> tuple[Array, Array]:
     n = min(len(latents) // 2, samples)
     if n < 1:
         raise ValueError(f"the source has {len(latents)} latents; a map is measured on two sets")
-    order = _generator(split_key).permutation(len(latents))
+    order = numpy_generator(split_key).permutation(len(latents))
     return jnp.asarray(latents[order[:n]]), jnp.asarray(latents[order[n : 2 * n]])
 
 
@@ -293,7 +293,7 @@ def _class_distances(
     }
 
 
-def _generator(key: Array) -> np.random.Generator:
+def numpy_generator(key: Array) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
 
 

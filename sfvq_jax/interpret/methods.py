@@ -7,21 +7,18 @@ Letters: N samples, D dimensions, L layers, K codewords, M directions, F activat
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import scipy.linalg
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import DEFAULT_SOLVER, fit
 from sfvq_jax.images import in_batches
-from sfvq_jax.interpret.map_quality import kmeans
-from sfvq_jax.interpret.measuring import small_pixels
+from sfvq_jax.interpret.map_quality import kmeans, numpy_generator
 from sfvq_jax.interpret.screening import layer_ranges
 from sfvq_jax.latent_model import LatentModel, method
 from sfvq_jax.quality import shorter_order
@@ -32,8 +29,6 @@ Array = jax.Array
 COUNT = 63  # directions, as many as a curve of 6 bits has lines
 BATCH = 256  # latents whose activations are computed at once
 RANK = 1e-9  # eigenvalues below so much of the largest are rounding errors of zero
-DEVIATION_LATENTS = 4096  # from which LatentCLR draws, and takes their deviation
-LEAST_SQUARE = 1e-12  # added to squared lengths that may be zero
 
 
 class Fitted(NamedTuple):
@@ -113,7 +108,7 @@ class KMeans:
             raise ValueError(f"{self.samples} latents have no {self.codewords} means")
         sample_key, key = jax.random.split(key)
         latents = np.asarray(model.sample(sample_key, self.samples))
-        means = kmeans(_generator(key), latents, self.codewords)
+        means = kmeans(numpy_generator(key), latents, self.codewords)
         return _along(Curve(jnp.asarray(means[shorter_order(means)])), model)
 
 
@@ -147,7 +142,7 @@ class PCA:
         centred = latents - latents.mean(0, dtype=np.float64)
         # coordinates along different components are uncorrelated, so that each has its own U; its
         # length does not matter. For the latents themselves it is the component.
-        return Fitted(in_all_ranges(_unit(coordinates.T @ centred), model.num_layers))
+        return Fitted(in_all_ranges(unit_rows(coordinates.T @ centred), model.num_layers))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,116 +173,8 @@ class SeFa:
         directions = {}
         for first, last in layer_ranges(model.num_layers):
             of_range = grams[first : last + 1].sum(0)
-            directions[first, last] = _unit(_eigen(of_range, self.count).vectors.T)
+            directions[first, last] = unit_rows(_eigen(of_range, self.count).vectors.T)
         return Fitted(directions)
-
-
-class Training(NamedTuple):
-    """How LatentCLR went.
-
-    Attributes:
-      vectors: unit vectors, [M, D].
-      losses: of every step, [steps] float32.
-    """
-
-    vectors: Array
-    losses: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class LatentCLR:
-    """Directions learned by contrast (Yüksel et al., ICCV 2021, arXiv 2104.00820), global ones.
-
-    The same direction is to change features alike wherever one starts, other directions are to
-    change them otherwise (`contrastive_loss`). Edits are in all layers. Features are the model's
-    `features`, or its images at 16x16 pixels where it has none; they are differentiated.
-
-    The paper trains all its directions at once for thousands of steps. Here a step is on some of
-    them, drawn at random, so that a CPU does; the learning rate is that much higher and falls to 0
-    as a cosine does.
-
-    Attributes:
-      count: M.
-      steps: of Adam.
-      batch: latents in a step, of 4096 that are drawn.
-      directions_a_step: drawn for each step, at most M.
-      temperature: τ, of the paper.
-      strength: length of the edits, in root mean square deviations of a dimension of the latents.
-      learning_rate: of the first step, in root mean squares of an entry of a unit vector.
-    """
-
-    count: int = COUNT
-    steps: int = 200
-    batch: int = 8
-    directions_a_step: int = 16
-    temperature: float = 0.5
-    strength: float = 3.0
-    learning_rate: float = 0.1
-
-    name = "LatentCLR"
-
-    def fit(self, key: Array, model: LatentModel) -> Fitted:
-        return Fitted(in_all_ranges(self.train(key, model).vectors, model.num_layers))
-
-    def train(self, key: Array, model: LatentModel) -> Training:
-        """The directions and the losses on the way to them.
-
-        Raises:
-          ValueError: nothing to contrast, for less than two directions or latents in a step.
-        """
-        chosen = min(self.directions_a_step, self.count)
-        if chosen < 2 or self.batch < 2:
-            raise ValueError(
-                f"{chosen} directions at {self.batch} latents a step leave nothing to contrast:"
-                " take two or more of both"
-            )
-        features = jax.tree_util.Partial(_small_images, method(model, "render"))
-        if hasattr(model, "features"):
-            features = method(model, "features")
-        init_key, sample_key, order_key = jax.random.split(key, 3)
-        random = _generator(order_key)
-        latents = np.asarray(model.sample(sample_key, DEVIATION_LATENTS))
-        length = np.float32(self.strength * math.sqrt(latents.var(0).mean()))
-        # entries of mean square 1, so that one learning rate serves any width
-        vectors = jax.random.normal(init_key, (self.count, model.latent_dim))
-        state = optax.scale_by_adam().init(vectors)
-        losses = []
-        for step in range(self.steps):  # singly, as scanned convolutions crawl on CPU
-            rate = np.float32(self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2)
-            start = latents[random.choice(len(latents), self.batch, replace=False)]
-            rows = random.choice(self.count, chosen, replace=False)
-            vectors, state, loss = _step(
-                features, vectors, state, start, rows, length, self.temperature, rate
-            )
-            losses.append(loss)
-        return Training(_unit(vectors), np.asarray(losses, np.float32))
-
-
-def contrastive_loss(changes: Array, temperature: float | Array) -> Array:
-    """The loss of LatentCLR, a scalar: 0 by chance, less where a direction's changes are alike.
-
-    The mean over directions k and latents i of
-
-      -log( mean_{j ≠ i} exp(s(h_i^k, h_j^k) / τ) / mean_{j, l ≠ k} exp(s(h_i^k, h_j^l) / τ) ),
-
-    where h are the changes of features and s is the absolute cosine. The paper has sums, which
-    differ from means by a constant; means and absolute values are those of the public code: a
-    direction and its opposite are the same edit. That code multiplies by τ = 0.5; the division is
-    the paper's.
-
-    Args:
-      changes: h, of M directions at N latents, [M, N, F].
-      temperature: τ.
-    """
-    m, n, _ = changes.shape
-    h = changes.reshape(m * n, -1)
-    h = h * jax.lax.rsqrt(jnp.sum(h**2, 1, keepdims=True) + LEAST_SQUARE)
-    similar = jnp.exp(jnp.abs(jnp.matmul(h, h.T, precision="highest")) / temperature)
-    similar = similar.reshape(m, n, m, n)
-    own = jnp.einsum("kikj->kij", similar)
-    same = (own.sum(2) - jnp.einsum("kii->ki", own)) / (n - 1)
-    other = (similar.sum((2, 3)) - own.sum(2)) / ((m - 1) * n)
-    return -jnp.log(same / other).mean()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,7 +191,7 @@ class RandomDirections:
 
     def fit(self, key: Array, model: LatentModel) -> Fitted:
         vectors = jax.random.normal(key, (self.count, model.latent_dim))
-        return Fitted(in_all_ranges(_unit(vectors), model.num_layers))
+        return Fitted(in_all_ranges(unit_rows(vectors), model.num_layers))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,63 +208,13 @@ class RandomPairs:
 
     def fit(self, key: Array, model: LatentModel) -> Fitted:
         latents = np.asarray(model.sample(key, 2 * self.count), np.float64)
-        vectors = _unit(latents[self.count :] - latents[: self.count])
+        vectors = unit_rows(latents[self.count :] - latents[: self.count])
         return Fitted(in_all_ranges(vectors, model.num_layers))
-
-
-def default_methods(model: LatentModel, bits: int = 6) -> tuple[Method, ...]:
-    """All methods of this file that the model allows, each with as many directions.
-
-    Lines of 2**bits codewords set the number; pairs of codewords, and of latents, are more.
-    """
-    count, k = 2**bits - 1, 2**bits
-    return (
-        SFVQ(bits),
-        KMeans(k),
-        PCA(count),
-        *([SeFa(count)] if hasattr(model, "style_weights") else []),
-        LatentCLR(count),
-        RandomDirections(count),
-        RandomPairs(k * (k - 1) // 2),
-    )
-
-
-@jax.jit
-def _step(
-    features: jax.tree_util.Partial,
-    vectors: Array,
-    state: optax.OptState,
-    latents: Array,
-    rows: Array,
-    length: Array,
-    temperature: Array,
-    rate: Array,
-) -> tuple[Array, optax.OptState, Array]:
-    """One of Adam, for some rows [m] of the vectors [M, D] and latents [n, D]."""
-    d = vectors.shape[1]
-
-    def loss(vectors: Array) -> Array:
-        chosen = vectors[rows]
-        chosen = chosen * (length * jax.lax.rsqrt(jnp.sum(chosen**2, 1, keepdims=True)))
-        edited = (latents[None] + chosen[:, None]).reshape(-1, d)
-        found = features(jnp.concatenate([latents, edited]))
-        n = latents.shape[0]
-        changes = found[n:].reshape(len(rows), n, -1) - found[None, :n]
-        return contrastive_loss(changes, temperature)
-
-    value, gradient = jax.value_and_grad(loss)(vectors)
-    with jax.numpy_dtype_promotion("standard"):  # Adam counts steps in integers
-        updates, state = optax.scale_by_adam().update(gradient, state)
-    return jax.tree.map(lambda v, u: v - rate * u, vectors, updates), state, value
-
-
-def _small_images(render: jax.tree_util.Partial, latents: Array) -> Array:
-    return small_pixels(render(latents))
 
 
 def _along(curve: Curve, model: LatentModel) -> Fitted:
     """The lines of a curve."""
-    vectors = _unit(np.diff(np.asarray(curve.codewords, np.float64), axis=0))
+    vectors = unit_rows(np.diff(np.asarray(curve.codewords, np.float64), axis=0))
     return Fitted(in_all_ranges(vectors, model.num_layers), curve)
 
 
@@ -385,7 +222,7 @@ def curve_pairs(curve: Curve) -> Array:
     """Unit vectors [K (K - 1) / 2, D] from each codeword to every later one."""
     codewords = np.asarray(curve.codewords, np.float64)
     start, stop = np.triu_indices(len(codewords), 1)
-    return _unit(codewords[stop] - codewords[start])
+    return unit_rows(codewords[stop] - codewords[start])
 
 
 class _Eigen(NamedTuple):
@@ -421,13 +258,9 @@ def _style_gram(weight: Array) -> np.ndarray:
     return rows.T @ rows
 
 
-def _unit(vectors: Array | np.ndarray | Sequence[np.ndarray]) -> Array:
+def unit_rows(vectors: Array | np.ndarray | Sequence[np.ndarray]) -> Array:
     """Vectors [M, D] of length 1, float32; those of no length are left out."""
     vectors = np.asarray(vectors, np.float64)
     lengths = np.linalg.norm(vectors, axis=1)
     kept = lengths > 0
     return jnp.asarray(vectors[kept] / lengths[kept, None], jnp.float32)
-
-
-def _generator(key: Array) -> np.random.Generator:
-    return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))

@@ -20,10 +20,10 @@ from sfvq_jax.interpret import (
     pair_direction,
     shared_attributes,
     summary,
+    trial,
 )
-from sfvq_jax.interpret import comparison as module
-from sfvq_jax.interpret.comparison import Edit, Order, Recognition, path_correlations
 from sfvq_jax.interpret.screening import search, search_vectors
+from sfvq_jax.interpret.trial import Edit, Order, Recognition, path_correlations
 
 D, L, A = 5, 2, 3
 NAMES = ("left", "middle", "right")
@@ -77,9 +77,10 @@ def comparison():
     ]
     assert all(isinstance(method, Method) for method in methods)
     with pytest.MonkeyPatch.context() as patch:  # on few latents, to be quick
-        patch.setattr(module, "SPREAD_SAMPLES", 1024)
-        patch.setattr(module, "RECOGNITION_PAIRS", 30)
-        patch.setattr(module, "RECOGNITION_EPOCHS", 40)
+        patch.setattr(trial, "SPREAD_SAMPLES", 1024)
+        patch.setattr(trial, "RECOGNISED", 9)
+        patch.setattr(trial, "RECOGNITION_PAIRS", 30)
+        patch.setattr(trial, "RECOGNITION_EPOCHS", 40)
         return compare(
             jax.random.key(0),
             MODEL,

@@ -12,19 +12,18 @@ from sklearn.decomposition import PCA as SklearnPCA
 
 from ports import biggan, stylegan2
 from sfvq_jax import Curve, LeastSquares
+from sfvq_jax.interpret.comparison import default_methods
+from sfvq_jax.interpret.latent_clr import LatentCLR, contrastive_loss
 from sfvq_jax.interpret.methods import (
     PCA,
     SFVQ,
     Fitted,
     KMeans,
-    LatentCLR,
     Method,
     RandomDirections,
     RandomPairs,
     SeFa,
-    contrastive_loss,
     curve_pairs,
-    default_methods,
     in_all_ranges,
 )
 from sfvq_jax.interpret.screening import layer_ranges
