@@ -176,7 +176,6 @@ def biggan(tmp_path_factory):
     ("options", "space", "width"),
     [
         ([], "biggan-linear", 256),
-        (["--label", "3"], "biggan-z, class 3", 8),
         (["--label", "3", "--truncation", "0.5"], "biggan-z, class 3, truncation 0.5", 8),
     ],
 )

@@ -49,7 +49,7 @@ def add_compare(add: AddCommand) -> None:
     command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
     command.add_argument("--seeds", type=int, default=5, help="runs of it all (%(default)s)")
     command.add_argument(
-        "--latents", type=int, default=256, help="fresh latents to measure on (%(default)s)"
+        "--latents", type=int, default=128, help="fresh latents to measure on (%(default)s)"
     )
     command.add_argument(
         "--change",

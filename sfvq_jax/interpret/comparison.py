@@ -101,7 +101,7 @@ def compare(
     classes: Sequence[str] = (),
     features: Callable[[Array], Array] | None = None,
     seeds: int = 5,
-    latents: int = 256,
+    latents: int = 128,
     change: float = 1.0,
     on_done: Callable[[str, int], None] | None = None,
 ) -> Comparison:
@@ -240,6 +240,8 @@ def _reached_by_all(edits: Sequence[Edit]) -> set[tuple[int, str]]:
 def _check_fitted(method: Method, fitted: Fitted, model: LatentModel) -> None:
     if not fitted.directions:
         raise ValueError(f"{method.name} gives no directions")
+    if max(len(vectors) for vectors in fitted.directions.values()) < 2:
+        raise ValueError(f"{method.name} gives one direction; a comparison takes two or more")
     for (first, last), vectors in fitted.directions.items():
         lengths = np.linalg.norm(np.asarray(vectors, np.float64), axis=-1)
         right = vectors.ndim == 2 and vectors.shape[1] == model.latent_dim and len(vectors)

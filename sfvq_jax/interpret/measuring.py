@@ -24,7 +24,7 @@ NEIGHBOURS = 3  # of an image in the bank, which say how far its neighbourhood g
 FEATURE_SIDE = 16
 MEASURED_AT = 2.0  # strength of the edits, up and down, whose effects are measured
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # at which it is looked whether images leave
-BATCH = 64  # images at once, fewer where they are large
+BATCH = 32  # images at once, fewer where they are large
 BATCH_PIXELS = 2**22  # of all images at once
 
 

@@ -173,7 +173,9 @@ class SeFa:
         directions = {}
         for first, last in layer_ranges(model.num_layers):
             of_range = grams[first : last + 1].sum(0)
-            directions[first, last] = unit_rows(_eigen(of_range, self.count).vectors.T)
+            vectors = unit_rows(_eigen(of_range, self.count).vectors.T)
+            if len(vectors):  # layers without styles have none
+                directions[first, last] = vectors
         return Fitted(directions)
 
 

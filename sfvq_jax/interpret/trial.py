@@ -23,16 +23,16 @@ from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_
 
 Array = jax.Array
 
-SPREAD_SAMPLES = 2**13  # latents, for covariance and the overall trend of attributes
+SPREAD_SAMPLES = 2**12  # latents, for covariance and the overall trend of attributes
 SCREENED = 64  # latents whose derivatives are taken
-SHORTLIST = 4  # directions for each attribute by derivatives, and as many by the overall trend
-CHOSEN_ON = 64  # latents to choose among these, and to scale the one that is chosen
+SHORTLIST = 3  # directions for each attribute by derivatives, and as many by the overall trend
+CHOSEN_ON = 32  # latents to choose among all these, and to scale the ones that are chosen
 TRIED_AT = 2.0  # strength at which they are tried
-STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # at which the wanted change is looked for
+STRENGTHS = (1.0, 2.0, 4.0, 8.0)  # at which the wanted change is looked for
 PATH = (-1.0, -0.5, 0.0, 0.5, 1.0)  # parts of the scaled strength along which changes correlate
-PATH_LATENTS = 64
+PATH_LATENTS = 32
 RECOGNISED = 32  # directions of a method that are to be told apart
-RECOGNITION_PAIRS = 64  # pairs of images for each of them
+RECOGNITION_PAIRS = 48  # pairs of images for each of them
 RECOGNITION_EPOCHS = 12
 RECOGNITION_STRENGTH = 3.0
 RECOGNITION_SIDE = 64  # pixels; larger images are scaled down
@@ -138,6 +138,13 @@ class Columns(NamedTuple):
         )
 
 
+class _Tried(NamedTuple):
+    """A direction, and how good it is for each attribute."""
+
+    direction: Direction
+    merits: list[float]
+
+
 class Trial(NamedTuple):
     """The latents of a seed, which all methods are measured on, and what is known of them."""
 
@@ -193,25 +200,30 @@ class Trial(NamedTuple):
             search_vectors(vectors, gradients, self.columns.find, self.covariance, count=SHORTLIST)
             for gradients in (self.gradients, self.trend)
         ]
-        edits = []
-        for number, candidates in enumerate(zip(*shortlists, strict=True)):
-            direction = max(
-                (direction for shortlist in candidates for direction in shortlist),
-                key=lambda direction: self._merit(direction, self.columns.find[number]),
-            )
-            edits.append(self._measured(direction, number))
-        return edits
+        # what is shortlisted for one attribute may be the best for another
+        shortlisted = {
+            (d.layers, np.asarray(d.vector).tobytes()): d
+            for lists in shortlists
+            for shortlist in lists
+            for d in shortlist
+        }
+        tried = [self._tried(direction) for direction in shortlisted.values()]
+        return [
+            self._measured(max(tried, key=lambda t: t.merits[number]).direction, number)
+            for number in range(len(self.attributes))
+        ]
 
     def _codes(self, latents: Array, direction: Direction, strength: float) -> Array:
         layers = self.bench.model.num_layers
         return edit_latents(latents, direction, jnp.array([strength]), layers)[:, 0]
 
-    def _merit(self, direction: Direction, column: int) -> float:
+    def _tried(self, direction: Direction) -> _Tried:
         codes = self._codes(self.chosen_on, direction, TRIED_AT)
         (after,) = self.bench.look(codes, self.bench.found)
-        found = merit_of((after - self.found) / TRIED_AT, column)
+        changes = (after - self.found) / TRIED_AT
         price = layers_price(direction.layers, self.bench.model.num_layers)
-        return found * price if found > 0 else found
+        merits = [merit_of(changes, column) for column in self.columns.find]
+        return _Tried(direction, [m * price if m > 0 else m for m in merits])
 
     def _strength(self, direction: Direction, column: int) -> float | None:
         """Where the judge sees the wanted change, between the strengths that are tried."""

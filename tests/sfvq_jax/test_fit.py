@@ -230,7 +230,7 @@ class TestPublishedCurve:
             position = jax.random.uniform(position_key, (n,), maxval=float(finer.num_lines))
             return decode(finer, position) + deviation * jax.random.normal(noise_key, (n, 512))
 
-        solver = LeastSquares(length_penalty=0.03, samples=2**14)
+        solver = LeastSquares(length_penalty=0.03, samples=2**13, rounds=10)
         curve = fit(jax.random.key(1), near_the_curve, bits=6, solver=solver).curve
         fresh = jax.jit(near_the_curve, static_argnums=1)(jax.random.key(99), 2**13)
         assert distortion(curve, fresh) < distortion(published, fresh)

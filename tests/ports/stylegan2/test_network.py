@@ -122,7 +122,7 @@ def test_gain_scales_activation_and_clamp(name):
 
 @pytest.mark.parametrize(
     ("architecture", "dtype"),
-    [("skip", jnp.bfloat16), ("orig", jnp.float16), ("resnet", jnp.float16)],
+    [("skip", jnp.bfloat16), ("resnet", jnp.float16)],
 )
 def test_low_precision_stays_near_float32(getkey, architecture, dtype):
     model = init(getkey(), dataclasses.replace(CONFIG, architecture=architecture, conv_clamp=256.0))
@@ -141,7 +141,7 @@ def test_float16_does_not_overflow_where_styles_are_huge(getkey):
     np.testing.assert_allclose(low.astype(jnp.float32), full, atol=0.02)
 
 
-@pytest.mark.parametrize(("blocks", "channels"), [(1, 1), (2, 3), (5, 4)])
+@pytest.mark.parametrize(("blocks", "channels"), [(1, 1), (4, 4)])
 def test_any_resolution_and_channel_count(getkey, blocks, channels):
     config = dataclasses.replace(
         CONFIG, img_resolution=4 * 2 ** (blocks - 1), img_channels=channels, channels=(4,) * blocks

@@ -232,6 +232,7 @@ def test_what_cannot_be_compared_is_refused():
     refused("two or more", truth, attributes=["left"])
     refused(r"\[M, 5\]", Own("narrow", FACTORS[:, :4]))
     refused("expected unit vectors", Own("long", 2 * FACTORS))
+    refused("gives one direction", Own("alone", FACTORS[:1]))
     nothing = Own("nothing", FACTORS)
     nothing.fit = lambda key, model: Fitted({})
     refused("gives no directions", nothing)
