@@ -23,7 +23,7 @@ from sfvq_jax import (
 )
 from sfvq_jax.sources import as_source
 
-DEVICES = [1, 2, 4, 8]
+DEVICES = [1, 2, 8]
 UNEVEN = 1003  # a prime number: no number of devices divides it
 
 
