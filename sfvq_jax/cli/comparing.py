@@ -32,8 +32,17 @@ from sfvq_jax.output import check_free, new_folder
 from sfvq_jax.views import comparison_figure
 
 COMPARISON_MARKER = "comparison.json"
-COLUMNS = ("method", "directions", "reached", "dependency", "content", "path correlation",
-           "right for", "strength", "recognised")  # fmt: skip
+COLUMNS = {  # title -> field of `MethodSummary`
+    "reached": "reached",
+    "recognised": "recognition",
+    "strength": "strength",
+    "dependency": "dependency",
+    "content": "content",
+    "path correlation": "correlation",
+    "dependency gap": "dependency_gap",
+    "content gap": "content_gap",
+    "correlation gap": "correlation_gap",
+}
 
 
 def add_compare(add: AddCommand) -> None:
@@ -105,13 +114,16 @@ def run_compare(options: argparse.Namespace) -> None:
 
 def comparison_tables(comparison: Comparison) -> str:
     """What was measured, as text."""
-    rows = [(s.method, str(s.directions), *map(_text, s[2:])) for s in summary(comparison)]
-    settings = comparison.settings
+    summaries, settings = summary(comparison), comparison.settings
+    rows = [
+        (s.method, str(s.directions), *(_text(getattr(s, field)) for field in COLUMNS.values()))
+        for s in summaries
+    ]
     told = (
-        f"{table([COLUMNS, *rows])}\n"
-        f"means over {settings['seeds']} seeds ± 95 %; from dependency to strength over the"
+        f"{table([('method', 'directions', *COLUMNS), *rows])}\n"
+        f"means over {settings['seeds']} seeds ± 95 %; strength to path correlation over the"
         f" {shared_attributes(comparison):g} of {len(settings['attributes'])} attributes a seed"
-        " that all methods reach"
+        f" that all methods reach, gaps from {summaries[0].method} over those that both reach"
     )
     orders = order_summary(comparison)
     if orders:

@@ -74,20 +74,25 @@ class MethodSummary(NamedTuple):
       method: its name.
       directions: how many it chooses among, for each layer range.
       reached: share of the attributes that can be changed as wanted.
+      recognition: accuracy of `Recognition`.
       dependency, content, correlation, agree, strength: of `Edit`, over the attributes that all
         methods reach with that seed; None where there are none, or no features.
-      recognition: accuracy of `Recognition`.
+      dependency_gap, content_gap, correlation_gap: what the method has more of than the first one,
+        over the attributes that both reach with that seed; None for the first.
     """
 
     method: str
     directions: int
     reached: Interval
+    recognition: Interval
     dependency: Interval | None
     content: Interval | None
     correlation: Interval | None
     agree: Interval | None
     strength: Interval | None
-    recognition: Interval
+    dependency_gap: Interval | None
+    content_gap: Interval | None
+    correlation_gap: Interval | None
 
 
 def compare(
@@ -171,37 +176,57 @@ def compare(
 
 def summary(comparison: Comparison) -> list[MethodSummary]:
     """A row a method, in the order in which they were given."""
-    rows = []
+    names = list(dict.fromkeys(edit.method for edit in comparison.edits))
+    of_method = {
+        name: {(e.seed, e.attribute): e for e in comparison.edits if e.method == name}
+        for name in names
+    }
     common = _reached_by_all(comparison.edits)
-    for name in dict.fromkeys(edit.method for edit in comparison.edits):
-        own = [edit for edit in comparison.edits if edit.method == name]
+    first = of_method[names[0]]
+    rows = []
+    for name, own in of_method.items():
         recognitions = [r for r in comparison.recognitions if r.method == name]
-        shared = [edit for edit in own if (edit.seed, edit.attribute) in common]
-
-        def over_seeds(edits: list[Edit], value: Callable[[Edit], Any]) -> Interval | None:
-            by_seed: dict[int, list[float]] = {}
-            for edit in edits:
-                if value(edit) is not None:
-                    by_seed.setdefault(edit.seed, []).append(value(edit))
-            if len(by_seed) < 2:
-                return None
-            return interval(np.array([np.mean(values) for values in by_seed.values()]))
-
-        reached = over_seeds(own, lambda edit: edit.strength is not None)
+        reached = _over_seeds({place: e.strength is not None for place, e in own.items()})
         assert reached is not None  # there are two seeds or more
+        means = {
+            field: _over_seeds({place: getattr(own[place], field) for place in common})
+            for field in ("dependency", "content", "correlation", "agree", "strength")
+        }
+        both = [p for p, e in own.items() if None not in (e.dependency, first[p].dependency)]
+        gaps = {
+            f"{field}_gap": None
+            if name == names[0]
+            else _over_seeds(
+                {p: _gap(getattr(own[p], field), getattr(first[p], field)) for p in both}
+            )
+            for field in ("dependency", "content", "correlation")
+        }
         rows.append(
             MethodSummary(
                 method=name,
                 directions=recognitions[0].directions,
                 reached=reached,
                 recognition=interval(np.array([r.accuracy for r in recognitions])),
-                **{
-                    field: over_seeds(shared, lambda edit, field=field: getattr(edit, field))
-                    for field in ("dependency", "content", "correlation", "agree", "strength")
-                },
+                **means,
+                **gaps,
             )
         )
     return rows
+
+
+def _over_seeds(values: Mapping[tuple[int, str], float | None]) -> Interval | None:
+    """Of the means of each seed; None for fewer than two seeds."""
+    by_seed: dict[int, list[float]] = {}
+    for (seed, _), value in values.items():
+        if value is not None:
+            by_seed.setdefault(seed, []).append(value)
+    if len(by_seed) < 2:
+        return None
+    return interval(np.array([np.mean(of_seed) for of_seed in by_seed.values()]))
+
+
+def _gap(own: float | None, other: float | None) -> float | None:
+    return None if own is None or other is None else own - other
 
 
 def order_summary(comparison: Comparison) -> list[dict[str, Any]]:

@@ -14,12 +14,12 @@ from sfvq_jax.quality import pairwise_distances
 COLUMNS = 16
 CELL_INCHES = 0.8
 DPI = 100
-COMPARED = {
+COMPARED = {  # field of `MethodSummary` -> title
     "reached": "attributes reached\n(more is better)",
-    "dependency": "attribute dependency\n(less is better)",
-    "content": "content preserved\n(more is better)",
-    "correlation": "path correlation\n(more is better)",
     "recognition": "directions recognised\n(more is better)",
+    "dependency_gap": "attribute dependency, gap\n(less is better)",
+    "content_gap": "content preserved, gap\n(more is better)",
+    "correlation_gap": "path correlation, gap\n(more is better)",
 }
 MAP_SIDE = 160  # larger images than this many pixels are scaled down before they are drawn
 
@@ -154,19 +154,20 @@ def directions_figure(
 
 
 def comparison_figure(rows: Sequence[MethodSummary]) -> Figure:
-    """A panel a measure, a point with its 95 % interval a method; the first method's is dashed."""
-    figure = Figure(figsize=(11.5, 0.34 * len(rows) + 1.5), dpi=DPI, layout="constrained")
+    """A panel a measure, a point with its 95 % interval a method; gaps are from the first one."""
+    figure = Figure(figsize=(12.5, 0.3 * len(rows) + 1.2), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(COMPARED), sharey=True)
     for panel, (field, title) in zip(panels, COMPARED.items(), strict=True):
-        for place, row in enumerate(rows):
-            interval = getattr(row, field)
-            if interval is None:
-                continue
-            color = "tab:red" if row.method.startswith("SFVQ") else "0.3"
-            half = interval.high - interval.mean
-            panel.errorbar(interval.mean, place, xerr=half, fmt="o", color=color, capsize=2)
-            if place == 0:
-                panel.axvline(interval.mean, color=color, linewidth=0.8, linestyle=":", zorder=0)
+        intervals = [getattr(row, field) for row in rows]
+        for place, interval in enumerate(intervals):
+            if interval is not None:
+                color = "tab:red" if rows[place].method.startswith("SFVQ") else "0.3"
+                half = interval.high - interval.mean
+                panel.errorbar(
+                    interval.mean, place, xerr=half, fmt="o", ms=5, color=color, capsize=2
+                )
+        first = 0.0 if intervals[0] is None else intervals[0].mean
+        panel.axvline(first, color="tab:red", linewidth=0.8, linestyle=":", zorder=0)
         panel.set_title(title, fontsize=9)
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)

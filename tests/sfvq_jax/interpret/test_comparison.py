@@ -185,6 +185,8 @@ def test_a_summary_has_means_and_intervals_over_seeds():
     half = scipy.stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5
     assert_allclose(one.dependency, [means.mean(), means.mean() - half, means.mean() + half])
     assert two.dependency.mean == 1
+    assert one.dependency_gap is None
+    assert_allclose(two.dependency_gap, 1 - np.array(one.dependency)[[0, 2, 1]])
     assert one.reached.mean == pytest.approx(5 / 6)
     assert one.content is None
     assert one.recognition.mean == pytest.approx(0.6)
