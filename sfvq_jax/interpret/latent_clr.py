@@ -14,12 +14,18 @@ import optax
 
 from sfvq_jax.interpret.map_quality import numpy_generator
 from sfvq_jax.interpret.measuring import small_pixels
-from sfvq_jax.interpret.methods import COUNT, Fitted, in_all_ranges, unit_rows
+from sfvq_jax.interpret.methods import (
+    COUNT,
+    Fitted,
+    draw_latents,
+    in_all_ranges,
+    onto_span,
+    unit_rows,
+)
 from sfvq_jax.latent_model import LatentModel, method
 
 Array = jax.Array
 
-DEVIATION_LATENTS = 4096  # from which LatentCLR draws, and takes their deviation
 LEAST_SQUARE = 1e-12  # added to squared lengths that may be zero
 
 
@@ -50,7 +56,7 @@ class LatentCLR:
     Attributes:
       count: M.
       steps: of Adam.
-      batch: latents in a step, of 4096 that are drawn.
+      batch: latents in a step, of 4096 or more that are drawn.
       directions_a_step: drawn for each step, at most M.
       temperature: τ, of the paper.
       strength: length of the edits, in root mean square deviations of a dimension of the latents.
@@ -87,10 +93,16 @@ class LatentCLR:
             features = method(model, "features")
         init_key, sample_key, order_key = jax.random.split(key, 3)
         random = numpy_generator(order_key)
-        latents = np.asarray(model.sample(sample_key, DEVIATION_LATENTS))
+        latents = draw_latents(sample_key, model)
         length = np.float32(self.strength * math.sqrt(latents.var(0).mean()))
         # entries of mean square 1, so that one learning rate serves any width
         vectors = jax.random.normal(init_key, (self.count, model.latent_dim))
+        projector = onto_span(latents)
+        if projector is not None:  # directions in which latents do not differ are none
+            projector = jnp.asarray(projector, jnp.float32)
+            vectors = math.sqrt(model.latent_dim) * unit_rows(
+                jnp.matmul(vectors, projector, precision="highest")
+            )
         state = optax.scale_by_adam().init(vectors)
         losses = []
         for step in range(self.steps):  # singly, as scanned convolutions crawl on CPU
@@ -98,7 +110,7 @@ class LatentCLR:
             start = latents[random.choice(len(latents), self.batch, replace=False)]
             rows = random.choice(self.count, chosen, replace=False)
             vectors, state, loss = _step(
-                features, vectors, state, start, rows, length, self.temperature, rate
+                features, vectors, state, start, rows, length, self.temperature, rate, projector
             )
             losses.append(loss)
         return Training(unit_rows(vectors), np.asarray(losses, np.float32))
@@ -141,6 +153,7 @@ def _step(
     length: Array,
     temperature: Array,
     rate: Array,
+    projector: Array | None,
 ) -> tuple[Array, optax.OptState, Array]:
     """One of Adam, for some rows [m] of the vectors [M, D] and latents [n, D]."""
     d = vectors.shape[1]
@@ -157,7 +170,10 @@ def _step(
     value, gradient = jax.value_and_grad(loss)(vectors)
     with jax.numpy_dtype_promotion("standard"):  # Adam counts steps in integers
         updates, state = optax.scale_by_adam().update(gradient, state)
-    return jax.tree.map(lambda v, u: v - rate * u, vectors, updates), state, value
+    vectors = jax.tree.map(lambda v, u: v - rate * u, vectors, updates)
+    if projector is not None:
+        vectors = jnp.matmul(vectors, projector, precision="highest")
+    return vectors, state, value
 
 
 def _small_images(render: jax.tree_util.Partial, latents: Array) -> Array:

@@ -27,6 +27,7 @@ from sfvq_jax.solvers import Solver
 Array = jax.Array
 
 COUNT = 63  # directions, as many as a curve of 6 bits has lines
+LATENTS = 4096  # at least, to see how they spread
 BATCH = 256  # latents whose activations are computed at once
 RANK = 1e-9  # eigenvalues below so much of the largest are rounding errors of zero
 
@@ -181,7 +182,7 @@ class SeFa:
 
 @dataclasses.dataclass(frozen=True)
 class RandomDirections:
-    """Directions drawn evenly from all: what none of the methods should be worse than.
+    """Directions drawn evenly from all in which latents differ: what a method has to beat.
 
     Attributes:
       count: M.
@@ -193,6 +194,9 @@ class RandomDirections:
 
     def fit(self, key: Array, model: LatentModel) -> Fitted:
         vectors = jax.random.normal(key, (self.count, model.latent_dim))
+        projector = onto_span(draw_latents(jax.random.fold_in(key, 1), model))
+        if projector is not None:
+            vectors = np.asarray(vectors) @ projector
         return Fitted(in_all_ranges(unit_rows(vectors), model.num_layers))
 
 
@@ -258,6 +262,18 @@ def _style_gram(weight: Array) -> np.ndarray:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     rows = rows / np.where(lengths > 0, lengths, 1)
     return rows.T @ rows
+
+
+def draw_latents(key: Array, model: LatentModel) -> np.ndarray:
+    """So many latents [N, D] that they fill all dimensions that the model's latents fill."""
+    return np.asarray(model.sample(key, max(LATENTS, 2 * model.latent_dim)))
+
+
+def onto_span(latents: np.ndarray) -> np.ndarray | None:
+    """The projection [D, D] onto the directions in which latents [N, D] differ; None for all."""
+    centred = latents - latents.mean(0, dtype=np.float64)
+    basis = _eigen(centred.T @ centred, latents.shape[1]).vectors
+    return None if basis.shape[1] == latents.shape[1] else basis @ basis.T
 
 
 def unit_rows(vectors: Array | np.ndarray | Sequence[np.ndarray]) -> Array:

@@ -163,6 +163,20 @@ def test_pairs_of_a_curve_go_from_each_codeword_to_every_later_one():
     assert_allclose(curve_pairs(curve), expected, atol=1e-5)
 
 
+class Narrow(Plain):
+    """Latents that fill two of the six dimensions; images change in all."""
+
+    def sample(self, key, n, *, label=None, truncation=None):
+        return jnp.matmul(jax.random.normal(key, (n, 2)), self.mixing[:2], precision="highest")
+
+
+@pytest.mark.parametrize("method", [RandomDirections(5), LatentCLR(5, 8, 3, 3)])
+def test_directions_keep_to_those_in_which_latents_differ(method):
+    vectors = method.fit(KEY, Narrow()).directions[WHOLE]
+    span = np.linalg.qr(Narrow.mixing[:2].T)[0]
+    assert_allclose(np.linalg.norm(vectors @ span, axis=1), 1, atol=1e-4)
+
+
 class TestKMeans:
     def test_the_path_is_one_that_no_reversal_makes_shorter(self):
         curve = KMeans(codewords=10, samples=512).fit(KEY, PLAIN).curve
