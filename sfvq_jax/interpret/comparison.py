@@ -189,7 +189,9 @@ def summary(comparison: Comparison) -> list[MethodSummary]:
         reached = _over_seeds({place: e.strength is not None for place, e in own.items()})
         assert reached is not None  # there are two seeds or more
         means = {
-            field: _over_seeds({place: getattr(own[place], field) for place in common})
+            field: _over_seeds(
+                {place: getattr(edit, field) for place, edit in own.items() if place in common}
+            )
             for field in ("dependency", "content", "correlation", "agree", "strength")
         }
         both = [p for p, e in own.items() if None not in (e.dependency, first[p].dependency)]

@@ -170,6 +170,7 @@ def comparison_figure(rows: Sequence[MethodSummary]) -> Figure:
         panel.axvline(first, color="tab:red", linewidth=0.8, linestyle=":", zorder=0)
         panel.set_title(title, fontsize=9)
         panel.tick_params(labelsize=8)
+        panel.locator_params(axis="x", nbins=4)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(rows)), [row.method for row in rows], fontsize=9)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
