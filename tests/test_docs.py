@@ -21,7 +21,10 @@ def page(tmp_path_factory):
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     names: dict = {"__name__": "page"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial, "RECOGNITION_EPOCHS", 1)  # to be quick
+        # to be quick
+        few = {"SPREAD_SAMPLES": 512, "SCREENED": 16, "RECOGNISED": 4, "RECOGNITION_EPOCHS": 1}
+        for name, value in few.items():
+            patch.setattr(trial, name, value)
         patch.chdir(tmp_path_factory.mktemp("page"))
         exec(compile(code, "docs/your_model.md", "exec"), names)
         names["folder"] = Path.cwd()

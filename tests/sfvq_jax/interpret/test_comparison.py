@@ -16,6 +16,7 @@ from sfvq_jax.interpret import (
     Method,
     Scorer,
     compare,
+    measuring,
     order_summary,
     pair_direction,
     shared_attributes,
@@ -77,7 +78,8 @@ def comparison():
     ]
     assert all(isinstance(method, Method) for method in methods)
     with pytest.MonkeyPatch.context() as patch:  # on few latents, to be quick
-        patch.setattr(trial, "SPREAD_SAMPLES", 1024)
+        patch.setattr(trial, "SPREAD_SAMPLES", 512)
+        patch.setattr(measuring, "BANK", 256)
         patch.setattr(trial, "RECOGNISED", 9)
         patch.setattr(trial, "RECOGNITION_PAIRS", 30)
         patch.setattr(trial, "RECOGNITION_EPOCHS", 40)
