@@ -19,15 +19,13 @@ import ports
 from benchmarks.report import report
 from ports.biggan import BigGAN
 from sfvq_jax import LatentModel
+from sfvq_jax.cli.common import with_statistics
 from sfvq_jax.interpret import (
     Comparison,
     FittedFunction,
     Interval,
     compare,
     default_methods,
-    image_statistics,
-    join,
-    judging_statistics,
     load_scorers,
     order_summary,
     shared_attributes,
@@ -68,9 +66,7 @@ def reached_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _text(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return f"{value.mean:.3f} ± {value.high - value.mean:.3f}"
-    return value
+    return str(value) if isinstance(value, Interval) else value
 
 
 def main() -> None:
@@ -80,14 +76,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a trial at 3 bits, nothing saved")
     options = parser.parse_args()
     scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
+    find, judge = with_statistics(scorers)
     assert isinstance(scorers.judge.function, FittedFunction)
     for name in options.models:
         model = load(name)
         comparison = compare(
             jax.random.key(options.seed),
             model,
-            join(image_statistics(), scorers.find),
-            join(judging_statistics(), scorers.judge),
+            find,
+            judge,
             methods=default_methods(model, 3 if options.quick else 6),
             classes=scorers.judge.names,
             features=scorers.judge.function.features,

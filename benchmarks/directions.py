@@ -29,6 +29,7 @@ from benchmarks.training.vae import load_vae
 from ports.biggan import BigGAN
 from ports.classifier import Classifier
 from sfvq_jax import Curve, LatentModel, LeastSquares, fit
+from sfvq_jax.cli.common import with_statistics
 from sfvq_jax.cli.directions import draw_directions
 from sfvq_jax.interpret import (
     Bench,
@@ -38,8 +39,6 @@ from sfvq_jax.interpret import (
     find_directions,
     hold_attributes,
     image_statistics,
-    join,
-    judging_statistics,
     load_scorers,
     map_quality,
     sample_balanced,
@@ -223,8 +222,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a trial at 4 bits, nothing saved")
     options = parser.parse_args()
     scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
-    find = join(image_statistics(), scorers.find)
-    judge = join(judging_statistics(), scorers.judge)
+    find, judge = with_statistics(scorers)
     classifier = ports.load(ports.bundled("fashion_mnist_classifier"))
     assert isinstance(classifier, Classifier)
     test = load_fashion_mnist(options.data, "test")

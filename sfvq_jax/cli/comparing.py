@@ -127,7 +127,7 @@ def comparison_tables(comparison: Comparison) -> str:
     )
     orders = order_summary(comparison)
     if orders:
-        rows = [tuple(v if isinstance(v, str) else _text(v) for v in o.values()) for o in orders]
+        rows = [tuple(map(_text, order.values())) for order in orders]
         columns = tuple(name.replace("_", " ") for name in orders[0])
         told += f"\n\n{table([columns, *rows])}"
     return told
@@ -151,7 +151,5 @@ def _scorers(options: argparse.Namespace) -> Scorers | None:
     return Scorers(find.scorer, judge.scorer, {})
 
 
-def _text(interval: Interval | None) -> str:
-    if interval is None:
-        return "-"
-    return f"{interval.mean:.3f} ± {interval.high - interval.mean:.3f}"
+def _text(value: Interval | str | None) -> str:
+    return "-" if value is None else str(value)

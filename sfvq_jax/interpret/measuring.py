@@ -35,6 +35,9 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.high - self.mean:.3f}"
+
 
 class Effect(NamedTuple):
     """What a direction does to an attribute, over fresh latents.

@@ -126,25 +126,27 @@ def search(
 
 def search_vectors(
     vectors: Mapping[tuple[int, int], np.ndarray],
+    deviations: Mapping[tuple[int, int], np.ndarray],
     gradients: np.ndarray,
     columns: Sequence[int],
-    covariance: np.ndarray,
     *,
     count: int,
 ) -> list[list[Direction]]:
     """As `search`, among unit vectors [M, D] by the layer range that they are for.
 
+    Args:
+      vectors: [M, D] for each range.
+      deviations: of the latents along them, [M] for each range.
+      gradients, columns, count: see `search`.
+
     Returns:
       For each of the columns at most `count` directions that raise the attribute, best first; their
       unit is one standard deviation of the latents along them.
     """
-    deviations = {
-        layers: np.sqrt(np.maximum(np.einsum("md,de,me->m", v, covariance, v, optimize=True), 0))
-        for layers, v in vectors.items()
-    }
+    mean = gradients.mean(0, dtype=np.float64)
 
     def effects(layers: tuple[int, int]) -> np.ndarray:
-        of_range = gradients[:, :, layers[0] : layers[1] + 1].sum(2).mean(0, dtype=np.float64)
+        of_range = mean[:, layers[0] : layers[1] + 1].sum(1)  # [A, D]
         return of_range @ vectors[layers].T * deviations[layers]
 
     def step(ranked: _Ranked) -> np.ndarray:

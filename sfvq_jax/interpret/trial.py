@@ -14,7 +14,7 @@ from sfvq_jax.curve import Curve
 from sfvq_jax.images import render_images
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.directions import merit_of
-from sfvq_jax.interpret.editing import Direction, edit_latents
+from sfvq_jax.interpret.editing import Direction, edit_latents, layer_steps
 from sfvq_jax.interpret.fitted_scorer import fit_scorer
 from sfvq_jax.interpret.measuring import BATCH, Bench
 from sfvq_jax.interpret.screening import attribute_gradients, layers_price, search_vectors
@@ -29,8 +29,7 @@ SHORTLIST = 3  # directions for each attribute by derivatives, and as many by th
 CHOSEN_ON = 32  # latents to choose among all these, and to scale the ones that are chosen
 TRIED_AT = 2.0  # strength at which they are tried
 STRENGTHS = (1.0, 2.0, 4.0, 8.0)  # at which the wanted change is looked for
-PATH = (-1.0, -0.5, 0.0, 0.5, 1.0)  # parts of the scaled strength along which changes correlate
-PATH_LATENTS = 32
+PATH_LATENTS = 32  # that are followed from minus the scaled strength to plus
 RECOGNISED = 32  # directions of a method that are to be told apart
 RECOGNITION_PAIRS = 48  # pairs of images for each of them
 RECOGNITION_EPOCHS = 12
@@ -150,7 +149,6 @@ class Trial(NamedTuple):
 
     bench: Bench
     columns: Columns
-    attributes: list[str]
     features: Callable[[Array], Array] | None
     change: float
     covariance: np.ndarray  # of latents, [D, D]
@@ -188,16 +186,20 @@ class Trial(NamedTuple):
         found, judged = bench.look(chosen_on, bench.found, bench.judged)
         seen = bench.look(fresh, bench.judged, *([] if features is None else [features]))
         return cls(
-            bench, columns, [find.names[i] for i in columns.find], features, change, covariance,
+            bench, columns, features, change, covariance,
             gradients, of_layer, chosen_on, found, judged, fresh, seen[0],
             None if features is None else seen[1],
         )  # fmt: skip
 
     def edits(self, directions: Mapping[tuple[int, int], Array]) -> list[Edit]:
         """What the best direction for each attribute does; method and seed are to be set."""
-        vectors = {layers: np.asarray(v, np.float64) for layers, v in directions.items()}
+        # most methods have one array for all ranges, which is prepared once
+        prepared = {id(v): self._with_deviations(v) for v in directions.values()}
+        vectors, deviations = (
+            {layers: prepared[id(v)][i] for layers, v in directions.items()} for i in (0, 1)
+        )
         shortlists = [
-            search_vectors(vectors, gradients, self.columns.find, self.covariance, count=SHORTLIST)
+            search_vectors(vectors, deviations, gradients, self.columns.find, count=SHORTLIST)
             for gradients in (self.gradients, self.trend)
         ]
         # what is shortlisted for one attribute may be the best for another
@@ -210,8 +212,14 @@ class Trial(NamedTuple):
         tried = [self._tried(direction) for direction in shortlisted.values()]
         return [
             self._measured(max(tried, key=lambda t: t.merits[number]).direction, number)
-            for number in range(len(self.attributes))
+            for number in range(len(self.columns.find))
         ]
+
+    def _with_deviations(self, vectors: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors [M, D] in float64, and the deviations of latents along them, [M]."""
+        exact = np.asarray(vectors, np.float64)
+        variances = np.einsum("md,md->m", exact @ self.covariance, exact)
+        return exact, np.sqrt(np.maximum(variances, 0))
 
     def _codes(self, latents: Array, direction: Direction, strength: float) -> Array:
         layers = self.bench.model.num_layers
@@ -239,8 +247,8 @@ class Trial(NamedTuple):
         return None
 
     def _measured(self, direction: Direction, number: int) -> Edit:
-        edit = Edit("", 0, self.attributes[number], direction.layers)
         column = self.columns.judge[number]
+        edit = Edit("", 0, self.bench.judge.names[column], direction.layers)
         strength = self._strength(direction, column)
         if strength is None:
             return edit
@@ -263,40 +271,32 @@ class Trial(NamedTuple):
         self, direction: Direction, strength: float, end: np.ndarray, number: int
     ) -> float:
         n = min(PATH_LATENTS, len(self.fresh))
-        known = {0.0: self.fresh_judged[:n], 1.0: end[:n]}
-        path = []
-        for part in PATH:
-            if part in known:
-                path.append(known[part])
-            else:
-                codes = self._codes(self.fresh[:n], direction, part * strength)
-                path.extend(self.bench.look(codes, self.bench.judged))
-        scores = np.stack(path)[:, :, self.columns.judge]  # [parts, n, attributes]
-        correlations = np.abs(path_correlations(np.array(PATH), scores))
+        path = {0.0: self.fresh_judged[:n], 1.0: end[:n]}
+        for part in (-1.0, -0.5, 0.5):
+            codes = self._codes(self.fresh[:n], direction, part * strength)
+            (path[part],) = self.bench.look(codes, self.bench.judged)
+        scores = np.stack(list(path.values()))[:, :, self.columns.judge]  # [parts, n, attributes]
+        correlations = np.abs(path_correlations(np.array(list(path)), scores))
         return float(correlations[number] / max(correlations.sum(), 1e-12))
 
     def recognition(self, key: Array, directions: Mapping[tuple[int, int], Array]) -> Recognition:
         """Method and seed are to be set."""
         model = self.bench.model
         layers = max(directions, key=lambda r: (r[1] - r[0], len(directions[r])))
-        vectors = np.asarray(directions[layers], np.float64)
+        vectors, deviations = self._with_deviations(directions[layers])
         choice_key, latents_key, fit_key = jax.random.split(key, 3)
         chosen = np.asarray(jax.random.permutation(choice_key, len(vectors)))[:RECOGNISED]
         labels = np.repeat(np.arange(len(chosen), dtype=np.int32), RECOGNITION_PAIRS)
         latents = model.sample(latents_key, len(labels))
-        deviations = np.sqrt(
-            np.maximum(np.einsum("md,md->m", vectors @ self.covariance, vectors), 0)
-        )
-        steps = (RECOGNITION_STRENGTH * deviations[:, None] * vectors)[chosen][labels]
-        moved = (np.arange(model.num_layers) >= layers[0]) & (
-            np.arange(model.num_layers) <= layers[1]
-        )
-        codes = jnp.broadcast_to(
-            latents[:, None], (len(labels), model.num_layers, latents.shape[1])
-        )
-        edited = codes + jnp.asarray(moved[None, :, None] * steps[:, None], jnp.float32)
+        chosen_directions = [
+            Direction(jnp.asarray(vectors[c], jnp.float32), layers, float(deviations[c]))
+            for c in chosen
+        ]
+        steps = jnp.stack([layer_steps(d, model.num_layers) for d in chosen_directions])
+        edited = latents[:, None] + RECOGNITION_STRENGTH * steps[labels]
         images = [
-            render_images(model, c, batch=BATCH, max_side=RECOGNITION_SIDE) for c in (codes, edited)
+            render_images(model, x, batch=BATCH, max_side=RECOGNITION_SIDE)
+            for x in (latents, edited)
         ]
         pairs = np.concatenate(images, -1)
         fit = fit_scorer(fit_key, pairs, labels, epochs=RECOGNITION_EPOCHS)

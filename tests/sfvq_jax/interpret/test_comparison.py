@@ -213,9 +213,9 @@ def test_vectors_are_searched_as_pairs_of_codewords_are():
     vectors = np.stack([pair_direction(curve, i, j) for i, j in zip(start, stop, strict=True)])
     ranges = [(0, 0), (0, 1), (1, 1)]
     by_pairs = search(curve, gradients, [2, 0], covariance, count=5)
-    found = search_vectors(
-        dict.fromkeys(ranges, np.float64(vectors)), gradients, [2, 0], covariance, count=5
-    )
+    deviations = np.einsum("md,de,me->m", vectors, covariance, vectors) ** 0.5
+    by_range = (dict.fromkeys(ranges, np.float64(v)) for v in (vectors, deviations))
+    found = search_vectors(*by_range, gradients, [2, 0], count=5)
     for candidates, directions in zip(by_pairs, found, strict=True):
         for candidate, direction in zip(candidates, directions, strict=True):
             vector = np.float64(pair_direction(curve, *candidate.codewords))
