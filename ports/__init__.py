@@ -18,7 +18,7 @@ from ports.checkpoint import Converted
 from ports.classifier import Classifier
 from ports.inspection import Inspection, inspect
 from ports.pickles import CheckpointError
-from ports.stylegan2 import StyleGAN2, StyleGAN2Config
+from ports.stylegan2 import StyleGAN2, StyleGAN2Config, StyleGAN2Z
 from ports.verify import Difference, check_differences, compare, read_reference
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Difference",
     "Inspection",
     "StyleGAN2",
+    "StyleGAN2Z",
     "build",
     "bundled",
     "convert",

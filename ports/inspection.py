@@ -101,7 +101,7 @@ def _stylegan2_facts(fields: dict) -> dict[str, Any]:
         "architecture": f"StyleGAN2 ({config.architecture})",
         "image_shape": (config.img_resolution, config.img_resolution, config.img_channels),
         "num_classes": config.c_dim,
-        "latent_spaces": {"stylegan2-w": config.w_dim},
+        "latent_spaces": {"stylegan2-w": config.w_dim, "stylegan2-z": config.z_dim},
         "layers": tuple(Layer(*name) for name in names),
     }
 

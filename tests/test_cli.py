@@ -201,7 +201,8 @@ def test_spaces_that_a_model_has_not_are_told(biggan, curve, tmp_path, capsys):
     def told(*arguments):
         return refused(capsys, tmp_path, [*arguments, "-o", tmp_path / "o.npz"])
 
-    assert "has one latent space" in told("fit", "fashion_mnist", "--label", "3")
+    assert "generator is unconditional" in told("fit", "fashion_mnist", "--label", "3")
+    assert "space is 'linear'; a StyleGAN2 has" in told("fit", "fashion_mnist", "--space", "linear")
     latents = array_file(tmp_path, np.eye(9, dtype=np.float32))
     assert "x.npy has one latent space" in told("fit", latents, "--space", "z")
     assert "class 10 is outside 0-9" in told("fit", biggan, "--label", "10")

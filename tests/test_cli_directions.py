@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ports
 from sfvq_jax import CurveRecord, decode, load_curve, save_curve
 from sfvq_jax.cli import comparing, main
 from sfvq_jax.interpret import (
@@ -16,6 +17,7 @@ from sfvq_jax.interpret import (
     load_direction,
     load_scorers,
     measuring,
+    translation,
     trial,
 )
 
@@ -211,6 +213,50 @@ def test_methods_are_compared_by_labels_of_ones_own(tmp_path, capsys, monkeypatc
     assert content["space"] == "stylegan2-w"
     assert image_size(output / "comparison.png")[0] > 300
     assert "exists already" in refused(capsys, tmp_path, command)
+
+
+def test_dimensions_are_sets_directions_and_pictures(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measuring, "BANK", 128)
+    monkeypatch.setattr(measuring, "USUAL", 64)
+    monkeypatch.setattr(translation, "RANDOM_ORDERS", 1)
+    few = ["--latents", 4, "--fresh", 4, "--mask-steps", 2]
+    goals = ["--sources", "pullover", "--targets", "sneaker,bag"]
+    output = tmp_path / "found"
+    command = ["dimensions", "fashion_mnist", "--space", "z", *goals, *few, "-o", output]
+    assert run(*command) == 0
+    told = capsys.readouterr().out
+    assert "pullover  sneaker" in told
+    assert "whole mask" in told
+    content = json.loads((output / "dimensions.json").read_text())
+    assert content["space"] == "stylegan2-z"
+    assert [(f["source"], f["target"]) for f in content["found"]] == [
+        ("pullover", "sneaker"),
+        ("pullover", "bag"),
+    ]
+    assert np.shape(content["effects"]["pullover"]["importance"]) == (64, 10)
+    for name in ("importance", "growth", "translation", "images"):
+        assert image_size(output / f"{name}.png")[0] > 300
+    path = output / "pullover-to-sneaker.json"
+    direction = load_direction(path)
+    found = content["found"][0]
+    moved = np.flatnonzero(np.abs(direction.direction.vector) > 1e-6)
+    assert moved.tolist() == sorted(found["set"]) == sorted(direction.source["dimensions"])
+    edit = ["--direction", path, "--strength", "0,3", "--seeds", 0, "-o", tmp_path / "e.png"]
+    assert run("edit", "fashion_mnist", *edit) == 0
+    assert "exists already" in refused(capsys, tmp_path, command)
+
+
+def test_dimensions_need_concepts_and_one_space(folder, tmp_path, capsys):
+    def told(*arguments):
+        return refused(capsys, tmp_path, ["dimensions", *arguments, "-o", tmp_path / "o"])
+
+    curve = ["fashion_mnist", "--curve", folder / "c.npz"]
+    assert "has one latent space" in told(*curve, "--space", "z")
+    assert "no concept 'sleeve'" in told(*curve, "--targets", "sleeve")
+    assert "share is 2" in told("fashion_mnist", "--share", 2)
+    model = tmp_path / "model"
+    model.symlink_to(ports.bundled("fashion_mnist"))
+    assert "learn them by `sfvq-jax scorer`" in told(model)
 
 
 def test_images_and_labels_that_do_not_go_together_are_told(tmp_path, capsys):

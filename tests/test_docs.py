@@ -97,6 +97,15 @@ def test_methods_are_compared_and_one_s_own_among_them(page):
     assert layers == {(0, 0), (1, 1)}  # what it gives directions for
 
 
+def test_the_coordinate_that_controls_the_side_is_found_alone(page):
+    to_the_right, to_the_left = sorted(page["run"].found, key=lambda found: found.source)
+    assert to_the_right.dimensions.tolist() == to_the_left.dimensions.tolist() == [0]
+    assert_allclose(to_the_right.signed, -to_the_left.signed)
+    rows = {row.way: row for row in page["translation_summary"]([page["run"]])}
+    assert rows["sequential"].flipped.mean > 0.9
+    assert rows["random"].flipped.mean < 0.3
+
+
 def test_the_direction_came_back_from_its_file(page):
     record, right = page["record"], page["right"]
     assert_allclose(record.direction.vector, right.direction.vector, rtol=1e-6)

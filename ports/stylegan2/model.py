@@ -2,11 +2,13 @@
 
 import functools
 import math
+import re
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ports.stylegan2.config import StyleGAN2Config
 from ports.stylegan2.network import MappingNetwork, SynthesisNetwork
@@ -14,6 +16,7 @@ from ports.stylegan2.network import MappingNetwork, SynthesisNetwork
 Array = jax.Array
 
 NOISE_MODES = ("const", "none", "random")
+SPACES = ("w", "z")
 
 
 @flax.struct.dataclass
@@ -164,11 +167,124 @@ class StyleGAN2:
         weights = [params[block][layer]["affine"]["weight"] for block, layer in layers]
         return [weight.T / math.sqrt(self.latent_dim) for weight in weights]
 
+    def space(
+        self, name: str, label: int | None = None, truncation: float | None = None
+    ) -> "StyleGAN2 | StyleGAN2Z":
+        """One of the latent spaces, as a `LatentModel`.
+
+        Args:
+          name: 'w', this model itself, or 'z', what the mapping network sees.
+          label: of z of a conditional generator, the class, which is needed; else None.
+          truncation: of z, psi of `mapping`; None for none.
+        """
+        if name not in SPACES:
+            raise ValueError(f"space is {name!r}; a StyleGAN2 has {SPACES}")
+        if name == "w":
+            if (label, truncation) != (None, None):
+                raise ValueError("the space w holds all classes, untruncated: no label, truncation")
+            return self
+        if self.num_classes == 0 and label is not None:
+            raise ValueError(f"label is {label}, but this generator is unconditional")
+        if self.num_classes > 0 and not (
+            isinstance(label, int | np.integer) and 0 <= label < self.num_classes
+        ):
+            raise ValueError(
+                f"label is {label}, but the space z is that of one class: choose it,"
+                f" 0-{self.num_classes - 1}"
+            )
+        return StyleGAN2Z(self, None if label is None else int(label), truncation)
+
+    def space_named(self, latent_space: str) -> "StyleGAN2 | StyleGAN2Z":
+        """The space that has this `latent_space`, which curves and directions keep."""
+        match = re.fullmatch(
+            r"stylegan2-(\w+)(?:, class (\d+))?(?:, truncation ([\d.e-]+))?", latent_space
+        )
+        if match is None:
+            return self  # whoever compares the names then says that they differ
+        name, label, truncation = match.groups()
+        return self.space(
+            name,
+            None if label is None else int(label),
+            None if truncation is None else float(truncation),
+        )
+
     def _for_all_layers(self, latents: Array) -> Array:
         if latents.ndim != 2:
             return latents
         shape = (latents.shape[0], self.num_layers, latents.shape[1])
         return jnp.broadcast_to(latents[:, None], shape)
+
+
+@flax.struct.dataclass
+class StyleGAN2Z:
+    """What the mapping network of a StyleGAN2 sees: a `LatentModel`, and a pytree.
+
+    Letters: N samples, D = `latent_dim`, L = `num_layers`.
+
+    Attributes:
+      model: the generator.
+      label: the class of a conditional generator, else None.
+      truncation: psi of `mapping`, None for none.
+    """
+
+    model: StyleGAN2
+    label: int | None = flax.struct.field(pytree_node=False, default=None)
+    truncation: float | None = flax.struct.field(pytree_node=False, default=None)
+
+    @property
+    def latent_space(self) -> str:
+        label = "" if self.label is None else f", class {self.label}"
+        return f"stylegan2-z{label}" + (
+            "" if self.truncation is None else f", truncation {self.truncation}"
+        )
+
+    @property
+    def model_hash(self) -> str:
+        return self.model.model_hash
+
+    @property
+    def latent_dim(self) -> int:
+        return self.model.config.z_dim
+
+    @property
+    def num_layers(self) -> int:
+        return self.model.num_layers
+
+    def sample(
+        self,
+        key: Array,
+        n: int,
+        *,
+        label: int | Array | None = None,
+        truncation: float | Array | None = None,
+    ) -> Array:
+        """Draws n latents z ~ N(0, I), [n, D] float32; label and truncation are the space's."""
+        for name, asked in {"label": label, "truncation": truncation}.items():
+            own = getattr(self, name)
+            if asked is not None and not (np.ndim(asked) == 0 and asked == own):
+                raise ValueError(f"{name} is {asked}, but this is the space with {name} {own}")
+        return jax.random.normal(key, (n, self.latent_dim))
+
+    def render(self, latents: Array) -> Array:
+        """Images [N, H, W, C] of z [N, D] for all layers, or of [N, L, D], one a layer."""
+        return self.model.render(self.activations(latents))
+
+    def features(self, latents: Array) -> Array:
+        """As `StyleGAN2.features`, of latents as `render` takes them."""
+        return self.model.features(self.activations(latents))
+
+    def activations(self, latents: Array) -> Array:
+        """W, of which GANSpace takes the principal components: [N, D] -> [N, w_dim].
+
+        Codes [N, L, D] give [N, L, w_dim].
+        """
+        z = latents.reshape(-1, latents.shape[-1])
+        c = None
+        if self.label is not None:
+            one_hot = jax.nn.one_hot(self.label, self.model.num_classes)[None]
+            c = jnp.broadcast_to(one_hot, (z.shape[0], one_hot.shape[1]))
+        w = self.model.mapping(z, c, 1 if self.truncation is None else self.truncation)[:, 0]
+        return w.reshape(*latents.shape[:-1], -1)
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -53,10 +53,11 @@ def add_model_and_curve(command: argparse.ArgumentParser, *, arrays: bool = Fals
 
 def add_space_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--space", help="of a BigGAN: linear (the default) or z, which is that of one class"
+        "--space",
+        help="of a StyleGAN2 w (the default) or z, of a BigGAN linear (the default) or z",
     )
-    command.add_argument("--label", type=int, help="of a BigGAN: the class")
-    command.add_argument("--truncation", type=float, help="of a BigGAN's latents")
+    command.add_argument("--label", type=int, help="of z, the class that it is for")
+    command.add_argument("--truncation", type=float, help="of z, or of a BigGAN's latents")
 
 
 def add_scorer(command: argparse.ArgumentParser) -> None:
@@ -84,6 +85,10 @@ def integer_list(text: str) -> list[int]:
     raise argparse.ArgumentTypeError(f"{text}: expected first-last or a list such as 0,3,7")
 
 
+def name_list(text: str) -> list[str]:
+    return text.split(",")
+
+
 def layer_range(text: str) -> tuple[int, int]:
     layers = integer_list(text)
     if layers != list(range(layers[0], layers[-1] + 1)):
@@ -94,11 +99,10 @@ def layer_range(text: str) -> tuple[int, int]:
 def load_model(name: str, options: argparse.Namespace) -> LatentModel:
     """A converted generator or a bundled one, in the latent space that the options name."""
     model = load_generator(name)
-    if isinstance(model, ports.BigGAN):
-        space = options.space or ("linear" if options.label is None else "z")
-        return model.space(space, options.label, options.truncation)
-    check_no_space(name, options)
-    return model
+    default = "linear" if isinstance(model, ports.BigGAN) and options.label is None else "z"
+    if isinstance(model, ports.StyleGAN2) and (options.label, options.truncation) == (None, None):
+        default = "w"
+    return model.space(options.space or default, options.label, options.truncation)
 
 
 def check_no_space(name: str, options: argparse.Namespace) -> None:
@@ -126,9 +130,7 @@ def load_both(
 
 def load_for(name: str, records: Sequence[CurveRecord | DirectionRecord]) -> LatentModel:
     """The model that curves or directions belong to, in their latent space."""
-    model = load_generator(name)
-    if isinstance(model, ports.BigGAN):
-        model = model.space_named(records[0].space)
+    model = load_generator(name).space_named(records[0].space)
     for record in records:
         check_belongs(record, model)
     return model
@@ -184,6 +186,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def slug(name: str) -> str:
+    """A name as that of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
 
 
 def sentence(error: BaseException) -> str:

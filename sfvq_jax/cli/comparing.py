@@ -12,6 +12,7 @@ from sfvq_jax.cli.common import (
     add_space_options,
     fitted_scorers,
     load_model,
+    name_list,
     table,
     with_statistics,
 )
@@ -52,9 +53,7 @@ def add_compare(add: AddCommand) -> None:
     add_scorer(command)
     command.add_argument("--images", help="labelled images to learn two scorers from, as `scorer`")
     add_labels(command)
-    command.add_argument(
-        "--attributes", type=lambda text: text.split(","), help="a list; all by default"
-    )
+    command.add_argument("--attributes", type=name_list, help="a list; all by default")
     command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
     command.add_argument("--seeds", type=int, default=5, help="runs of it all (%(default)s)")
     command.add_argument(

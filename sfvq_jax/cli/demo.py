@@ -8,7 +8,7 @@ import numpy as np
 import ports
 from sfvq_jax.cli.augmentation import write_stretch
 from sfvq_jax.cli.common import AddCommand, load_model
-from sfvq_jax.cli.editing import draw_edit
+from sfvq_jax.cli.editing import TRUNCATION, draw_edit
 from sfvq_jax.cli.fitting import add_fit_options, fit_model
 from sfvq_jax.cli.maps import draw_map
 from sfvq_jax.curve_file import CurveRecord, save_curve
@@ -46,7 +46,7 @@ def run_demo(options: argparse.Namespace) -> None:
         strengths, seeds = [-4.0, -2.0, 0.0, 2.0, 4.0], range(6)
         direction = Direction(line_direction(record.curve, line), (0, model.num_layers - 1))
         moved = DirectionRecord(direction, f"Line {line}, all layers")
-        draw_edit(model, [moved], [1.0], strengths, seeds, 0.5).savefig(folder / "edit.png")
+        draw_edit(model, [moved], [1.0], strengths, seeds, TRUNCATION).savefig(folder / "edit.png")
         write_stretch(
             model, record, (line, line + 1), 64, folder / "samples", key=jax.random.key(0), about={}
         )

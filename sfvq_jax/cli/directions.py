@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 
 import jax
@@ -17,7 +16,9 @@ from sfvq_jax.cli.common import (
     add_scorer,
     direction_source,
     load_both,
+    name_list,
     scorers_of,
+    slug,
     table,
 )
 from sfvq_jax.curve_file import CurveRecord
@@ -46,9 +47,7 @@ def add_directions(add: AddCommand) -> None:
     )
     add_model_and_curve(directions)
     add_scorer(directions)
-    directions.add_argument(
-        "--attributes", type=lambda text: text.split(","), help="a list; all by default"
-    )
+    directions.add_argument("--attributes", type=name_list, help="a list; all by default")
     directions.add_argument(
         "--each", type=int, default=1, help="directions an attribute (%(default)s)"
     )
@@ -87,7 +86,7 @@ def run_directions(options: argparse.Namespace) -> None:
     with new_folder(options.output, overwrite=options.overwrite, marker=DIRECTIONS_MARKER) as path:
         index = []
         for i, direction in enumerate(found):
-            name = f"{i:02d}-{_slug(direction.name)}.json"
+            name = f"{i:02d}-{slug(direction.name)}.json"
             save_direction(path / name, _record_of(direction, record, settings))
             index.append({"file": name, "name": direction.name} | measured_of(direction))
         (path / DIRECTIONS_MARKER).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
@@ -149,7 +148,3 @@ def _record_of(direction: FoundDirection, record: CurveRecord, settings: dict) -
         direction_source(record, direction.codewords) | {"found with": settings},
         measured_of(direction),
     )
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+import ports
 from sfvq_jax.cli.common import (
     AddCommand,
     add_scorer,
@@ -17,6 +18,7 @@ from sfvq_jax.cli.common import (
     layer_range,
     load_both,
     load_for,
+    name_list,
     save_figure,
     scorers_of,
     strength_list,
@@ -38,6 +40,7 @@ from sfvq_jax.views import edit_figure
 from sfvq_jax.views.figures import MAP_SIDE
 
 DEVIATION_SAMPLES = 2**14
+TRUNCATION = 0.5  # of the published edits (arXiv 2410.20573)
 GRADIENT_LATENTS = 256  # whose mean gradients are held
 
 
@@ -61,13 +64,15 @@ def add_edit(add: AddCommand) -> None:
         help="start:stop:step (stop included) or a list; of --line distances along the unit"
         " direction, of --direction its units (-10:10:5, -2:2:1)",
     )
-    edit.add_argument(
-        "--hold", type=lambda text: text.split(","), help="attributes to leave as they are"
-    )
+    edit.add_argument("--hold", type=name_list, help="attributes to leave as they are")
     edit.add_argument("--save-direction", metavar="JSON", help="write the one direction here")
     add_scorer(edit)
     edit.add_argument("--seeds", type=integer_list, default=range(4), help="first-last or a list")
-    edit.add_argument("--truncation", type=float, default=0.5, help="of the seeds' latents")
+    edit.add_argument(
+        "--truncation",
+        type=float,
+        help="of the seeds' latents; 0.5 by default, but for z of a StyleGAN2, which has none",
+    )
 
 
 def run_edit(options: argparse.Namespace) -> None:
@@ -98,7 +103,10 @@ def run_edit(options: argparse.Namespace) -> None:
         records = hold(model, records, options)
     default = [-10.0, -5.0, 0.0, 5.0, 10.0] if options.line is not None else [-2.0, -1.0, 1.0, 2.0]
     strengths = default if options.strength is None else options.strength
-    figure = draw_edit(model, records, weights, strengths, options.seeds, options.truncation)
+    truncation = options.truncation
+    if truncation is None and not isinstance(model, ports.StyleGAN2Z):
+        truncation = TRUNCATION
+    figure = draw_edit(model, records, weights, strengths, options.seeds, truncation)
     save_figure(figure, options.output, options)
     if options.save_direction is not None:
         save_direction(options.save_direction, records[0], overwrite=options.overwrite)
@@ -128,7 +136,7 @@ def draw_edit(
     weights: Sequence[float],
     strengths: Sequence[float],
     seeds: Sequence[int],
-    truncation: float,
+    truncation: float | None,
 ) -> Figure:
     """Edits of the latents that the seeds give; an unedited column is added where none is asked."""
     strengths = sorted({0.0, *strengths})
@@ -146,7 +154,9 @@ def draw_edit(
         spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
         deviation = float(deviation_along(spread, direction.vector)) / direction.unit
     names = " +\n".join(record.name or "a direction" for record in records)
-    return edit_figure(images, strengths, deviation, seeds, f"{names}, truncation {truncation:g}")
+    if truncation is not None:
+        names += f", truncation {truncation:g}"
+    return edit_figure(images, strengths, deviation, seeds, names)
 
 
 def _file_and_weight(text: str) -> tuple[str, float]:

@@ -14,6 +14,7 @@ from sfvq_jax.cli.checkpoints import add_checkpoint_commands
 from sfvq_jax.cli.common import add_command, sentence
 from sfvq_jax.cli.comparing import add_compare
 from sfvq_jax.cli.demo import add_demo
+from sfvq_jax.cli.dimensions import add_dimensions
 from sfvq_jax.cli.directions import add_directions
 from sfvq_jax.cli.editing import add_edit
 from sfvq_jax.cli.fitting import add_fit
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add_map_commands(add)
     add_scorer_command(add)
     add_directions(add)
+    add_dimensions(add)
     add_compare(add)
     add_edit(add)
     add_augment(add)

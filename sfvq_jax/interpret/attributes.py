@@ -143,6 +143,12 @@ def log_odds(log_probabilities: Array) -> Array:
     return limit(log_probabilities - others)
 
 
+def probability(scores: Array) -> Array:
+    """The probabilities that `log_odds`, or `limit` of other log-odds, were made of."""
+    share = jnp.clip(scores / LOG_ODDS_LIMIT, -1 + 1e-6, 1 - 1e-6)
+    return jax.nn.sigmoid(LOG_ODDS_LIMIT * jnp.arctanh(share))
+
+
 def limit(scores: Array) -> Array:
     """Scores limited smoothly to ±6, unchanged near 0."""
     return LOG_ODDS_LIMIT * jnp.tanh(scores / LOG_ODDS_LIMIT)

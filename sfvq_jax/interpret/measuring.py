@@ -36,7 +36,8 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.high - self.mean:.3f}"
+        half = f" ± {self.high - self.mean:.3f}" if self.high > self.low else ""
+        return f"{self.mean:.3f}{half}"
 
 
 class Effect(NamedTuple):
@@ -82,11 +83,11 @@ class Bench:
         features: Callable[[Array], Array] | None = None,
     ):
         self.model, self.find, self.judge = model, find, judge
-        self._features = jax.jit(small_pixels if features is None else features)
-        self._batch = _batch_of(model)
+        self.features = jax.jit(small_pixels if features is None else features)
+        self._batch = batch_of(model)
         bank_key, usual_key = jax.random.split(key)
         bank = model.sample(bank_key, BANK)
-        found, judged, of_bank = self.look(bank, find, judge, self._features)
+        found, judged, of_bank = self.look(bank, find, judge, self.features)
         self.find_scale, self.judge_scale = (
             np.maximum(scores.std(0, dtype=np.float64), 1e-12) for scores in (found, judged)
         )
@@ -142,9 +143,12 @@ class Bench:
         The neighbourhood of an image reaches to its third nearest neighbour (precision;
         Kynkäänniemi et al., 2019, eq. 1).
         """
-        (seen,) = self.look(latents, self._features)
+        return float(self.inside(*self.look(latents, self.features)).mean())
+
+    def inside(self, seen: np.ndarray) -> np.ndarray:
+        """Which of images with these features [N, F] are there, [N]."""
         distances = _distances(jnp.asarray(seen, jnp.float32), self._bank)
-        return float((distances <= self._radii[None]).any(1).mean())
+        return np.asarray((distances <= self._radii[None]).any(1))
 
     def limits(self, direction: Direction, latents: Array) -> tuple[float | None, float | None]:
         """Strengths below and above 0 at which images leave the distribution.
@@ -197,8 +201,8 @@ def small_pixels(images: Array) -> Array:
     return small.reshape(n, -1)
 
 
-def _batch_of(model: LatentModel) -> int:
-    """Images at once."""
+def batch_of(model: LatentModel) -> int:
+    """Images at once, by their size."""
     codes = jax.ShapeDtypeStruct((1, model.num_layers, model.latent_dim), jnp.float32)
     _, height, width, _ = jax.eval_shape(model.render, codes).shape
     return int(np.clip(BATCH_PIXELS // (height * width), 1, BATCH))

@@ -6,8 +6,12 @@ from sfvq_jax.views.figures import (
     directions_figure,
     distance_figure,
     edit_figure,
+    growth_figure,
     history_figure,
+    importance_figure,
+    interventions_figure,
     map_figure,
+    translation_figure,
 )
 
 __all__ = [
@@ -15,8 +19,12 @@ __all__ = [
     "directions_figure",
     "distance_figure",
     "edit_figure",
+    "growth_figure",
     "history_figure",
+    "importance_figure",
+    "interventions_figure",
     "map_figure",
     "render_images",
     "to_uint8",
+    "translation_figure",
 ]

@@ -1,6 +1,6 @@
 """The figures of a curve: its map, its distances, the history of its fit, its edits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -174,6 +174,120 @@ def comparison_figure(rows: Sequence[MethodSummary]) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(rows)), [row.method for row in rows], fontsize=9)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    return figure
+
+
+def importance_figure(
+    importance: np.ndarray, concepts: Sequence[str], title: str, unit: str = "dimension"
+) -> Figure:
+    """Heat map of what each coordinate does to each concept, [C, M], beside what all do together.
+
+    Args:
+      importance: mean absolute change of the concept's probability, [C, M].
+      concepts: C names.
+      title: of the figure.
+      unit: what a coordinate is.
+    """
+    c, m = importance.shape
+    figure = Figure(figsize=(min(4 + 0.12 * m, 16), 0.28 * c + 1.5), dpi=DPI, layout="constrained")
+    heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=(max(m / 12, 3), 1))
+    image = heat.imshow(importance, cmap="magma", vmin=0, aspect="auto")
+    heat.set_yticks(range(c), concepts)
+    heat.set(title=title, xlabel=unit)
+    figure.colorbar(image, ax=heat, label="mean |change of p|", pad=0.01)
+    greatest = np.sort(importance, 1)[:, ::-1].cumsum(1)
+    half = (greatest < greatest[:, -1:] / 2).sum(1) + 1
+    bars.barh(range(c), half / m, color="0.4")
+    bars.set(title="share that has\nhalf of it", xlim=(0, 0.5))
+    bars.axvline(0.5, color="0.7", linewidth=0.8)
+    bars.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def growth_figure(
+    growth: np.ndarray, random: np.ndarray, chosen: Sequence[int], title: str
+) -> Figure:
+    """How the effect grows with the size of the set, beside random sets.
+
+    Args:
+      growth: mean change of the target's probability by the first 1 … M coordinates of each of G
+        sets, [G, M]; where growth has stopped, what it had reached.
+      random: the same over all goals by random sets, several times, [R, M].
+      chosen: sizes of the sets that control their goals, G.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(7, 4.6), dpi=DPI, layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    sizes = np.arange(1, growth.shape[1] + 1)
+    low, middle, high = np.percentile(growth, [25, 50, 75], axis=0)
+    axes.plot(sizes, growth.mean(0), color="C0", lw=1.8, label="grown sets, mean over goals")
+    axes.plot(sizes, middle, ":", color="C0", lw=1, label="median, and half of all goals")
+    axes.fill_between(sizes, low, high, color="C0", alpha=0.15, lw=0)
+    axes.plot(sizes, random.mean(0), color="0.35", lw=1.4, label="random sets, mean and range")
+    axes.fill_between(sizes, random.min(0), random.max(0), color="0.35", alpha=0.3, lw=0)
+    axes.set(title=title, ylabel="change of the target's probability")
+    axes.legend(fontsize=8, frameon=False)
+    below.hist(chosen, bins=(np.arange(len(sizes) + 1) + 0.5).tolist(), color="0.6")
+    below.set(xlabel="size of the set", ylabel="goals that\nneed so many", xscale="log")
+    ticks = [size for size in 2 ** np.arange(12) if size <= sizes[-1]]
+    below.set_xticks(ticks, [str(size) for size in ticks])
+    below.minorticks_off()
+    for panel in (axes, below):
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def translation_figure(matrices: Mapping[str, np.ndarray], concepts: Sequence[str]) -> Figure:
+    """A matrix a way: share of images that go from each class, rows, to each other one, columns.
+
+    Args:
+      matrices: title -> [C, C]; NaN where nothing was measured.
+      concepts: C names.
+    """
+    c, n = len(concepts), len(matrices)
+    side = 0.27 * c + 0.4
+    figure = Figure(figsize=(n * side + 2.2, side + 1.6), dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, n, sharey=True, squeeze=False)[0]
+    for panel, (title, matrix) in zip(panels, matrices.items(), strict=True):
+        panel.imshow(matrix, cmap="viridis", vmin=0, vmax=1)
+        mean = f"\nmean {np.nanmean(matrix):.2f}" if np.isfinite(matrix).any() else ""
+        panel.set_title(f"{title}{mean}", fontsize=9)
+        panel.set_xticks(range(c), concepts, rotation=90, fontsize=8)
+        for (row, column), share in np.ndenumerate(matrix):
+            if share >= 0.005:
+                panel.text(
+                    column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6,
+                    color="k" if share > 0.6 else "w",
+                )  # fmt: skip
+    panels[0].set_yticks(range(c), concepts, fontsize=8)
+    panels[0].set_ylabel("from")
+    figure.supxlabel("to", fontsize=9)
+    figure.colorbar(panels[0].images[0], ax=panels.tolist(), label="share of images", pad=0.01)
+    return figure
+
+
+def interventions_figure(
+    images: np.ndarray, names: Sequence[str], extremes: Sequence[float], title: str
+) -> Figure:
+    """Rows of images under growing intervention, the unmoved one framed.
+
+    Args:
+      images: uint8, [rows, columns, H, W, C].
+      names: one a row.
+      extremes: how far coordinates are moved, one a column.
+      title: of the figure.
+    """
+    rows, columns = images.shape[:2]
+    figure, cells = _image_grid(rows, columns, _aspect(images[0]), title, label=True)
+    for (row, column), cell in np.ndenumerate(cells):
+        _show_image(cell, images[row, column])
+        extreme = extremes[column]
+        if row == 0:
+            cell.set_title(f"{extreme:g} sd" if extreme else "unmoved", fontsize=8, pad=3)
+        if column == 0:
+            cell.set_ylabel(names[row], fontsize=8, rotation=0, ha="right", va="center")
+        if extreme == 0:
+            _frame(cell)
     return figure
 
 

@@ -232,7 +232,7 @@ def test_inspection_tells_the_same_before_and_after_conversion(fixture_file, tmp
     assert after.model_hash == ports.load(tmp_path / "model").model_hash
     assert before.format == "stylegan2-ada-pytorch"
     assert (before.image_shape, before.num_classes) == ((32, 32, 1), 10)
-    assert before.latent_spaces == {"stylegan2-w": 48}
+    assert before.latent_spaces == {"stylegan2-w": 48, "stylegan2-z": 32}
     assert before.num_parameters == sum(
         x.size for x in jax.tree.leaves(upstream.read(path).variables["params"])
     )
@@ -252,5 +252,6 @@ def test_inspection_of_a_biggan_lists_the_layers_that_a_z_can_steer(biggan, shar
 
 
 def test_inspection_of_bundled_models():
-    assert ports.inspect(ports.bundled("fashion_mnist")).latent_spaces == {"stylegan2-w": 64}
+    spaces = ports.inspect(ports.bundled("fashion_mnist")).latent_spaces
+    assert spaces == {"stylegan2-w": 64, "stylegan2-z": 64}
     assert ports.inspect(ports.bundled("fashion_mnist_classifier")).num_classes == 10

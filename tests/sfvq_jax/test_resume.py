@@ -319,7 +319,7 @@ class TestKilled:
         finish(start(script, file, "none", tmp_path / "expected", cache=cache))
         moments = random.Random(0)
         kills = 0
-        for _ in range(5):
+        for _ in range(3):
             process = start(script, file, tmp_path / "states", tmp_path / "curve", cache=cache)
             kills += kill_after_a_state(process, tmp_path, moments.uniform(0, 0.4))
         assert kills >= 2

@@ -21,6 +21,7 @@ from ports.stylegan2.network import (
     upsample,
     upsampling_conv,
 )
+from sfvq_jax import LatentModel
 
 CONFIG = StyleGAN2Config(
     z_dim=6,
@@ -260,12 +261,60 @@ def test_style_weights_are_the_derivatives_of_styles_by_the_code_of_each_layer(
         np.testing.assert_allclose(weight, derivatives[name][:, layer], rtol=1e-5, atol=1e-6)
 
 
+def test_z_is_a_space_of_its_own(getkey):
+    model = init(getkey(), CONFIG)
+    space = model.space("z")
+    assert isinstance(space, LatentModel)
+    z = space.sample(getkey(), 3)
+    assert (z.shape, space.latent_space) == ((3, 6), "stylegan2-z")
+    w = model.mapping(z)[:, 0]
+    images = model.render(w)
+    np.testing.assert_array_equal(space.activations(z), w)
+    np.testing.assert_allclose(space.render(z), images, atol=1e-6)
+    codes = jnp.stack([z[:1]] * 3 + [z[1:2]] * 3, 1)  # a z for the coarse layers, one for the fine
+    mixed = jnp.stack([w[:1]] * 3 + [w[1:2]] * 3, 1)
+    np.testing.assert_allclose(space.render(codes), model.render(mixed), atol=1e-6)
+    assert model.space("w") is model.space_named("stylegan2-w") is model
+
+
+def test_z_of_a_class_and_truncated_has_both_in_its_name(getkey):
+    config = dataclasses.replace(CONFIG, c_dim=3, embed_features=4)
+    model = init(getkey(), config)
+    constants = {**model.variables["constants"], "mapping": {"w_avg": jnp.ones(5)}}
+    model = model.replace(variables={**model.variables, "constants": constants})
+    space = model.space("z", label=2, truncation=0.5)
+    assert space.latent_space == "stylegan2-z, class 2, truncation 0.5"
+    named = model.space_named(space.latent_space)
+    assert (named.label, named.truncation) == (2, 0.5)
+    z = space.sample(getkey(), 2, label=2)
+    expected = model.mapping(z, jnp.array([[0.0, 0, 1]] * 2), 0.5)[:, 0]
+    np.testing.assert_allclose(space.activations(z), expected, atol=1e-6)
+
+
+def test_spaces_that_there_are_not_are_named(getkey):
+    model = init(getkey(), CONFIG)
+    conditional = init(getkey(), dataclasses.replace(CONFIG, c_dim=3, embed_features=4))
+    for told, refused in {
+        "a StyleGAN2 has": lambda: model.space("s"),
+        "the space w holds all classes": lambda: model.space("w", truncation=0.5),
+        "this generator is unconditional": lambda: model.space("z", label=1),
+        "that of one class: choose it, 0-2": lambda: conditional.space("z"),
+        "label is 3, but": lambda: conditional.space("z", label=3),
+        "label is 1, but this is the space with label 2": lambda: conditional.space(
+            "z", label=2
+        ).sample(getkey(), 1, label=1),
+        "truncation is 0.5, but": lambda: model.space("z").sample(getkey(), 1, truncation=0.5),
+    }.items():
+        with pytest.raises(ValueError, match=told):
+            refused()
+
+
 def test_features_are_the_middle_block_and_codes_above_change_nothing(getkey):
     model = init(getkey(), CONFIG)
     w = model.sample(getkey(), 2)
     ws = jnp.repeat(w[:, None], 6, axis=1)
     features = model.features(w)
-    expected = synthesis_blocks(model, ws)["b8/x"]
+    expected = jax.jit(synthesis_blocks)(model, ws)["b8/x"]
     np.testing.assert_allclose(features, expected.reshape(2, -1), atol=1e-5)
     np.testing.assert_array_equal(model.features(ws.at[:, 3:].add(1)), features)
     assert jnp.abs(model.features(ws.at[:, 2].add(1)) - features).max() > 1e-3

@@ -1,0 +1,263 @@
+"""`dimensions`: which latent dimensions, or lines of a curve, control a concept."""
+
+import argparse
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from sfvq_jax.cli.common import (
+    AddCommand,
+    add_scorer,
+    add_space_options,
+    check_no_space,
+    curve_sha256,
+    fitted_scorers,
+    load_for,
+    load_model,
+    name_list,
+    slug,
+    table,
+)
+from sfvq_jax.curve_file import load_curve
+from sfvq_jax.images import render_images
+from sfvq_jax.interpret import (
+    DirectionRecord,
+    Found,
+    Translation,
+    concentration,
+    curve_lines,
+    flip_matrix,
+    intervene,
+    latent_axes,
+    save_direction,
+    translate,
+    translation_summary,
+)
+from sfvq_jax.interpret.coordinates import HOWS
+from sfvq_jax.interpret.translation import ALL, RANDOM, SEQUENTIAL, WHOLE_MASK
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.output import check_free, new_folder
+from sfvq_jax.views import (
+    growth_figure,
+    importance_figure,
+    interventions_figure,
+    translation_figure,
+)
+from sfvq_jax.views.figures import MAP_SIDE
+
+DIMENSIONS_MARKER = "dimensions.json"
+DRAWN = 8  # goals whose images are drawn
+DRAWN_STEPS = 7  # of growing intervention, the unmoved image among them
+COLUMNS = {  # title -> field of `WaySummary`
+    "size": "size",
+    "flipped": "flipped",
+    "÷ random": "ratio",
+    "astray": "astray",
+    "damage": "damage",
+    "inside": "inside",
+}
+
+
+def add_dimensions(add: AddCommand) -> None:
+    command = add(
+        "dimensions", run_dimensions, "finds the latent dimensions that control a concept", "folder"
+    )
+    command.add_argument("model", help="a converted generator, or a bundled one")
+    add_space_options(command)
+    add_scorer(command)
+    command.add_argument(
+        "--curve", help="a curve.npz, whose lines are moved in place of dimensions"
+    )
+    command.add_argument("--sources", type=name_list, help="classes to start from; all by default")
+    command.add_argument("--targets", type=name_list, help="concepts to reach; all by default")
+    command.add_argument(
+        "--extreme",
+        type=float,
+        default=3.0,
+        help="how far dimensions are moved, in standard deviations (%(default)s)",
+    )
+    command.add_argument(
+        "--how", choices=HOWS, default="shift", help="shift by that, or set to it (%(default)s)"
+    )
+    command.add_argument(
+        "--share",
+        type=float,
+        default=0.9,
+        help="of the possible effect, at which a set stops growing (%(default)s)",
+    )
+    command.add_argument(
+        "--latents", type=int, default=16, help="of a source, to rank dimensions on (%(default)s)"
+    )
+    command.add_argument(
+        "--fresh", type=int, default=32, help="of a source, to measure on (%(default)s)"
+    )
+    command.add_argument(
+        "--mask-steps", type=int, default=40, help="to optimise masks; 0 for none (%(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=0)
+
+
+def run_dimensions(options: argparse.Namespace) -> None:
+    check_free(options.output, overwrite=options.overwrite, marker=DIMENSIONS_MARKER)
+    record = None if options.curve is None else load_curve(options.curve)
+    if record is None:
+        model = load_model(options.model, options)
+    else:
+        check_no_space(f"{options.curve}, and so its model,", options)
+        model = load_for(options.model, [record])
+    scorers = fitted_scorers(options)
+    if scorers is None or scorers.kind == "numbers":
+        raise ValueError(
+            "concepts are classes or yes/no attributes: learn them by `sfvq-jax scorer`, and give"
+            " the file with --scorer"
+        )
+
+    coordinates = latent_axes if record is None else functools.partial(curve_lines, record.curve)
+
+    def advance(source: str, target: str) -> None:
+        bar.set_postfix_str(f"{source} to {target}")
+        bar.update()
+
+    with tqdm(unit=" goals", leave=False, disable=None) as bar:
+        run = translate(
+            jax.random.key(options.seed),
+            model,
+            scorers.find,
+            scorers.judge,
+            coordinates=coordinates,
+            sources=options.sources,
+            targets=options.targets,
+            exclusive=scorers.kind == "classes",
+            extreme=options.extreme,
+            how=options.how,
+            share=options.share,
+            latents=options.latents,
+            fresh=options.fresh,
+            mask_steps=options.mask_steps,
+            on_done=advance,
+        )
+    about = {
+        "model": options.model,
+        "model_hash": getattr(model, "model_hash", ""),
+        "space": getattr(model, "latent_space", ""),
+        "curve_sha256": None if record is None else curve_sha256(record),
+        "seed": options.seed,
+    }
+    unit = "dimension" if record is None else "line"
+    figures = {
+        "importance.png": importance_figure(run.importance.T, run.concepts, "Importance", unit),
+        "growth.png": draw_growth([run], "Sets that grow"),
+        "images.png": draw_images(model, run),
+    }
+    if scorers.kind == "classes":
+        figures["translation.png"] = draw_matrices([run])
+    with new_folder(options.output, overwrite=options.overwrite, marker=DIMENSIONS_MARKER) as path:
+        content = json.dumps(about | run.to_json(), indent=1)
+        (path / DIMENSIONS_MARKER).write_text(content + "\n", encoding="utf-8")
+        for name, figure in figures.items():
+            figure.savefig(path / name)
+        for found in run.found:
+            direction = DirectionRecord(
+                run.direction(found, model.num_layers),
+                f"{found.source} to {found.target}",
+                about["space"],
+                about["model_hash"],
+                {f"{unit}s": found.dimensions.tolist(), "found with": about | dict(run.settings)},
+            )
+            save_direction(path / f"{slug(direction.name)}.json", direction)
+    print(dimensions_tables([run], unit))
+    if missing := run.settings["too few latents of"]:
+        print(f"no source, since too few latents are: {', '.join(missing)}")
+    print(f"{options.output}: {len(run.found)} directions, {', '.join(figures)}")
+
+
+def dimensions_tables(runs: Sequence[Translation], unit: str) -> str:
+    """What was found and measured, as text."""
+    rows = [
+        (row.way, *(_text(getattr(row, field)) for field in COLUMNS.values()))
+        for row in translation_summary(runs)
+    ]
+    whole = concentration(runs)
+    best = [
+        (f.source, f.target, str(f.grown.size), f"{f.grown.growth[f.grown.size - 1]:.2f}",
+         " ".join(_signed_numbers(f)[:12]))
+        for f in runs[0].found
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            table([("from", "to", "size", "change of p", f"{unit}s"), *best]),
+            "",
+            table([("way", *COLUMNS), *rows]),
+            "",
+            f"effects of single {unit}s: Gini {whole.gini}, Hoyer {whole.hoyer}; the first of a set"
+            f" has {whole.share_of_one} of its effect",
+            *(
+                [f"overlap of set and mask: {whole.overlap}, by chance {whole.overlap_by_chance}"]
+                if whole.overlap is not None
+                else []
+            ),
+        ]
+    )
+
+
+def draw_growth(runs: Sequence[Translation], title: str) -> Figure:
+    """The growth of all sets, held at its end, beside random ones."""
+    m = runs[0].coordinates.count
+    growths = [
+        np.pad(f.grown.growth, (0, m - len(f.grown.growth)), mode="edge")
+        for run in runs
+        for f in run.found
+    ]
+    random = np.concatenate([run.random_growth for run in runs])
+    sizes = [f.grown.size for run in runs for f in run.found]
+    return growth_figure(np.stack(growths), random, sizes, title)
+
+
+def draw_matrices(runs: Sequence[Translation]) -> Figure:
+    measured = {row.way for row in translation_summary(runs)}
+    ways = [way for way in (SEQUENTIAL, WHOLE_MASK, RANDOM, ALL) if way in measured]
+    return translation_figure({way: flip_matrix(runs, way) for way in ways}, runs[0].concepts)
+
+
+def draw_images(model: LatentModel, run: Translation) -> Figure:
+    """Goals that most images reach, no source and no target twice before the others had a turn."""
+    reached = {(m.source, m.target): m.flipped for m in run.moves if m.way == SEQUENTIAL}
+    ranked = sorted(run.found, key=lambda f: -reached[f.source, f.target])
+    chosen: list[Found] = []
+    for found in ranked:
+        if all(found.target != c.target and found.source != c.source for c in chosen):
+            chosen.append(found)
+    rest = [found for found in ranked if not any(found is c for c in chosen)]
+    chosen = [*chosen, *rest][:DRAWN]
+    extremes = np.linspace(0, run.settings["extreme"], DRAWN_STEPS)
+    rows, names = [], []
+    for found in chosen:
+        latent = run.examples[found.source]
+        repeated = jnp.repeat(latent[None], DRAWN_STEPS, 0)
+        signed = jnp.asarray(found.signed)[None] * jnp.asarray(extremes > 0, jnp.float32)[:, None]
+        moved = intervene(
+            repeated, run.coordinates, signed, jnp.asarray(extremes, jnp.float32)[:, None],
+            run.settings["how"],
+        )  # fmt: skip
+        rows.append(render_images(model, moved, max_side=MAP_SIDE))
+        names.append(f"{found.source}\nto {found.target}\n({found.grown.size})")
+    return interventions_figure(np.stack(rows), names, extremes.tolist(), "Sets moved together")
+
+
+def _signed_numbers(found: Found) -> list[str]:
+    signs = found.grown.signs[: found.grown.size]
+    return [
+        f"{'+' if sign > 0 else '-'}{number}"
+        for number, sign in zip(found.dimensions, signs, strict=True)
+    ]
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else str(value)
