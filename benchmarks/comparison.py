@@ -22,7 +22,6 @@ from sfvq_jax import LatentModel
 from sfvq_jax.cli.common import with_statistics
 from sfvq_jax.interpret import (
     Comparison,
-    FittedFunction,
     Interval,
     compare,
     default_methods,
@@ -77,7 +76,6 @@ def main() -> None:
     options = parser.parse_args()
     scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
     find, judge = with_statistics(scorers)
-    assert isinstance(scorers.judge.function, FittedFunction)
     for name in options.models:
         model = load(name)
         comparison = compare(
@@ -86,8 +84,8 @@ def main() -> None:
             find,
             judge,
             methods=default_methods(model, 3 if options.quick else 6),
-            classes=scorers.judge.names,
-            features=scorers.judge.function.features,
+            classes=scorers.classes,
+            features=scorers.features,
             seeds=2 if options.quick else SEEDS,
             on_done=lambda method, seed: print(f"seed {seed}, {method}: done", flush=True),
         )

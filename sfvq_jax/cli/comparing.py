@@ -19,7 +19,6 @@ from sfvq_jax.cli.common import (
 from sfvq_jax.cli.scorers import add_labels, read_labelled
 from sfvq_jax.interpret import (
     Comparison,
-    FittedFunction,
     Interval,
     Scorers,
     compare,
@@ -74,11 +73,6 @@ def run_compare(options: argparse.Namespace) -> None:
     methods = default_methods(model, options.bits)
     fitted = _scorers(options)
     find, judge = with_statistics(fitted)
-    classes, features = (), None
-    if fitted is not None:
-        classes = fitted.judge.names if fitted.kind == "classes" else ()
-        assert isinstance(fitted.judge.function, FittedFunction)
-        features = fitted.judge.function.features
 
     def advance(method: str, seed: int) -> None:
         bar.update()
@@ -91,8 +85,8 @@ def run_compare(options: argparse.Namespace) -> None:
             judge,
             methods=methods,
             attributes=options.attributes,
-            classes=classes,
-            features=features,
+            classes=() if fitted is None else fitted.classes,
+            features=None if fitted is None else fitted.features,
             seeds=options.seeds,
             latents=options.latents,
             change=options.change,

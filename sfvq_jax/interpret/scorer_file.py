@@ -1,7 +1,7 @@
 """Two fitted scorers on disk: one .npz, no pickle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -39,8 +39,22 @@ class Scorers(NamedTuple):
     @property
     def kind(self) -> str:
         """Of the labels: classes, yes/no or numbers."""
-        assert isinstance(self.find.function, FittedFunction)
-        return self.find.function.kind
+        return _fitted(self.find).kind
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Attributes of which each image has one; none of other kinds."""
+        return self.judge.names if self.kind == "classes" else ()
+
+    @property
+    def features(self) -> Callable[[jax.Array], jax.Array]:
+        """Images -> [N, F]: the last layer but one of the scorer that judges."""
+        return _fitted(self.judge).features
+
+
+def _fitted(scorer: Scorer) -> FittedFunction:
+    assert isinstance(scorer.function, FittedFunction)
+    return scorer.function
 
 
 def save_scorers(
