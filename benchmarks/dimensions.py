@@ -47,6 +47,7 @@ from sfvq_jax.interpret import (
     latent_axes,
     load_scorers,
     mask_ranking,
+    overlap,
     published_mask,
     translate,
     translation_summary,
@@ -67,13 +68,8 @@ SEEDS = 5
 BITS = 6  # of the curve whose lines are moved
 SPREAD = 4096  # latents, for deviations
 PUBLISHED_LATENTS = 7_000
-PUBLISHED_GOALS = (
-    ("pullover", "coat"),
-    ("pullover", "dress"),
-    ("pullover", "bag"),
-    ("sneaker", "boot"),
-    ("sneaker", "bag"),
-)
+FRESH = 128
+PUBLISHED_SOURCE, PUBLISHED_TARGETS = "pullover", ("coat", "dress", "bag")
 SPEED_LATENTS = 1_000
 
 
@@ -200,14 +196,14 @@ def report_space(
 
 
 def draw(space: str, runs: Sequence[Translation]) -> None:
-    """What README shows: importance in W, all else in z."""
+    """What README shows: importance in z and in W, all else in z."""
     figures = {}
-    if space == "w":
+    if space in ("z", "w"):
         importance = np.mean([run.importance for run in runs], 0).T
-        title = "What three deviations of each dimension of W change"
-        figures["importance"] = importance_figure(importance, runs[0].concepts, title)
+        title = f"What three deviations of each dimension of {space.replace('w', 'W')} change"
+        figures[f"importance_{space}"] = importance_figure(importance, runs[0].concepts, title)
     if space == "z":
-        figures = {
+        figures |= {
             "growth": draw_growth(runs, "90 pairs of classes, five seeds, z of the StyleGAN2"),
             "translation": draw_matrices(runs),
             "images": draw_images(stylegan2().space("z"), runs[0]),
@@ -224,51 +220,42 @@ def measure_published(options: argparse.Namespace) -> None:
     """The public code's masks beside ours, in z, at the size of the set that was grown."""
     model = stylegan2().space("z")
     key = jax.random.key(options.seed)
-    goals = PUBLISHED_GOALS[:1] if options.quick else PUBLISHED_GOALS
+    source = PUBLISHED_SOURCE
+    targets = PUBLISHED_TARGETS[:1] if options.quick else PUBLISHED_TARGETS
     count = 100 if options.quick else PUBLISHED_LATENTS
+    run = translate(
+        key, model, SCORERS.find, SCORERS.judge, sources=[source], targets=targets, fresh=FRESH
+    )
+    bench = Bench(key, model, SCORERS.find, SCORERS.judge)
+    fresh_key = jax.random.fold_in(key, 1)
+    z = latents_of(fresh_key, bench, bench.judge, [source], FRESH, True)[source]
+    pool = class_latents(jax.random.fold_in(key, 2), model, source, count)
     rows = []
-    for source in dict.fromkeys(goal[0] for goal in goals):
-        targets = [goal[1] for goal in goals if goal[0] == source]
-        run = translate(
-            key, model, SCORERS.find, SCORERS.judge, sources=[source], targets=targets, fresh=128
-        )
-        bench = Bench(key, model, SCORERS.find, SCORERS.judge)
-        fresh = latents_of(jax.random.fold_in(key, 1), bench, bench.judge, [source], 128, True)
-        pool = class_latents(jax.random.fold_in(key, 2), model, source, count)
-        for found in run.found:
-            start = time.perf_counter()
-            column = NAMES.index(found.target)
-            mask = published_mask(model, SCORERS.find, pool, column)
-            seconds = time.perf_counter() - start
-            size, ranking = found.grown.size, mask_ranking(mask)
-            own = np.zeros(len(mask))
-            own[found.ranking.order] = found.ranking.signs
-            known = Ranking(ranking.order, own[ranking.order], ranking.sizes)
-            z = fresh[source]
-            moved = {
-                "published mask": _shift(run, z, ranking.signed(size)),
-                "published, opposite signs": _shift(run, z, -ranking.signed(size)),
-                "published, signs of effects": _shift(run, z, known.signed(size)),
-                "published, its own move": jnp.concatenate(
-                    [
-                        z * (1 + side * 10 * z.mean(1, keepdims=True) * mask[None])
-                        for side in (-1, 1)
-                    ]
-                ),
-            }
-            row: Row = {"from": source, "to": found.target, "size": size}
-            row |= {m.way: m.flipped for m in run.moves if m.target == found.target}
-            for name, latents in moved.items():
-                (scores,) = bench.look(latents, bench.judge)
-                flipped = (scores.argmax(1) == column).reshape(-1, len(z)).any(0)
-                row[name] = float(flipped.mean())
-            row["|s| above .1"] = int((np.abs(mask) > 0.1).sum())
-            row["overlap with the set"] = len(
-                set(ranking.order[:size].tolist()) & set(found.dimensions.tolist())
-            ) / size  # fmt: skip
-            row["seconds"] = seconds
-            rows.append(row)
-            print(row, flush=True)
+    for found in run.found:
+        start = time.perf_counter()
+        column = NAMES.index(found.target)
+        mask = published_mask(model, SCORERS.find, pool, column)
+        seconds = time.perf_counter() - start
+        size, ranking = found.grown.size, mask_ranking(mask)
+        own = found.ranking.signed(len(mask))
+        known = Ranking(ranking.order, own[ranking.order], ranking.sizes)
+        moved = {
+            "published mask": _shift(run, z, ranking.signed(size)),
+            "published, opposite signs": _shift(run, z, -ranking.signed(size)),
+            "published, signs of effects": _shift(run, z, known.signed(size)),
+            "published, its own move": _published_moves(z, mask),
+        }
+        row: Row = {"from": source, "to": found.target, "size": size}
+        row |= {m.way: m.flipped for m in run.moves if m.target == found.target}
+        for name, latents in moved.items():
+            (scores,) = bench.look(latents, bench.judge)
+            flipped = (scores.argmax(1) == column).reshape(-1, len(z)).any(0)
+            row[name] = float(flipped.mean())
+        row["|s| above .1"] = int((np.abs(mask) > 0.1).sum())
+        row["overlap with the set"] = overlap(ranking.order[:size], found.dimensions)
+        row["seconds"] = seconds
+        rows.append(row)
+        print(row, flush=True)
     mean: Row = {"from": "mean", "to": ""}
     mean |= {name: float(np.mean([row[name] for row in rows])) for name in list(rows[0])[2:]}
     report(
