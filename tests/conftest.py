@@ -1,12 +1,11 @@
 """Strict JAX, several CPU devices, fresh keys, and where the shared fixtures are."""
 
-import gc
 import os
 from importlib.metadata import version
 
 os.environ.setdefault(
     "XLA_FLAGS",
-    # most of the tests' time is compilation, and these halve it
+    # most of the tests' time is compilation, and these take a third off it
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
     # a flag that XLA does not know ends the process
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
@@ -19,8 +18,6 @@ from pathlib import Path
 
 import jax
 import pytest
-
-gc.set_threshold(200_000, 50, 100)  # traces are full of small objects, and hardly any is garbage
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -124,7 +124,8 @@ def published_mask(
     -max(|p(z₋) - p(z)|, |p(z₊) - p(z)|) + penalty · ‖s‖₂; v starts at 0.5. In the paper's setting z
     has 100 dimensions, and the latents are 7,000 of the source class.
 
-    What moves a dimension here has the sign of z · mean(z), so that the sign of s means little.
+    The loss is the same for s and -s, so that the sign of the whole mask is that of its start,
+    wherever the concept lies.
     """
     render, latents = method(model, "render"), jnp.asarray(latents)
     v = jnp.full(latents.shape[1], START, jnp.float32)
