@@ -3,6 +3,7 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 
 Array = jax.Array
 
@@ -79,8 +80,8 @@ def decode(curve: Curve, position: Array) -> Array:
 
 
 def line_lengths(curve: Curve) -> Array:
-    """Euclidean length of each line, [K - 1]."""
-    return jnp.sqrt(jnp.sum(jnp.diff(curve.codewords, axis=0) ** 2, 1))
+    """Euclidean length of each line, [K - 1]; the gradient of a length of 0 is 0."""
+    return optax.safe_norm(jnp.diff(curve.codewords, axis=0), 0.0, axis=1)
 
 
 def curve_length(curve: Curve) -> Array:

@@ -120,9 +120,10 @@ def test_map_and_edit_draw_figures(curve, tmp_path):
     assert image_size(output)[0] > 300
 
 
-def test_demo_leaves_a_folder_with_everything(tmp_path, capsys):
+@pytest.mark.parametrize("space", ["w", "z"])
+def test_demo_leaves_a_folder_with_everything(space, tmp_path, capsys):
     output = tmp_path / "demo"
-    assert main(["demo", "-o", str(output), "--bits", "3", *QUICK]) == 0
+    assert main(["demo", "-o", str(output), "--space", space, "--bits", "3", *QUICK]) == 0
     names = {path.name for path in output.iterdir()}
     figures = {"map.png", "distances.png", "history.png", "edit.png"}
     assert names == {"curve.npz", "samples"} | figures

@@ -297,7 +297,10 @@ def init(key: Array, config: StyleGAN2Config) -> StyleGAN2:
     synthesis = SynthesisNetwork(config).init(synthesis_key, ws)
     return StyleGAN2(
         variables={
-            "params": {"mapping": mapping["params"], "synthesis": synthesis["params"]},
+            "params": {
+                "mapping": mapping.get("params", {}),  # none where it has no layers
+                "synthesis": synthesis["params"],
+            },
             "constants": {
                 "mapping": {"w_avg": jnp.zeros(config.w_dim)},
                 "synthesis": synthesis.get("constants", {}),

@@ -8,11 +8,12 @@ import numpy as np
 import ports
 from sfvq_jax.cli.augmentation import write_stretch
 from sfvq_jax.cli.common import AddCommand, load_model
-from sfvq_jax.cli.editing import TRUNCATION, draw_edit
+from sfvq_jax.cli.editing import draw_edit, usual_truncation
 from sfvq_jax.cli.fitting import add_fit_options, fit_model
 from sfvq_jax.cli.maps import draw_map
 from sfvq_jax.curve_file import CurveRecord, save_curve
 from sfvq_jax.interpret import Direction, DirectionRecord, line_direction
+from sfvq_jax.interpret.dataset import MANIFEST
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.output import check_free, new_folder
 from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_share
@@ -20,7 +21,8 @@ from sfvq_jax.views import distance_figure, history_figure
 
 DEMO_MODEL = "fashion_mnist"
 DEMO_LINE = 12
-DEMO_MARKER = "curve.npz"  # what the folder always holds
+SAMPLES = "samples"
+DEMO_MARKER = f"{SAMPLES}/{MANIFEST}"  # what the folder always holds, and hardly another one
 
 
 def add_demo(add: AddCommand) -> None:
@@ -39,16 +41,17 @@ def run_demo(options: argparse.Namespace) -> None:
     result, record = fit_model(model, options)
     line = min(DEMO_LINE, record.curve.num_lines - 1)
     with new_folder(options.output, overwrite=options.overwrite, marker=DEMO_MARKER) as folder:
-        save_curve(folder / DEMO_MARKER, record)
+        save_curve(folder / "curve.npz", record)
         draw_map(model, record).savefig(folder / "map.png")
         distance_figure(record.curve).savefig(folder / "distances.png")
         history_figure(result.history).savefig(folder / "history.png")
         strengths, seeds = [-4.0, -2.0, 0.0, 2.0, 4.0], range(6)
         direction = Direction(line_direction(record.curve, line), (0, model.num_layers - 1))
         moved = DirectionRecord(direction, f"Line {line}, all layers")
-        draw_edit(model, [moved], [1.0], strengths, seeds, TRUNCATION).savefig(folder / "edit.png")
+        truncation = usual_truncation(model)
+        draw_edit(model, [moved], [1.0], strengths, seeds, truncation).savefig(folder / "edit.png")
         write_stretch(
-            model, record, (line, line + 1), 64, folder / "samples", key=jax.random.key(0), about={}
+            model, record, (line, line + 1), 64, folder / SAMPLES, key=jax.random.key(0), about={}
         )
     print(f"{options.output}: curve.npz, map.png, distances.png, history.png, edit.png, samples/")
     print(_map_report(model, record))

@@ -103,9 +103,7 @@ def run_edit(options: argparse.Namespace) -> None:
         records = hold(model, records, options)
     default = [-10.0, -5.0, 0.0, 5.0, 10.0] if options.line is not None else [-2.0, -1.0, 1.0, 2.0]
     strengths = default if options.strength is None else options.strength
-    truncation = options.truncation
-    if truncation is None and not isinstance(model, ports.StyleGAN2Z):
-        truncation = TRUNCATION
+    truncation = usual_truncation(model) if options.truncation is None else options.truncation
     figure = draw_edit(model, records, weights, strengths, options.seeds, truncation)
     save_figure(figure, options.output, options)
     if options.save_direction is not None:
@@ -130,6 +128,11 @@ def hold(
     ]
 
 
+def usual_truncation(model: LatentModel) -> float | None:
+    """Of latents that are edited; z of a StyleGAN2 is truncated behind its mapping, or not."""
+    return None if isinstance(model, ports.StyleGAN2Z) else TRUNCATION
+
+
 def draw_edit(
     model: LatentModel,
     records: Sequence[DirectionRecord],
@@ -152,7 +155,8 @@ def draw_edit(
     if len(records) == 1:
         direction = records[0].direction
         spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
-        deviation = float(deviation_along(spread, direction.vector)) / direction.unit
+        along = float(deviation_along(spread, direction.vector))
+        deviation = along / direction.unit or None  # 0 where latents do not differ along it
     names = " +\n".join(record.name or "a direction" for record in records)
     if truncation is not None:
         names += f", truncation {truncation:g}"

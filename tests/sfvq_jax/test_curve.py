@@ -85,6 +85,8 @@ class TestLengths:
     def test_a_repeated_codeword_is_a_line_of_no_length(self):
         curve = Curve(jnp.array([[1.0, 2.0], [1.0, 2.0], [4.0, 6.0]]))
         assert_array_equal(line_lengths(curve), [0, 5])
+        gradient = jax.grad(curve_length)(curve).codewords
+        assert_allclose(gradient, [[0, 0], [-0.6, -0.8], [0.6, 0.8]], rtol=1e-6)
 
 
 class TestInitialCurve:

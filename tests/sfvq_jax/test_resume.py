@@ -266,7 +266,11 @@ for name, source, solver in [("a", source, squares), ("b", jax.random.normal, st
 
 CLI = ["-m", "sfvq_jax.cli"]
 ROOT = Path(sfvq_jax.__file__).parents[1]
-ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1",
+    "PYTHONPATH": str(ROOT),
+}
 # so that processes of one test need not compile the same again
 CACHE = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -146,11 +146,12 @@ def test_float16_does_not_overflow_where_styles_are_huge(getkey):
     np.testing.assert_allclose(low.astype(jnp.float32), full, atol=0.02)
 
 
-@pytest.mark.parametrize(("blocks", "channels"), [(1, 1), (4, 4)])
-def test_any_resolution_and_channel_count(getkey, blocks, channels):
+@pytest.mark.parametrize(("blocks", "channels", "mapping_layers"), [(1, 1, 0), (4, 4, 2)])
+def test_any_resolution_and_number_of_channels_and_layers(getkey, blocks, channels, mapping_layers):
     config = dataclasses.replace(
-        CONFIG, img_resolution=4 * 2 ** (blocks - 1), img_channels=channels, channels=(4,) * blocks
-    )
+        CONFIG, img_resolution=4 * 2 ** (blocks - 1), img_channels=channels, channels=(4,) * blocks,
+        mapping_layers=mapping_layers, w_dim=CONFIG.z_dim,
+    )  # fmt: skip
     model = init(getkey(), config)
     assert model.num_layers == 2 * blocks
     size = config.img_resolution

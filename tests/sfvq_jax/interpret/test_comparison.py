@@ -82,7 +82,7 @@ def comparison():
         patch.setattr(measuring, "BANK", 256)
         patch.setattr(trial, "RECOGNISED", 9)
         patch.setattr(trial, "RECOGNITION_PAIRS", 30)
-        patch.setattr(trial, "RECOGNITION_EPOCHS", 40)
+        patch.setattr(trial, "RECOGNITION_EPOCHS", 15)
         return compare(
             jax.random.key(0),
             MODEL,
