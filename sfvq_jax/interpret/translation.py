@@ -54,7 +54,7 @@ SPREAD_SAMPLES = 2**12  # latents, for mean and deviations of coordinates
 DRAWN = 2**13  # latents at most, to look for those of each source
 DRAWN_AT_ONCE = 2**10
 RANDOM_ORDERS = 3  # R
-RANDOM_LATENTS = 1  # of each goal, that are moved in random orders
+RANDOM_LATENTS = 4  # of each goal, that are moved in random orders
 
 
 class Found(NamedTuple):

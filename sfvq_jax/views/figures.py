@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import History
@@ -232,6 +233,7 @@ def growth_figure(
     ticks = [size for size in 2 ** np.arange(12) if size <= sizes[-1]]
     below.set_xticks(ticks, [str(size) for size in ticks])
     below.minorticks_off()
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     for panel in (axes, below):
         panel.spines[["top", "right"]].set_visible(False)
     return figure
@@ -241,25 +243,32 @@ def translation_figure(matrices: Mapping[str, np.ndarray], concepts: Sequence[st
     """A matrix a way: share of images that go from each class, rows, to each other one, columns.
 
     Args:
-      matrices: title -> [C, C]; NaN where nothing was measured.
+      matrices: title -> [C, C]; NaN where nothing was measured. Rows and columns that have nothing
+        in any of them are left out.
       concepts: C names.
     """
-    c, n = len(concepts), len(matrices)
-    side = 0.27 * c + 0.4
-    figure = Figure(figsize=(n * side + 2.2, side + 1.6), dpi=DPI, layout="constrained")
-    panels = figure.subplots(1, n, sharey=True, squeeze=False)[0]
-    for panel, (title, matrix) in zip(panels, matrices.items(), strict=True):
+    measured = np.isfinite(list(matrices.values())).any(0)
+    sources = np.flatnonzero(measured.any(1)).tolist()
+    targets = np.flatnonzero(measured.any(0)).tolist()
+    width, height = (0.27 * max(len(shown), 3) + 0.4 for shown in (targets, sources))
+    figsize = (len(matrices) * width + 2.2, height + 1.6)
+    figure = Figure(figsize=figsize, dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
+    for panel, (title, whole) in zip(panels, matrices.items(), strict=True):
+        matrix = whole[np.ix_(sources, targets)]
         panel.imshow(matrix, cmap="viridis", vmin=0, vmax=1)
         mean = f"\nmean {np.nanmean(matrix):.2f}" if np.isfinite(matrix).any() else ""
         panel.set_title(f"{title}{mean}", fontsize=9)
-        panel.set_xticks(range(c), concepts, rotation=90, fontsize=8)
+        names = [concepts[i] for i in targets]
+        panel.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
         for (row, column), share in np.ndenumerate(matrix):
             if share >= 0.005:
                 panel.text(
                     column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6,
                     color="k" if share > 0.6 else "w",
                 )  # fmt: skip
-    panels[0].set_yticks(range(c), concepts, fontsize=8)
+    names = [concepts[i] for i in sources]
+    panels[0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0].set_ylabel("from")
     figure.supxlabel("to", fontsize=9)
     figure.colorbar(panels[0].images[0], ax=panels.tolist(), label="share of images", pad=0.01)
