@@ -247,7 +247,7 @@ def translation_figure(matrices: Mapping[str, np.ndarray], concepts: Sequence[st
         in any of them are left out.
       concepts: C names.
     """
-    measured = np.isfinite(list(matrices.values())).any(0)
+    measured = np.any([np.isfinite(matrix) for matrix in matrices.values()], axis=0)
     sources = np.flatnonzero(measured.any(1)).tolist()
     targets = np.flatnonzero(measured.any(0)).tolist()
     width, height = (0.27 * max(len(shown), 3) + 0.4 for shown in (targets, sources))
