@@ -90,15 +90,20 @@ def edit_latents(
             f"strengths has shape {strengths.shape}; {len(directions)} directions take [S] or"
             f" [S, {len(directions)}]"
         )
-    if latents.ndim == 2:
-        latents = jnp.broadcast_to(
-            latents[:, None], (latents.shape[0], num_layers, latents.shape[1])
-        )
+    latents = codes_of(latents, num_layers)
     steps = jnp.stack([layer_steps(direction, num_layers) for direction in directions])
     if strengths.ndim == 1:
         strengths = jnp.broadcast_to(strengths[:, None], (len(strengths), len(directions)))
     shift = jnp.einsum("sm,mld->sld", strengths.astype(latents.dtype), steps, precision="highest")
     return latents[:, None] + shift[None]
+
+
+def codes_of(latents: Array, num_layers: int) -> Array:
+    """Codes [N, L, D] of latents [N, D], alike in every layer; codes are returned as they are."""
+    if latents.ndim == 3:
+        return latents
+    n, d = latents.shape
+    return jnp.broadcast_to(latents[:, None], (n, num_layers, d))
 
 
 def render_edits(

@@ -13,7 +13,7 @@ import scipy.stats
 
 from sfvq_jax.images import in_batches
 from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.editing import Direction, edit_latents
+from sfvq_jax.interpret.editing import Direction, codes_of, edit_latents
 from sfvq_jax.latent_model import LatentModel, method
 
 Array = jax.Array
@@ -109,9 +109,6 @@ class Bench:
 
         Few images are in memory at once.
         """
-        n, layers = latents.shape[0], self.model.num_layers
-        if latents.ndim == 2:
-            latents = jnp.broadcast_to(latents[:, None], (n, layers, latents.shape[1]))
         render, widths = method(self.model, "render"), []
 
         def call(codes: Array) -> np.ndarray:
@@ -120,7 +117,8 @@ class Bench:
             widths[:] = [part.shape[1] for part in parts]
             return np.concatenate(parts, 1)
 
-        columns = in_batches(call, latents, self._batch)
+        codes = codes_of(latents, self.model.num_layers)
+        columns = in_batches(call, codes, self._batch)
         return np.split(columns, np.cumsum(widths)[:-1], axis=1)
 
     def found_changes(self, direction: Direction, latents: Array) -> np.ndarray:

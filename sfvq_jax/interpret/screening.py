@@ -17,7 +17,7 @@ import numpy as np
 from sfvq_jax.curve import Curve
 from sfvq_jax.images import in_batches
 from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.editing import Direction
+from sfvq_jax.interpret.editing import Direction, codes_of
 from sfvq_jax.latent_model import LatentModel, method
 
 Array = jax.Array
@@ -59,8 +59,7 @@ def attribute_gradients(
     attributes = range(len(scorer.names))
 
     def gradients(part: Array) -> np.ndarray:
-        shape = (part.shape[0], model.num_layers, part.shape[1])
-        codes = jnp.broadcast_to(part[:, None], shape)
+        codes = codes_of(part, model.num_layers)
         return np.stack([_gradient(render, scorer, codes, a) for a in attributes], 1)
 
     try:
