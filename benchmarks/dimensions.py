@@ -1,6 +1,6 @@
 """Which dimensions control a class: sets that are found beside random ones, over all pairs.
 
-    python -m benchmarks.dimensions z       # z of the bundled StyleGAN2; half an hour on a thread
+    python -m benchmarks.dimensions z       # z of the bundled StyleGAN2; an hour on a thread
     python -m benchmarks.dimensions w       # its W
     python -m benchmarks.dimensions lines   # lines of a curve of 64 codewords in W
     python -m benchmarks.dimensions biggan  # z of the bundled BigGAN, each class by itself
