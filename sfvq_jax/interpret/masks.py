@@ -46,7 +46,8 @@ def optimise_mask(
     the score the concept's log-odds, limited to ±6, after every coordinate was moved by its s as
     `intervene` moves it. (The published loss has the probability, whose derivative is nothing where
     the concept is far away; there the penalty would win.) Adam; the learning rate falls to 0 along
-    a cosine.
+    a cosine. Where a concept is far away, few latents have a derivative and rounding decides:
+    another machine, or number of threads, gives another mask for the same key.
 
     Args:
       key: a PRNG key, for the batches.
