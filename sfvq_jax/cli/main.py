@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import gc
 import logging
 import re
 import sys
@@ -29,10 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _plain_messages(options.command):
         try:
             options.run(options)
+            return 0
         except (ValueError, OSError) as error:
             print(f"sfvq-jax {options.command}: {sentence(error)}", file=sys.stderr)
-            return 2
-    return 0
+        gc.collect()  # of a save that failed, more errors are logged when its tasks are freed
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
