@@ -2,145 +2,194 @@
 
 With sample x_n at fraction t_n of line j_n and of weight w_n, the codewords that minimise
 
-    1/W Σ w_n |x_n - (1 - t_n) c_{j_n} - t_n c_{j_n + 1}|²  +  μ/K Σ |c_{j+1} - c_j|²,    W = Σ w_n
+    1/W Σ w_n |x_n - (1 - t_n) c_{j_n} - t_n c_{j_n + 1}|²  +  μ/K Σ φ(|c_{j+1} - c_j|),    W = Σ w_n
 
 solve A c = b, where A couples only neighbours. All that A and b need are sums over samples, so
-tiles, devices and hosts add theirs. The second term is the length penalty: without it the curve
-wins on distortion by long jumps outside the data, and its order means nothing.
+tiles, devices and hosts add theirs.
+
+The second term is the length penalty: without it the curve wins on distortion by long jumps outside
+the data, and its order means nothing. φ(s) is s² up to a step of m and 2 m s - m² beyond (Huber,
+1964), m the mean step weighted by Σ t (1 - t), that is by the lines that hold samples inside. Equal
+steps cost what s² asks. A bridge over a gap costs its length, however many codewords it has: with
+s² alone a gap is the cheaper the more codewords fill it, and half of them end in the gaps. Within a
+round m is frozen, and φ is replaced by the parabola m/max(s_j, m) s² through the present step, that
+is nowhere below it but for a constant, so that A stays tridiagonal.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sfvq_jax.curve import Curve
+from sfvq_jax.curve import Curve, curve_length, line_lengths, wide
+from sfvq_jax.dither import nearest_dithered
+from sfvq_jax.projection import Projection, project
+from sfvq_jax.solver import Info, Solver, check_samples, is_number
+from sfvq_jax.sums import by_line
 
 Array = jax.Array
 
-TILE = 1024  # samples whose part of the sums is one matrix product
-PRODUCT_CODEWORDS = 256  # beyond them, adding row by row is cheaper than a product with zeros
 PULL = 1e-4  # weight of the present codeword, in shares of an even load a codeword
+LEAST_USE = 1e-6  # share of an even load that each line's step counts with at least
 
 
 class NormalSums(NamedTuple):
     """Sums over samples; those of two sets of samples are added entry by entry.
 
-    Together K·D + 2K numbers, which is what devices exchange in a round.
-
     Attributes:
       diagonal: Σ w (1-t)² over the samples of the line that starts at a codeword and Σ w t² over
         those of the line that ends there, [K].
-      coupling: Σ w t (1-t) over the samples of each line, [K - 1], and last Σ w |x - point|², [K].
-      moment: Σ w (1-t) (x - o) and Σ w t (x - o) likewise, [K, D], about an origin o.
+      coupling: Σ w t (1-t) over the samples of each line; the last is 0, [K].
+      moment: Σ w (1-t) (x - o) and Σ w t (x - o) likewise, [K, D], about the codewords' mean o: it
+        saves the digits of data that lies far from zero.
+      load: Σ w over the samples nearest to a codeword along the curve, [K].
+      error: Σ w |x - point|², [].
     """
 
     diagonal: Array
     coupling: Array
     moment: Array
-
-    @property
-    def weight(self) -> Array:
-        """Σ w, a scalar: (1-t)² + 2t(1-t) + t² is 1."""
-        return self.diagonal.sum() + 2 * self.coupling[:-1].sum()
+    load: Array
+    error: Array
 
 
-def zero_sums(curve: Curve) -> NormalSums:
-    """The sums over no samples."""
-    zero = jnp.zeros_like(curve.codewords)
-    return NormalSums(zero[:, 0], zero[:, 0], zero)
+@flax.struct.dataclass
+class LeastSquares(Solver):
+    """Project and solve in turn, as k-means does, with a penalty on length.
+
+    A round assigns samples to the curve and replaces the codewords by the best ones for that
+    assignment. Half precision is computed in float32.
+
+    Attributes:
+      length_penalty: μ, without a unit. More gives a shorter and better ordered curve of higher
+        distortion; README shows how much on five kinds of data.
+      tolerance: a stage ends when a round lowers the objective by less than this share.
+      early: in the stages before the last one μ is this many times as much: a curve that was
+        smooth when it was short keeps more of its order. 1 turns it off.
+      rounds: in a stage, at most.
+      samples: in a round, a new part of the source each time; "all" is a pass over all of a finite
+        source. None is 1024 a codeword, at least 65,536, at most all.
+      dithered: assigns to one random point a line, as the published recipe does, instead of to the
+        nearest point of all.
+      block: samples that are read and projected at once on all devices together; None is 64 MiB of
+        them, at most 65,536. Draws of a sampler depend on it.
+      moves: after the rounds of a stage, see `Solver`.
+    """
+
+    length_penalty: Any = 0.2
+    tolerance: Any = 1e-4
+    early: Any = 8.0
+    rounds: int = flax.struct.field(pytree_node=False, default=20)
+    samples: int | str | None = flax.struct.field(pytree_node=False, default=None)
+    dithered: bool = flax.struct.field(pytree_node=False, default=False)
+    block: int | None = flax.struct.field(pytree_node=False, default=None)
+    moves: tuple[str, ...] = flax.struct.field(
+        pytree_node=False, default=("reseed", "reseed", "reorder")
+    )
+
+    def __post_init__(self) -> None:
+        numbers = (self.length_penalty, self.tolerance, self.early)
+        if any(is_number(number) and not number >= 0 for number in numbers):
+            raise ValueError(f"length_penalty, tolerance and early must be at least 0: {self}")
+        if self.rounds < 1 or (self.block is not None and self.block < 1):
+            raise ValueError(f"a stage needs at least one round of at least one sample: {self}")
+        check_samples(self.samples)
+
+    def init(self, curve: Curve) -> Array:
+        """m, the step up to which the penalty is quadratic, [], as long as no samples are seen."""
+        lines = jnp.asarray(curve.num_lines, wide(curve.codewords).dtype)
+        return curve_length(curve) / lines
+
+    def statistics(self, curve: Curve, key: Array, x: Array, weight: Array) -> NormalSums:
+        codewords = wide(curve.codewords)
+        curve, x = Curve(codewords, curve.size), jnp.asarray(x, codewords.dtype)
+        weight = jnp.asarray(weight, codewords.dtype)
+        if self.dithered:
+            fractions = jax.random.uniform(key, (len(codewords) - 1,), codewords.dtype)
+            return normal_sums(curve, x, weight, nearest_dithered(curve, x, fractions))
+        return normal_sums(curve, x, weight, project(curve, x))
+
+    def update(self, curve: Curve, state: Array, sums: NormalSums) -> tuple[Curve, Array, Info]:
+        m = mean_step(curve, sums)
+        distortion = sums.error / (sums.load.sum() * curve.latent_dim)
+        info = Info(distortion + self.penalty(curve, m), distortion, sums.load)
+        new = solve(sums, Curve(wide(curve.codewords), curve.size), self.length_penalty, m)
+        return Curve(new.codewords.astype(curve.codewords.dtype), curve.size), m, info
+
+    def penalty(self, curve: Curve, state: Array) -> Array:
+        """μ/K Σ φ(|c_{j+1} - c_j|), a dimension, with the m of the state."""
+        m, length = state, line_lengths(curve)
+        cost = jnp.where(length < m, length**2, 2 * m * length - m**2)
+        cost = jnp.where(length > 0, cost, 0).sum()
+        count = jnp.asarray(curve.num_codewords, cost.dtype) * curve.latent_dim
+        return jnp.asarray(self.length_penalty, cost.dtype) * cost / count
+
+    def anneal(self, stages_left: Array | int) -> Self:
+        factor = jnp.where(jnp.asarray(stages_left) > 0, self.early, 1.0)
+        return self.replace(length_penalty=self.length_penalty * factor)  # pyright: ignore
 
 
-def add_samples(
-    sums: NormalSums,
-    x: Array,
-    weight: Array,
-    line: Array,
-    fraction: Array,
-    squared_distance: Array,
-    origin: Array,
-) -> NormalSums:
-    """Adds samples to the sums.
+def normal_sums(curve: Curve, x: Array, weight: Array, place: Projection) -> NormalSums:
+    """The sums over samples whose places on the curve are given.
 
     Args:
-      sums: of K codewords of width D.
+      curve: K codewords of width D.
       x: samples, [N, D].
       weight: of each, [N]; 0 leaves it out.
-      line: that each is assigned to, [N].
-      fraction: of that line, [N].
-      squared_distance: from that point, [N].
-      origin: o, [D]; the same for all that is added. Near the data, it saves the digits of data
-        that lies far from zero.
+      place: line, fraction and squared distance of each, [N].
     """
-    k = sums.diagonal.shape[0]
-    start, stop = weight * (1 - fraction), weight * fraction
-    diagonal = sums.diagonal.at[line].add(start * (1 - fraction)).at[line + 1].add(stop * fraction)
-    coupling = sums.coupling.at[line].add(start * fraction)
-    coupling = coupling.at[-1].add(jnp.sum(weight * squared_distance))
-    add = _add_by_product if k <= PRODUCT_CODEWORDS else _add_by_row
-    return NormalSums(diagonal, coupling, add(sums.moment, x, line, start, stop, origin))
+    k, (line, t, squared_distance) = curve.codewords.shape[0], place
+    start, stop = weight * (1 - t), weight * t
+    nearer = jnp.where(t < 0.5, weight, 0), jnp.where(t < 0.5, 0, weight)
+    # one pass over the samples adds up all that belongs to their lines
+    columns = jnp.stack([start * (1 - t), stop * t, start * t, *nearer], 1)
+    at_start, at_stop, coupling, near_start, near_stop = (
+        jnp.zeros((k, 5), x.dtype).at[line].add(columns).T
+    )
+    return NormalSums(
+        diagonal=at_start + jnp.roll(at_stop, 1),
+        coupling=coupling,
+        moment=by_line(line, start, stop, x - curve.codewords.mean(0, keepdims=True), k),
+        load=near_start + jnp.roll(near_stop, 1),
+        error=jnp.sum(weight * squared_distance),
+    )
 
 
-def _add_by_row(
-    moment: Array, x: Array, line: Array, start: Array, stop: Array, origin: Array
-) -> Array:
-    x = x - origin[None]
-    return moment.at[line].add(start[:, None] * x).at[line + 1].add(stop[:, None] * x)
+def mean_step(curve: Curve, sums: NormalSums) -> Array:
+    """m: the mean step, weighted by the samples inside the lines; a bridge does not raise it."""
+    k = jnp.asarray(curve.num_codewords, sums.load.dtype)
+    use = sums.coupling[:-1] + LEAST_USE * sums.load.sum() / k
+    use = jnp.where(_line_mask(curve), use, 0)
+    return jnp.sum(use * line_lengths(curve)) / use.sum()
 
 
-def _add_by_product(
-    moment: Array, x: Array, line: Array, start: Array, stop: Array, origin: Array
-) -> Array:
-    index = jnp.arange(moment.shape[0], dtype=line.dtype)[:, None]
-    n = x.shape[0]
-    rows = min(TILE, n)
-
-    def add_tile(i: Array, moment: Array) -> Array:
-        # the last tile reaches back over samples of the one before, which then count nothing
-        first = jnp.minimum(i * rows, n - rows)
-        tile_x, tile_line, tile_start, tile_stop = (
-            lax.dynamic_slice_in_dim(array, first, rows) for array in (x, line, start, stop)
-        )
-        new = (first + jnp.arange(rows) >= i * rows).astype(x.dtype)
-        share = jnp.where(index == tile_line[None], (new * tile_start)[None], 0)
-        share += jnp.where(index == tile_line[None] + 1, (new * tile_stop)[None], 0)
-        return moment + jnp.matmul(share, tile_x - origin[None], precision="highest")
-
-    return lax.fori_loop(0, -(-n // rows), add_tile, moment)
-
-
-def solve(sums: NormalSums, curve: Curve, length_penalty: float | Array, origin: Array) -> Curve:
-    """The codewords that minimise the objective above.
+def solve(sums: NormalSums, curve: Curve, length_penalty: Any, m: Array) -> Curve:
+    """The codewords that minimise the parabola above.
 
     Codewords that no sample reaches stay where they are but for the length penalty.
 
     Args:
-      sums: over at least one sample of weight above 0.
-      curve: the present one, of the same K.
-      length_penalty: μ >= 0, without a unit.
-      origin: o of the sums.
+      sums: over at least one sample of weight above 0, assigned with `curve`.
+      curve: the present one.
+      length_penalty: μ.
+      m: the step up to which the penalty is quadratic.
     """
-    k = curve.num_codewords
-    load = sums.weight / k
-    neighbours = jnp.full(k, 2.0).at[0].set(1).at[-1].set(1)
-    diagonal = sums.diagonal + load * (length_penalty * neighbours + PULL)
-    off = sums.coupling[:-1] - load * length_penalty
-    present = curve.codewords - origin[None]
-    right = sums.moment + PULL * load * present
+    k = jnp.asarray(curve.num_codewords, sums.load.dtype)
+    load = sums.load.sum() / k
+    length = line_lengths(curve)
+    bend = jnp.where(length > m, m / jnp.where(length > m, length, 1), 1)
+    stiff = load * jnp.asarray(length_penalty, bend.dtype) * jnp.where(_line_mask(curve), bend, 0)
+    diagonal = sums.diagonal + jnp.pad(stiff, (0, 1)) + jnp.pad(stiff, (1, 0)) + PULL * load
+    off = sums.coupling[:-1] - stiff
+    origin = curve.codewords.mean(0, keepdims=True)
+    right = sums.moment + PULL * load * (curve.codewords - origin)
     solution = lax.linalg.tridiagonal_solve(
         jnp.pad(off, (1, 0)), diagonal, jnp.pad(off, (0, 1)), right
     )
-    return Curve(solution + origin[None])
+    return Curve(solution + origin, curve.size)
 
 
-def objective(sums: NormalSums, curve: Curve, length_penalty: float | Array) -> Array:
-    """The objective at the curve that the samples were assigned with, a dimension; a scalar."""
-    error = sums.coupling[-1] / (sums.weight * curve.latent_dim)
-    return error + length_term(curve, length_penalty)
-
-
-@jax.jit
-def length_term(curve: Curve, length_penalty: float | Array) -> Array:
-    """μ/K Σ |c_{j+1} - c_j|², a dimension; a scalar."""
-    return length_penalty * jnp.sum(jnp.diff(curve.codewords, axis=0) ** 2) / curve.codewords.size
+def _line_mask(curve: Curve) -> Array:
+    return jnp.arange(curve.codewords.shape[0] - 1) < curve.num_lines

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sfvq_jax.curve import Curve
+from sfvq_jax.curve import Curve, check_curve, wide
 
 Array = jax.Array
 
@@ -53,7 +53,8 @@ def project(curve: Curve, x: Array) -> Projection:
 
     Args:
       curve: K codewords of width D.
-      x: samples, [N, D]; computed in the dtype of the codewords.
+      x: samples, [N, D]; computed in the dtype of the codewords, or float32 where that is of half
+        precision, in which squares overflow and fractions of a line are few.
 
     Returns:
       Projection of [N] arrays. Fraction and squared distance are differentiable in x and curve.
@@ -65,10 +66,21 @@ def project(curve: Curve, x: Array) -> Projection:
     """
     check_width(curve, x)
     n = x.shape[0]
+    curve = Curve(wide(curve.codewords), curve.size)
     x = jnp.asarray(x, curve.codewords.dtype)
     if n < bucket_size(n):  # padding by nothing would be a copy too
         x = jnp.pad(x, ((0, bucket_size(n) - n), (0, 0)))
     return Projection(*(value[:n] for value in _project(curve, x)))
+
+
+def encode(curve: Curve, x: Array) -> Array:
+    """Positions of the nearest points, [N, D] -> [N]: the pair of `decode`.
+
+    >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 4.0]]))
+    >>> encode(curve, jnp.array([[3.0, 1.0]])).tolist()
+    [1.25]
+    """
+    return project(curve, x).position
 
 
 def distortion(curve: Curve, x: Array) -> Array:
@@ -76,11 +88,14 @@ def distortion(curve: Curve, x: Array) -> Array:
 
     The literature's mean squared error (Vali & Bäckström 2023, eq. 1, divided by D).
     """
+    if x.shape[0] == 0:
+        raise ValueError("x has no rows, and a mean over no samples is no number")
     return project(curve, x).squared_distance.mean() / curve.latent_dim
 
 
 def check_width(curve: Curve, x: Array) -> None:
     """Raises ValueError unless x is [N, D] with the curve's D."""
+    check_curve(curve)
     if x.ndim != 2 or x.shape[1] != curve.latent_dim:
         raise ValueError(
             f"x has shape {x.shape}; this curve projects samples of shape [N, {curve.latent_dim}]"
@@ -98,7 +113,7 @@ def bucket_size(n: int) -> int:
 def _project(curve: Curve, x: Array) -> Projection:
     n, d = x.shape
     mean = lax.stop_gradient(curve.codewords.mean(0, keepdims=True))
-    blocks = _line_blocks(lax.stop_gradient(curve.codewords) - mean)
+    blocks = _line_blocks(lax.stop_gradient(curve.codewords) - mean, curve.num_lines)
     step = jnp.diff(curve.codewords, axis=0)
     squared_length = jnp.sum(step**2, 1)
 
@@ -146,13 +161,14 @@ class _Blocks(NamedTuple):
     squared_length: Array  # |s_j|²
     reciprocal: Array  # 1 / 2|s_j|², 0 for a line of no length
     first: Array  # index of each block's first line, [blocks]
+    visited: Array | int  # blocks that hold lines: rows beyond the curve's size cost no time
 
 
-def _line_blocks(codewords: Array) -> _Blocks:
-    num_lines = codewords.shape[0] - 1
-    num_blocks, lines = _equal_parts(num_lines, MAX_LINES)
+def _line_blocks(codewords: Array, num_lines: int) -> _Blocks:
+    last = codewords.shape[0] - 1
+    num_blocks, lines = _equal_parts(last, MAX_LINES)
     index = jnp.arange(num_blocks)[:, None] * lines + jnp.arange(lines + 1)[None]
-    blocks = codewords[jnp.minimum(index, num_lines)]
+    blocks = codewords[jnp.minimum(index, last)]
     start, step = blocks[:, :-1], jnp.diff(blocks, axis=1)
     padding = index[:, :-1, None] >= num_lines
     squared_length = jnp.sum(step**2, 2, keepdims=True)
@@ -164,13 +180,15 @@ def _line_blocks(codewords: Array) -> _Blocks:
         squared_length=squared_length,
         reciprocal=jnp.where(positive, 0.5 / jnp.where(positive, squared_length, 1), 0),
         first=index[:, 0].astype(jnp.int32),
+        visited=-(-num_lines // lines),
     )
 
 
 def _nearest_line_of_tile(blocks: _Blocks, x: Array) -> Array:
     """Index of the nearest line of each sample [rows, D], [rows] int32; all centred alike."""
 
-    def visit(best: tuple[Array, Array], block: _Blocks) -> tuple[tuple[Array, Array], None]:
+    def visit(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
+        block = _Blocks(*(lax.dynamic_index_in_dim(v, i, keepdims=False) for v in blocks[:-1]), 1)
         product = jnp.matmul(block.codewords, x.T, precision="highest")  # [lines + 1, rows]
         start, stop = product[:-1], product[1:]
         along = start - stop - block.start_dot_step
@@ -188,7 +206,28 @@ def _nearest_line_of_tile(blocks: _Blocks, x: Array) -> Array:
         return (
             jnp.where(nearer, least, best[0]),
             jnp.where(nearer, index.astype(jnp.int32) + block.first, best[1]),
-        ), None
+        )
 
     nothing = (jnp.full_like(x[:, 0], jnp.inf), jnp.zeros_like(x[:, 0], jnp.int32))
-    return lax.scan(visit, nothing, blocks)[0][1]
+    return lax.fori_loop(0, blocks.visited, visit, nothing)[1]
+
+
+def nearest_codeword(curve: Curve, x: Array) -> Array:
+    """Index of the nearest codeword, not point of the curve: [N, D] -> [N] int32, tile by tile."""
+    codewords = wide(curve.codewords)
+    mean = codewords.mean(0, keepdims=True)
+    codewords = codewords - mean
+    real = jnp.arange(len(codewords), dtype=jnp.int32) < curve.num_codewords
+    half = jnp.where(real, jnp.sum(codewords**2, 1) / 2, jnp.inf)[:, None]
+    index = jnp.arange(len(codewords), dtype=jnp.int32)[:, None]
+
+    def of_tile(tile: Array) -> Array:
+        tile = tile.astype(codewords.dtype) - mean
+        distance = half - jnp.matmul(codewords, tile.T, precision="highest")
+        nearest = distance <= distance.min(0, keepdims=True)
+        return jnp.where(nearest, index, len(codewords) - 1).min(0)
+
+    n = x.shape[0]
+    num_tiles, rows = _equal_parts(n, MAX_ROWS)
+    tiles = jnp.pad(x, ((0, num_tiles * rows - n), (0, 0))).reshape(num_tiles, rows, -1)
+    return lax.map(of_tile, tiles).reshape(-1)[:n]

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sfvq_jax.curve import Curve
+from sfvq_jax.curve import Curve, trimmed
+from sfvq_jax.projection import nearest_codeword, project
+from sfvq_jax.sums import sum_over
 
 Array = jax.Array
 
@@ -36,13 +38,58 @@ class CodebookQuality(NamedTuple):
     continuity: float
 
 
+class Health(NamedTuple):
+    """What samples tell of a codebook of K codewords in R rows.
+
+    Attributes:
+      distortion: mean (x - nearest point)², over samples and dimensions, [].
+      load: weight of the samples whose nearest codeword is each, [R]; 0 is a dead one.
+      use: weight of the samples on each line, [R - 1].
+      dead: how many codewords are nobody's nearest, int32 [].
+    """
+
+    distortion: Array
+    load: Array
+    use: Array
+    dead: Array
+
+
+def health(
+    curve: Curve, x: Array, weight: Array | None = None, axis: str | None = None
+) -> Health:
+    """Looks at samples [N, D] of weights [N] by exact projection; pure, for jit and vmap.
+
+    Args:
+      curve: K codewords of width D.
+      x: samples, [N, D].
+      weight: of each, [N]; 0 leaves it out. 1 by default.
+      axis: name of the axis over which the samples are divided.
+    """
+    line, fraction, squared_distance = project(curve, x)
+    weight = jnp.ones_like(fraction) if weight is None else jnp.asarray(weight, fraction.dtype)
+    zero = jnp.zeros_like(weight, shape=curve.codewords.shape[:1])
+    load, use, error = sum_over(
+        axis,
+        (
+            zero.at[nearest_codeword(curve, x)].add(weight),
+            zero[1:].at[line].add(weight),
+            jnp.sum(weight * squared_distance),
+        ),
+    )
+    real = jnp.arange(len(load)) < curve.num_codewords
+    dead = jnp.sum(real & (load == 0), dtype=jnp.int32)
+    return Health(error / (load.sum() * curve.latent_dim), load, use, dead)
+
+
 def codebook_quality(curve: Curve) -> CodebookQuality:
     """Measures the order of a codebook.
 
     Needs K >= 3, memory of the order of K² and, up to K = 2048, time of the order of K³.
     """
-    codewords = np.asarray(curve.codewords, np.float64)
+    codewords = np.asarray(trimmed(curve).codewords, np.float64)
     k = len(codewords)
+    if k < 3:
+        raise ValueError(f"the order of {k} codewords says nothing; a quality needs three or more")
     distances = pairwise_distances(codewords)
     steps = np.diagonal(distances, 1)
     others = distances + np.diag(np.full(k, np.inf))

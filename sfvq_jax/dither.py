@@ -1,0 +1,144 @@
+"""The published assignment: to one random point a line, and the loss that follows from it.
+
+Every line j gives one point p_j = (1 - λ_j) c_j + λ_j c_{j+1}; each sample goes to its nearest
+point. Once samples are assigned, all that the loss and its gradient need is their number and sum at
+each point, Σ|x - p_j|² = Σ|x|² - 2 p_j·Σx + n_j |p_j|², so there are two matrix products, no gather
+and no scatter. Everything is counted from the codewords' mean, since those sums would otherwise
+lose the digits of data that lies far from the origin.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from sfvq_jax.curve import Curve, wide
+from sfvq_jax.projection import Projection, check_width
+
+Array = jax.Array
+
+TILE = 1024  # samples that are compared with all points at once
+
+
+class DitheredSums(NamedTuple):
+    """Sums over a batch; those of two batches at one curve and λ are added entry by entry.
+
+    Attributes:
+      error: Σ w |x - p|², [].
+      gradient: of `error` by the codewords, [K, D].
+      load: Σ w by line, [K - 1].
+    """
+
+    error: Array
+    gradient: Array
+    load: Array
+
+
+def dithered_loss(curve: Curve, x: Array, fractions: Array, weight: Array | None = None) -> Array:
+    """Mean squared error of a batch to one random point a line.
+
+    Each sample goes to its nearest point, in equal parts where several are. The gradient reaches
+    both ends of the line (Vali & Bäckström, Interspeech 2023, §2, with λ drawn once a batch as in
+    their public example).
+
+    Args:
+      curve: K codewords of width D.
+      x: batch, [B, D].
+      fractions: λ in [0, 1), one a line, [K - 1].
+      weight: of each sample, [B]; 1 by default. Their sum must be above 0.
+
+    Returns:
+      Weighted mean over the batch, and mean over dimensions, of (x - nearest point)², a scalar.
+    """
+    check_fractions(curve, x, fractions)
+    weight = jnp.ones_like(x[:, 0]) if weight is None else weight
+    at = _dithered(curve, x, fractions, weight)
+    return _error(at) / (weight.sum() * x.shape[1])
+
+
+def dithered_sums(curve: Curve, x: Array, fractions: Array, weight: Array) -> DitheredSums:
+    """The same error as a sum, with its gradient written out; arguments as above."""
+    at = _dithered(curve, x, fractions, weight)
+    slope = 2 * (at.number[:, None] * at.points - at.total)  # by the points
+    ratio = fractions[:, None]
+    gradient = jnp.pad((1 - ratio) * slope, ((0, 1), (0, 0)))
+    gradient += jnp.pad(ratio * slope, ((1, 0), (0, 0)))
+    return DitheredSums(_error(at), gradient, at.number)
+
+
+def nearest_dithered(curve: Curve, x: Array, fractions: Array) -> Projection:
+    """Each sample's [N, D] nearest point among one a line, of fractions λ as above.
+
+    Of several nearest points it is the first. Half precision is computed in float32.
+    """
+    check_fractions(curve, x, fractions)
+    codewords = wide(curve.codewords)
+    mean = codewords.mean(0, keepdims=True)
+    ratio = fractions.astype(codewords.dtype)
+    points = _points(codewords - mean, ratio)
+    index = jnp.arange(len(points), dtype=jnp.int32)[:, None]
+
+    def of_tile(tile: Array) -> Projection:
+        tile = tile.astype(codewords.dtype) - mean
+        distance = _distance(points, tile, curve)
+        nearest = distance <= distance.min(0, keepdims=True)
+        line = jnp.where(nearest, index, len(points) - 1).min(0)
+        return Projection(line, ratio[line], jnp.sum((tile - points[line]) ** 2, 1))
+
+    n, d = x.shape
+    tiles = -(-n // TILE)
+    rows = -(-n // max(tiles, 1))
+    x = jnp.pad(x, ((0, tiles * rows - n), (0, 0))).reshape(tiles, rows, d)
+    return Projection(*(value.reshape(-1)[:n] for value in lax.map(of_tile, x)))
+
+
+def check_fractions(curve: Curve, x: Array, fractions: Array) -> None:
+    """Raises ValueError unless x is [N, D] with the curve's D, and there is one λ a line."""
+    check_width(curve, x)
+    if fractions.shape != (curve.codewords.shape[0] - 1,):
+        raise ValueError(
+            f"fractions has shape {fractions.shape}; this curve has"
+            f" {curve.codewords.shape[0] - 1} lines, each of which takes one: a shape of"
+            f" ({curve.codewords.shape[0] - 1},)"
+        )
+
+
+class _Dithered(NamedTuple):
+    """Points [K - 1, D] and samples [B, D] from the codewords' mean; Σ w [K - 1], Σ w x [K - 1, D]
+    at each point."""
+
+    points: Array
+    x: Array
+    weight: Array
+    number: Array
+    total: Array
+
+
+def _dithered(curve: Curve, x: Array, fractions: Array, weight: Array) -> _Dithered:
+    mean = lax.stop_gradient(curve.codewords.mean(0, keepdims=True))
+    # centred before they are mixed: far from the origin the mixture would be rounded
+    points, x = _points(curve.codewords - mean, fractions), x - mean
+    distance = lax.stop_gradient(_distance(points, x, curve))
+    nearest = (distance <= distance.min(0, keepdims=True)).astype(x.dtype)
+    share = nearest * (weight / nearest.sum(0))[None]
+    total = jnp.matmul(share, x, precision="highest")
+    return _Dithered(points, x, weight, share.sum(1), total)
+
+
+def _error(at: _Dithered) -> Array:
+    error = jnp.sum(at.weight * jnp.sum(at.x**2, 1)) - 2 * jnp.sum(at.points * at.total)
+    return error + jnp.sum(at.number * jnp.sum(at.points**2, 1))
+
+
+def _points(codewords: Array, fractions: Array) -> Array:
+    ratio = fractions[:, None]
+    return (1 - ratio) * codewords[:-1] + ratio * codewords[1:]
+
+
+def _distance(points: Array, x: Array, curve: Curve) -> Array:
+    """|x - point|² less |x|², infinite for rows that are no lines, [M, B]."""
+    norm = jnp.sum(points**2, 1)
+    if curve.size is not None:
+        norm = jnp.where(jnp.arange(len(points)) < curve.num_lines, norm, jnp.inf)
+    return norm[:, None] - 2 * jnp.matmul(points, x.T, precision="highest")

@@ -1,0 +1,204 @@
+"""What a solver is: sums over samples, and an update of the curve by them.
+
+A solver never sees a shard, a block or a file. Tiles, blocks, devices and hosts add their sums, so
+streaming and sharding are the same plus sign; weights and padding are the same factor: a row of
+weight 0 is not there. A whole solver of your own:
+
+    @flax.struct.dataclass
+    class OnlineMeans(Solver):
+        rate: float = 0.5
+
+        def statistics(self, curve, key, x, weight):
+            nearest = jnp.rint(encode(curve, x)).astype(jnp.int32)
+            ...
+"""
+
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from sfvq_jax.curve import Curve, tied
+from sfvq_jax.sums import on_each, sum_over
+
+Array = jax.Array
+
+BLOCK_STEPS = 64  # updates whose samples are drawn at once
+
+
+class Info(NamedTuple):
+    """What one update did; only looked at, never needed to go on. All at the curve before it.
+
+    Attributes:
+      objective: what the solver lowers, a dimension, [].
+      distortion: its part that is error, a dimension, [].
+      load: weight of the samples nearest to each codeword along the curve, [K]; 0 is a dead one.
+    """
+
+    objective: Array
+    distortion: Array
+    load: Array
+
+
+class Solver:
+    """A configured algorithm: a pytree whose numbers are leaves, so that `vmap` goes over them.
+
+    Subclasses are `flax.struct.dataclass`es. Fields that shape the program are static:
+    `flax.struct.field(pytree_node=False)`.
+
+    Attributes:
+      rounds: in a stage, at most; static.
+      tolerance: a stage ends when a round lowers the objective by less than this share of it.
+      samples: in a round, a new part of the source each time; "all" is a pass over all of a finite
+        source; None leaves it to `fit`. Static.
+      batch: samples of one update; None: all of a round. Static.
+      block: samples that are read at once; None leaves it to `fit`. Static.
+      subdivision: how a curve grows from stage to stage: by "occurrence" of the samples along it,
+        or as "published" (`sfvq_jax.subdivision`). Static.
+      moves: what is tried after the rounds of a stage, one after another, each with rounds of its
+        own: "reseed", "reorder" (`sfvq_jax.moves`). Static.
+    """
+
+    rounds: int = 20
+    tolerance: Any = 1e-4
+    samples: int | str | None = None
+    batch: int | None = None
+    block: int | None = None
+    subdivision: str = "occurrence"
+    moves: tuple[str, ...] = ()
+
+    def init(self, curve: Curve) -> Any:
+        """What a stage needs to go on beside the curve, at its start; a pytree."""
+        return ()
+
+    def statistics(self, curve: Curve, key: Array, x: Array, weight: Array) -> Any:
+        """Sums over samples x [N, D] of weight [N]; `key` is that of the update, for all samples."""
+        raise NotImplementedError
+
+    def update(self, curve: Curve, state: Any, sums: Any) -> tuple[Curve, Any, Info]:
+        """The next curve and state, by the sums over all samples of an update."""
+        raise NotImplementedError
+
+    def penalty(self, curve: Curve, state: Any) -> Array | float:
+        """What the objective has beside the distortion, a dimension, by the terms of a state.
+
+        Where those terms change from update to update, the state after the update of a curve
+        measures another curve by the terms of the first.
+        """
+        return 0.0
+
+    def anneal(self, stages_left: Array | int) -> Self:
+        """The solver of a stage that so many follow; the number may be traced."""
+        return self
+
+
+def step(
+    solver: Solver,
+    curve: Curve,
+    state: Any,
+    key: Array,
+    x: Array,
+    weight: Array | None = None,
+    axis: str | None = None,
+) -> tuple[Curve, Any, Info]:
+    """One update by samples at hand: pure, for `jit`, `vmap`, `shard_map` and `pmap`.
+
+    Args:
+      solver: any.
+      curve: K codewords of width D, the same on all shards; so are state and key.
+      state: `solver.init` of the first curve.
+      key: a PRNG key of its own for each update.
+      x: samples, this shard's, [N, D].
+      weight: of each, [N]; 0 leaves it out. 1 by default.
+      axis: name of the axis over which the shards' sums are added.
+
+    Returns:
+      The next curve and state, and what was seen at the one before; the same on all shards.
+
+    >>> from sfvq_jax import LeastSquares
+    >>> x, curve = jnp.array([[0.0], [1.0], [5.0]]), Curve(jnp.array([[0.0], [4.0]]))
+    >>> solver = LeastSquares(length_penalty=0.0)
+    >>> curve, state, info = step(solver, curve, solver.init(curve), jax.random.key(0), x)
+    >>> round(float(info.distortion), 4)  # two samples are on the line, one is 1 beyond its end
+    0.3333
+    """
+    weight = jnp.ones_like(x[:, 0]) if weight is None else weight
+    sums = solver.statistics(on_each(axis, curve), key, x, weight)
+    return update(solver, curve, state, sum_over(axis, sums))
+
+
+def update(solver: Solver, curve: Curve, state: Any, sums: Any) -> tuple[Curve, Any, Info]:
+    """`solver.update`, after which rows beyond the curve's size repeat the last codeword again."""
+    new, state, info = solver.update(curve, state, sums)
+    if curve.size is not None:
+        new = Curve(tied(new.codewords, curve.size).codewords, curve.size)
+    return new, state, info
+
+
+def steps(
+    solver: Solver,
+    curve: Curve,
+    state: Any,
+    key: Array,
+    x: Array,
+    weight: Array,
+    number: int,
+    axis: str | None = None,
+) -> tuple[Curve, Any, Info]:
+    """So many updates one after another, each by its own part of the samples at hand.
+
+    Args:
+      x: [batch · number, D], batch-major, so that a shard's rows are its part of every batch.
+      weight: [batch · number].
+      number: of updates; the other arguments are those of `step`.
+
+    Returns:
+      The last curve and state; objective and distortion in their means, the load as a sum.
+    """
+    x = x.reshape(-1, number, x.shape[1])
+    weight = weight.reshape(-1, number)
+    keys = jax.random.split(key, number)
+
+    def one(i: Array, carry: tuple[Array, Any, Info]) -> tuple[Array, Any, Info]:
+        codewords, state, total = carry
+        batch, its_weight = (
+            lax.dynamic_index_in_dim(array, i, 1, keepdims=False) for array in (x, weight)
+        )
+        now = Curve(codewords, curve.size)
+        new, state, info = step(solver, now, state, keys[i], batch, its_weight, axis)
+        return new.codewords, state, jax.tree.map(jnp.add, total, info)
+
+    # a first step outside the loop would be a second copy of the program
+    shapes = jax.eval_shape(
+        lambda: solver.update(curve, state, solver.statistics(curve, key, x[:, 0], weight[:, 0]))[2]
+    )
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    codewords, state, total = lax.fori_loop(0, number, one, (curve.codewords, state, nothing))
+    info = Info(total.objective / number, total.distortion / number, total.load)
+    return Curve(codewords, curve.size), state, info
+
+
+def round_steps(solver: Solver) -> tuple[int, int]:
+    """Of a solver that goes by batches: blocks in a round, and updates in a block."""
+    assert solver.batch is not None
+    assert isinstance(solver.samples, int)
+    number = solver.samples // solver.batch
+    blocks = -(-number // BLOCK_STEPS)
+    return blocks, -(-number // blocks)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a leaf of a solver has a value that can be checked: no tracer, no placeholder."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def check_samples(samples: Any) -> None:
+    """Raises ValueError unless it is a number of samples, "all" or None."""
+    if isinstance(samples, str) and samples == "all":
+        return
+    if samples is not None and (isinstance(samples, (str, bool)) or samples != int(samples)):
+        raise ValueError(f'samples is {samples!r}; expected a whole number, "all" or None')
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples is {samples}; a round needs at least one")
