@@ -1,9 +1,11 @@
-"""Coarse to fine: start with four codewords, refine, subdivide, refine, … up to 2**bits."""
+"""`fit`: a curve through latents from anywhere; sources, files and reports around stages.
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+Coarse to fine: start with four codewords, refine, subdivide, refine, … up to 2**bits.
+"""
+
+import dataclasses
+import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,80 +14,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sfvq_jax import sharding
-from sfvq_jax.curve import Curve, initial_curve, subdivide
-from sfvq_jax.projection import project
-from sfvq_jax.quality import line_use, perplexity
-from sfvq_jax.resume import SKETCH, Checkpoints
-from sfvq_jax.solvers import LeastSquares, Plan, Solver
-from sfvq_jax.sources import ArraySource, IteratorSource, Source, as_source, check_latents
+from sfvq_jax.curve import Curve, trimmed
+from sfvq_jax.devices import check_mesh, data_mesh, default_mesh, replicate
+from sfvq_jax.history import Report, history_of
+from sfvq_jax.io.checkpoints import DEFAULTS, SKETCH, SOLVER, STAGES, Checkpoints
+from sfvq_jax.least_squares import LeastSquares
+from sfvq_jax.result import FitResult, warnings_of
+from sfvq_jax.rounds import plan_round, sample
+from sfvq_jax.rows.samplers import check_differ, partial
+from sfvq_jax.rows.source import Block, Source, finite_rows, key_of
+from sfvq_jax.solver import Solver
+from sfvq_jax.sources import as_source
+from sfvq_jax.span import OUTSIDE, Span, find_span
+from sfvq_jax.stage import default_start, stage_sizes
+from sfvq_jax.stages import Stages
 
 Array = jax.Array
+Start = Curve | Callable[[Array, Array, Array, str | None], Curve]
 
 DEFAULT_SOLVER = LeastSquares()
-START_SAMPLES = 2**14  # the start and the history use so many
-CALL_SECONDS = 0.5  # a call for blocks that are drawn on the device takes about so long
-
-
-class History(NamedTuple):
-    """What happened, one entry a round: R entries. All NumPy.
-
-    Attributes:
-      bits: of the stage, [R] int32.
-      loss: what the solver minimises, as it was before the round (least squares) or in its mean
-        (Adam), a dimension, [R] float32.
-      distortion: by exact projection of the same held samples after the round, [R] float32.
-      perplexity: exp of the entropy of the use of lines, at most K - 1, [R] float32.
-      use: share of the samples on each line, [R, K - 1] float32, zero beyond a stage's own lines.
-      samples: seen up to here, [R] float64.
-    """
-
-    bits: np.ndarray
-    loss: np.ndarray
-    distortion: np.ndarray
-    perplexity: np.ndarray
-    use: np.ndarray
-    samples: np.ndarray
-
-
-class FitResult(NamedTuple):
-    """A fitted curve and how it came about."""
-
-    curve: Curve
-    history: History
-
-
-class Report(NamedTuple):
-    """How far a fit is; given to `on_report` now and then within a round, and at its end.
-
-    Attributes:
-      bits: of the stage.
-      last_bits: of the last stage.
-      round: of the stage, from 1.
-      rounds: in the stage, at most.
-      share: of the round that is done, 1 at its end.
-      samples: seen up to here.
-      samples_per_second: of this round.
-      seconds: since this process began the fit.
-      seconds_left: at most, if each round goes on as this one and later stages cost as their size
-        says; NaN where nothing is known.
-      loss: at the round's end, else NaN; see `History`.
-      distortion: likewise.
-      perplexity: likewise.
-    """
-
-    bits: int
-    last_bits: int
-    round: int
-    rounds: int
-    share: float
-    samples: int
-    samples_per_second: float
-    seconds: float
-    seconds_left: float
-    loss: float
-    distortion: float
-    perplexity: float
+MEASURING_SAMPLES = 2**13  # at least, where there are as many
+MEASURING_A_CODEWORD = 16
+MEASURING_FLOATS = 2**26  # of more than the least number, at most 256 MiB
+HOLD_OUT = 8  # measuring samples are held out where there are so many times as many latents
+SMALLEST = 1e-17  # differences below it have squares that float32 hardly knows
 
 
 def fit(
@@ -94,6 +46,8 @@ def fit(
     *,
     bits: int,
     solver: Solver = DEFAULT_SOLVER,
+    weights: Any = None,
+    start: Start | None = None,
     mesh: Mesh | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 600.0,
@@ -101,28 +55,31 @@ def fit(
 ) -> FitResult:
     """Fits a curve of 2**bits codewords to latents.
 
-    Four codewords (`initial_curve`) are refined by `solver`, then doubled (`subdivide`) and refined
-    again until there are 2**bits (Vali & Bäckström, Interspeech 2023; TMLR 2025). The same key,
-    source and settings give the same curve, on one device bit for bit; on several, or over several
-    processes, within rounding.
+    Four codewords (`initial_curve`) are refined by the solver, then doubled and refined again until
+    there are 2**bits (Vali & Bäckström, Interspeech 2023; TMLR 2025). The same key, source and
+    settings give the same curve, on one device bit for bit; on several, or over several processes,
+    within rounding. Latents that span few of their dimensions are fitted in that span.
 
     Args:
-      key: a PRNG key.
+      key: a PRNG key; another one gives another curve.
       source: an array [N, D], the path of an .npy of any size, a `LatentModel`, a pure function
-        (key, n) -> [n, D], or any other `Source`.
-      bits: 2 or more.
-      solver: `LeastSquares` or, as published, `Adam`.
+        (key, n) -> [n, D], or any other source (`sfvq_jax.sources`).
+      bits: 2 or more, or as many as `start` has.
+      solver: `LeastSquares`, `Adam` as published, or your own.
+      weights: of the rows of an array or a file, [N]: a row of weight 2 counts as two. Other
+        sources give theirs with the latents.
+      start: a curve to go on from, which is refined, mended and doubled up to 2**bits codewords; or
+        a function (key, x, weights, axis) that gives one.
       mesh: devices with one axis, "data" (`data_mesh`). By default one device, but all of them in
         fits of several processes, or where accelerators get blocks of 1024 samples each.
       checkpoint: a folder that keeps the state of the fit. If it holds one, the fit goes on from
-        there and ends in the same curve, bit for bit, as one that was not interrupted.
+        there and ends in the same curve, bit for bit, as one that was not interrupted; it may also
+        be given more bits or more rounds than before.
       checkpoint_seconds: time between saves; the end of a stage is saved too.
-      on_report: called with a `Report`; `progress.Progress` prints it.
-
-    Returns:
-      FitResult(curve, history).
+      on_report: called with a `Report`; `io.progress.Progress` prints it.
 
     Raises:
+      TypeError: an argument of another kind than these.
       ValueError: bits below 2, fewer latents than codewords, latents that are not finite or do not
         differ, a fit that diverged, or a checkpoint that is damaged or of another fit.
       OSError: a checkpoint that cannot be written; the one before is whole.
@@ -130,318 +87,272 @@ def fit(
     >>> import jax
     >>> x = jax.random.normal(jax.random.key(0), (4096, 2))
     >>> result = fit(jax.random.key(1), x, bits=3)
-    >>> result.curve.codewords.shape
-    (8, 2)
+    >>> result.curve.codewords.shape, result.dead
+    ((8, 2), 0)
     """
-    if bits < 2:
+    key, sizes = _checked_key(key), _checked_sizes(bits, start)
+    _check_solver(solver)
+    source = as_source(source, weights)
+    if source.num_latents is not None and source.num_latents < sizes[-1]:
         raise ValueError(
-            f"bits is {bits}; a curve starts with four codewords, so bits must be >= 2"
-        )
-    source = as_source(source)
-    if source.num_latents is not None and source.num_latents < 2**bits:
-        raise ValueError(
-            f"{source.num_latents} latents are fewer than the {2**bits} codewords of bits={bits}:"
+            f"{source.num_latents} latents are fewer than the {sizes[-1]} codewords of bits={bits}:"
             " give more latents or fewer bits"
         )
-    mesh = _mesh(mesh, solver, bits, source)
-    source = sharding.place_source(source, mesh)
-    start_key, held_key, stages_key = jax.random.split(key, 3)
-    held = _held_samples(held_key, source, mesh)
-    start = _initial_curve(_held_samples(start_key, source, mesh))
-    fitting = _Fit(stages_key, source, bits, solver, mesh, held, on_report)
-    description = {} if checkpoint is None else fitting.description(key)
+    mesh = _mesh(mesh, solver, sizes[-1], source)
+    source = source.placed(mesh)
+    measuring = _measuring_samples(key_of(key, 0), source, sizes[-1], mesh)
+    x, weight = measuring.block
+    first = _start(start, key_of(key, 1), measuring.block)
+    low = _low_rank(measuring, mesh)
+    stages = Stages(
+        key_of(key, 2),
+        low.source,
+        low.reading,
+        solver,
+        sizes,
+        mesh,
+        Block(low.span.enter(x), weight),
+        source.latent_dim,
+        on_report,
+    )
+    description = {} if checkpoint is None else _description(key, stages, measuring, solver)
     with Checkpoints.open(checkpoint, description, checkpoint_seconds) as checkpoints:
-        return fitting.run(start, checkpoints)
+        curve, health = stages.run(Curve(low.span.enter(first.codewords)), checkpoints)
+    curve = Curve(jnp.asarray(np.asarray(low.span.leave(curve.codewords))))
+    outside = low.outside
+    if outside is None:
+        fresh = sample(measuring.source, key_of(key, 3), len(x), mesh)
+        outside = low.span.share_outside(*fresh)
+    load = np.asarray(health.load)[: sizes[-1]]
+    warnings = warnings_of(
+        np.asarray(curve.codewords),
+        load,
+        converged=stages.converged,
+        sizes=sizes,
+        rounds=solver.rounds,
+        judged=float(solver.tolerance) >= 0,
+        rank=low.span.rank,
+        outside=outside,
+    )
+    return FitResult(
+        curve,
+        history_of(stages.records),
+        tuple(stages.converged),
+        int((load == 0).sum()),
+        measuring.name,
+        low.span.rank,
+        outside,
+        warnings,
+    )
 
 
-class _At(NamedTuple):
-    """Where a fit is, between two blocks: with the state, all that is needed to go on."""
+def _start(start: Start | None, key: Array, block: Block) -> Curve:
+    """What the first stage begins with."""
+    width = block.x.shape[1]
+    if start is None or callable(start):
+        found = _started(partial(default_start if start is None else start), key, block)
+        if not isinstance(found, Curve):
+            raise TypeError(f"start gives a {type(found).__name__}; expected a Curve")
+    else:
+        found = trimmed(start)
+    if found.codewords.ndim != 2 or found.codewords.shape[1] != width:
+        raise ValueError(
+            f"the start has codewords of shape {found.codewords.shape}, but the latents have width"
+            f" {width}"
+        )
+    return found
 
-    bits: int
-    round: int  # of the stage, from 0
-    block: int  # of the round: the next one
-    read: int  # latents so far
-    previous: float | None  # the objective after the round before, in the same stage
+
+@jax.jit
+def _started(start: Any, key: Array, block: Block) -> Curve:
+    return start(key, *block, None)
 
 
-class _Fit:
-    """A fit under way: what stays the same, and `run`, which goes from stage to stage."""
-
-    def __init__(
-        self,
-        key: Array,
-        source: Source,
-        bits: int,
-        solver: Solver,
-        mesh: Mesh,
-        held: Array,
-        on_report: Callable[[Report], None] | None,
-    ):
-        self.key, self.source, self.bits, self.solver = key, source, bits, solver
-        self.mesh, self.held, self.on_report = mesh, held, on_report
-        self.started = time.monotonic()
-        self.records: list[dict[str, Any]] = []
-
-    def description(self, key: Array) -> dict[str, Any]:
-        """What tells this fit from others."""
-        description = {
-            "key": np.asarray(jax.random.key_data(key)).tolist(),
-            "bits": self.bits,
-            "solver": type(self.solver).__name__,
-            **vars(self.solver),
-            "latents": [self.source.num_latents, self.source.latent_dim],
-            SKETCH: _sketch(np.asarray(self.held)),
+def _description(
+    key: Array, stages: Stages, measuring: "_Measuring", solver: Solver
+) -> dict[str, Any]:
+    """What tells a fit from others: its key and solver, the samples of each stage, the latents."""
+    settings, defaults = solver_settings(solver), {}
+    if dataclasses.is_dataclass(solver):
+        defaults = {
+            field.name: field.default
+            for field in dataclasses.fields(solver)
+            if field.default is not dataclasses.MISSING
         }
-        if isinstance(self.source, IteratorSource):  # whose blocks depend on them
-            description |= {"processes": jax.process_count(), "devices": self.mesh.size}
-        return description
-
-    def run(self, start: Curve, checkpoints: Checkpoints) -> FitResult:
-        restored = self._restore(checkpoints)
-        at, state = restored or (
-            _At(2, 0, 0, 0, None),
-            sharding.init(self.solver, self.mesh, start),
-        )
-        while at.bits <= self.bits:
-            at, state = self._round(at, state, checkpoints)
-        # on one device again, wherever it was fitted
-        return FitResult(
-            Curve(jnp.asarray(np.asarray(state.curve.codewords))), _history(self.records)
-        )
-
-    def _round(self, at: _At, state: Any, checkpoints: Checkpoints) -> tuple[_At, Any]:
-        """The rest of a round, and the step to the next one."""
-        plan = self._plan(state.curve)
-        began, before = time.monotonic(), at
-        blocks = self._add_blocks(at, state, plan)
-        for at, state in blocks:
-            if checkpoints.due():
-                self._save(checkpoints, at, state)
-            self._report(began, before, at, None)
-        state, loss = sharding.finish(self.solver, self.mesh, state)
-        record = _record(self.solver, state.curve, self.held, float(loss))
-        if not np.isfinite(record["distortion"]):
-            raise ValueError(
-                f"the fit diverged at {at.bits} bits, round {at.round + 1}: scale the latents to"
-                " unit size, or, with Adam, use a learning rate below the present one"
-            )
-        self.records.append({"bits": at.bits, "samples": at.read, **record})
-        self._report(began, before, at, record)
-        done = at.round + 1 == self.solver.rounds or (
-            at.previous is not None and self.solver.converged(at.previous, record["objective"])
-        )
-        if not done:
-            return at._replace(round=at.round + 1, block=0, previous=record["objective"]), state
-        at = _At(at.bits + 1, 0, 0, at.read, None)
-        if at.bits <= self.bits:
-            state = sharding.init(self.solver, self.mesh, state.curve, subdivide)
-        self._save(checkpoints, at, state)
-        return at, state
-
-    def _add_blocks(self, at: _At, state: Any, plan: Plan) -> Iterator[tuple[_At, Any]]:
-        """Takes in the blocks of a round from `at.block` on; yields now and then."""
-        of_round = jax.random.fold_in(jax.random.fold_in(self.key, at.bits), at.round)
-        keys = sharding.replicate(jax.random.split(of_round), self.mesh)
-        if not self.source.on_device:
-            yield from self._add_host_blocks(at, state, plan, keys[1])
-        elif plan.whole:
-            assert isinstance(self.source, ArraySource)
-            if at.block == 0:
-                block = sharding.whole_block(self.source, self.mesh)
-                state = sharding.add_block(self.solver, self.mesh, state, keys[1], block)
-                yield at._replace(block=1, read=at.read + self.source.num_latents), state
-        else:
-            calls = 1
-            while at.block < plan.blocks:
-                stop = min(at.block + calls, plan.blocks)
-                began = time.monotonic()
-                state = sharding.add_drawn(
-                    self.solver, self.mesh, plan, state, self.source, keys, at.block, stop
-                )
-                jax.block_until_ready(state)
-                if time.monotonic() - began < CALL_SECONDS:
-                    calls *= 2
-                read = at.read + (stop - at.block) * plan.block_samples
-                at = at._replace(block=stop, read=read)
-                yield at, state
-
-    def _add_host_blocks(
-        self, at: _At, state: Any, plan: Plan, key: Array
-    ) -> Iterator[tuple[_At, Any]]:
-        """Reads the next block while the device works on this one."""
-
-        def read(block: int, read: int) -> sharding.HostBlock:
-            count, start, order = plan.block_samples, read, self.key
-            if plan.whole:
-                start, order = block * count, None
-                if self.source.num_latents is not None:
-                    count = min(count, self.source.num_latents - start)
-            return sharding.read_block(self.source, order, start, count, plan, self.mesh)
-
-        endless = plan.whole and self.source.num_latents is None
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(read, at.block, at.read)
-            while endless or at.block < plan.blocks:
-                block, found = ahead.result()
-                found = sharding.found_by_all(found) if plan.whole else plan.block_samples
-                if endless and found == 0:
-                    return
-                after = at._replace(block=at.block + 1, read=at.read + found)
-                if endless or after.block < plan.blocks:
-                    ahead = reader.submit(read, after.block, after.read)
-                jax.block_until_ready(state)  # no more than two blocks are in memory
-                of_block = jax.random.fold_in(key, at.block)
-                state = sharding.add_block(self.solver, self.mesh, state, of_block, block)
-                at = after
-                yield at, state
-
-    def _plan(self, curve: Curve) -> Plan:
-        plan = self.solver.plan(curve.num_codewords, curve.latent_dim, self.source.num_latents)
-        if plan.whole and self.source.on_device:
-            if not isinstance(self.source, ArraySource):
-                raise ValueError('samples is "all", but a sampler has no end: give a number')
-            return plan._replace(blocks=1)
-        if isinstance(self.source, IteratorSource):  # of which each device reads as many
-            return plan._replace(batch=plan.batch + -plan.batch % self.mesh.size)
-        return plan
-
-    def _save(self, checkpoints: Checkpoints, at: _At, state: Any) -> None:
-        history = _history(self.records) if self.records else None
-        about = {"at": at._asdict(), "devices": self.mesh.size, "rounds": len(self.records)}
-        checkpoints.save({"state": state, "history": history}, about)
-
-    def _restore(self, checkpoints: Checkpoints) -> tuple[_At, Any] | None:
-        def template(about: dict[str, Any]) -> Any:
-            # the curve of the last stage stays when all is done
-            bits, rounds = min(about["at"]["bits"], self.bits), about["rounds"]
-            codewords = jax.ShapeDtypeStruct((2**bits, self.source.latent_dim), jnp.float32)
-            state = jax.eval_shape(
-                lambda codewords: self.solver.init(Curve(codewords), about["devices"]), codewords
-            )
-            state = sharding.with_layout(state, self.solver, self.mesh, about["devices"])
-            # a stage that has just begun has no rounds of its own
-            last = bits if about["at"]["round"] or about["at"]["bits"] > self.bits else bits - 1
-            history = jax.tree.map(
-                np.zeros_like, _history([_empty_record(2**last - 1)] * rounds) if rounds else None
-            )
-            return {"state": state, "history": history}
-
-        restored = checkpoints.restore(template)
-        if restored is None:
-            return None
-        arrays, about = restored
-        history = arrays["history"]
-        for row in range(about["rounds"]):
-            record = {name: column[row] for name, column in history._asdict().items()}
-            self.records.append(record | {"use": record["use"][: 2 ** int(record["bits"]) - 1]})
-        return _At(**about["at"]), sharding.adopt(arrays["state"], self.solver, self.mesh)
-
-    def _report(self, began: float, before: _At, at: _At, record: dict[str, Any] | None) -> None:
-        """Reports on a round that began at a time, at a place; with a record if it has ended."""
-        if self.on_report is None:
-            return
-        now = time.monotonic()
-        work = [self._samples_a_round(bits) * (2**bits + 64) for bits in range(2, self.bits + 1)]
-        of_round = work[at.bits - 2]
-        share = 1.0 if record else (at.read - before.read) / self._samples_a_round(at.bits)
-        left = of_round * (self.solver.rounds - at.round - share)
-        left += self.solver.rounds * sum(work[at.bits - 1 :])
-        seconds = max(now - began, 1e-9)
-        record = record or dict.fromkeys(("loss", "distortion", "perplexity"), math.nan)
-        self.on_report(
-            Report(
-                bits=at.bits,
-                last_bits=self.bits,
-                round=at.round + 1,
-                rounds=self.solver.rounds,
-                share=share,
-                samples=at.read,
-                samples_per_second=(at.read - before.read) / seconds,
-                seconds=now - self.started,
-                seconds_left=left / of_round * seconds / share if share else math.nan,
-                loss=record["loss"],
-                distortion=record["distortion"],
-                perplexity=record["perplexity"],
-            )
-        )
-
-    def _samples_a_round(self, bits: int) -> float:
-        """NaN where only the end of an iterator tells."""
-        plan = self.solver.plan(2**bits, self.source.latent_dim, self.source.num_latents)
-        if plan.whole:
-            return self.source.num_latents or math.nan
-        return plan.blocks * plan.block_samples
+    source, (x, weight) = measuring.source, measuring.block
+    return {
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        SOLVER: {"name": type(solver).__name__} | settings,
+        DEFAULTS: defaults,
+        "latents": [source.num_latents, source.latent_dim],
+        SKETCH: _sketch(np.asarray(x), np.asarray(weight)),
+        "rank": stages.held.x.shape[1],
+        STAGES: stages.plan(),
+        # the blocks of a source that each process has for itself depend on them
+        "devices": [jax.process_count(), stages.mesh.size] if source.per_process else None,
+    }
 
 
-def _mesh(mesh: Mesh | None, solver: Solver, bits: int, source: Source) -> Mesh:
-    if mesh is None:
-        plan = solver.plan(2**bits, source.latent_dim, source.num_latents)
-        return sharding.default_mesh(plan.batch)
-    sharding.check_mesh(mesh)
-    return mesh
+def solver_settings(solver: Solver) -> dict[str, Any]:
+    """The fields of a solver; but for the number of rounds, which says only how far to go."""
+    fields = (
+        [field.name for field in dataclasses.fields(solver)]
+        if dataclasses.is_dataclass(solver)
+        else list(vars(solver))
+    )
+    return {name: getattr(solver, name) for name in fields if name != "rounds"}
 
 
-def _held_samples(key: Array, source: Source, mesh: Mesh) -> Array:
-    """Samples to start from or to measure with: a whole small array, or some of the source."""
-    latents = sharding.read_samples(source, key, START_SAMPLES, mesh)
-    check_latents(latents, "what the source draws")
-    if (np.asarray(latents) == np.asarray(latents[:1])).all():
-        raise ValueError("all latents are the same point, and no curve goes through one point")
-    return latents
-
-
-_initial_curve = jax.jit(initial_curve)
-
-
-def _sketch(latents: np.ndarray) -> list[float]:
+def _sketch(latents: np.ndarray, weight: np.ndarray) -> list[float]:
     """A few random projections that change with any row, but little with a device's rounding."""
     random = np.random.default_rng(0)
+    latents, weight = latents[weight > 0], weight[weight > 0] / weight.max()
     n, d = latents.shape
     rows = random.choice([-1.0, 1.0], (8, n)) / n**0.5
     columns = random.choice([-1.0, 1.0], (8, d)) / d**0.5
     size = np.log(np.mean(np.square(latents, dtype=np.float64)))
     centred = latents - latents.mean(0, dtype=np.float64)
+    rows = rows * weight
     sketch = np.einsum("sn,nd,sd->s", rows, centred / centred.std(), columns, optimize=True)
     return [round(float(value), 6) for value in (size, *sketch)]
 
 
-def _record(solver: Solver, curve: Curve, held: Array, loss: float) -> dict[str, Any]:
-    distortion, spread, use = _measure(curve, held)
-    return {
-        "loss": loss,
-        # on held samples, since the loss of one round's may differ more than two rounds do
-        "objective": float(distortion) + float(solver.penalty(curve)),
-        "distortion": float(distortion),
-        "perplexity": float(spread),
-        "use": np.asarray(use),
-    }
+# What is asked for.
 
 
-@jax.jit
-def _measure(curve: Curve, held: Array) -> tuple[Array, Array, Array]:
-    projection = project(curve, held)
-    use = line_use(projection.line, curve.num_lines)
-    return projection.squared_distance.mean() / curve.latent_dim, perplexity(use), use
+def _checked_key(key: Any) -> Array:
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return key  # pyright: ignore[reportReturnType]
+        if key.dtype == np.uint32 and key.shape == (2,):  # as jax.random.PRNGKey makes them
+            return jax.random.wrap_key_data(key)
+    shape = f" of shape {key.shape}" if hasattr(key, "shape") else ""
+    raise TypeError(
+        f"key is a {type(key).__name__}{shape}; fit(key, source, bits=…) takes a PRNG key first,"
+        " such as jax.random.key(0)"
+    )
 
 
-def _empty_record(num_lines: int) -> dict[str, Any]:
-    return {"use": np.zeros(num_lines)} | dict.fromkeys(_COLUMNS, 0)
+def _checked_sizes(bits: Any, start: Any) -> list[int]:
+    """Codewords of each stage."""
+    try:
+        bits = operator.index(bits)
+    except TypeError as error:
+        raise TypeError(f"bits is {bits!r}; expected a whole number") from error
+    first = 4
+    if isinstance(start, Curve):
+        first = trimmed(start).codewords.shape[0]
+    elif start is not None and not callable(start):
+        hint = ": pass its .curve" if hasattr(start, "curve") else ""
+        raise TypeError(f"start is a {type(start).__name__}; expected a Curve or a function{hint}")
+    if bits < 2:
+        raise ValueError(
+            f"bits is {bits}; a curve starts with four codewords, so bits must be >= 2"
+        )
+    return stage_sizes(first, 2**bits)
 
 
-def _history(records: list[dict[str, Any]]) -> History:
-    num_lines = len(records[-1]["use"])
-    columns = {
-        name: np.array([record[name] for record in records], dtype)
-        for name, dtype in _COLUMNS.items()
-    }
-    use = [np.pad(record["use"], (0, num_lines - len(record["use"]))) for record in records]
-    return History(**columns, use=np.stack(use).astype(np.float32))
+def _check_solver(solver: Any) -> None:
+    if isinstance(solver, Solver):
+        return
+    if isinstance(solver, type) and issubclass(solver, Solver):
+        raise TypeError(
+            f"solver is the class {solver.__name__}; pass one of it, solver={solver.__name__}()"
+        )
+    raise TypeError(
+        f"solver is {solver!r}; expected a solver, such as solver=sfvq_jax.LeastSquares() or"
+        " solver=sfvq_jax.Adam()"
+    )
 
 
-_COLUMNS = {
-    "bits": np.int32,
-    "samples": np.float64,
-    "loss": np.float32,
-    "distortion": np.float32,
-    "perplexity": np.float32,
-}
+def _mesh(mesh: Mesh | None, solver: Solver, size: int, source: Source) -> Mesh:
+    if mesh is None:
+        plan = plan_round(solver, size, source, data_mesh(jax.devices()[:1]))
+        return default_mesh(plan.batch)
+    check_mesh(mesh)
+    return mesh
+
+
+# What a fit measures with.
+
+
+class _Measuring(NamedTuple):
+    """Measuring samples on every device, what they are, and the source that a fit then reads."""
+
+    block: Block
+    name: str
+    source: Source
+
+
+def _measuring_samples(key: Array, source: Source, size: int, mesh: Mesh) -> _Measuring:
+    """A whole small source; some of others, held out of the rounds if there are enough."""
+    more = min(MEASURING_A_CODEWORD * size, MEASURING_FLOATS // source.latent_dim)
+    count, n = max(MEASURING_SAMPLES, more), source.num_latents
+    block = sample(source, key, count, mesh)
+    present = np.asarray(block.weight) > 0
+    _check_samples(np.asarray(block.x), present)
+    count = int(present.sum())
+    if n is None and not source.per_process:
+        if source.on_device:
+            check_differ(block.x, sample(source, key_of(key, 0), len(present), mesh).x)
+        return _Measuring(block, f"{count} fresh draws", source)
+    if n is None:
+        return _Measuring(block, f"the first {count} latents, which were fitted too", source)
+    if n <= len(present):
+        return _Measuring(block, f"all {count} latents, which were fitted", source)
+    rest = source.held_out(key, len(present)) if n >= HOLD_OUT * len(present) else None
+    if rest is None:
+        return _Measuring(block, f"{count} of the latents that were fitted", source)
+    return _Measuring(block, f"{count} latents held out of the rounds", rest)
+
+
+def _check_samples(x: np.ndarray, present: np.ndarray) -> None:
+    if not present.any():
+        raise ValueError("all weights are 0, and no curve goes through nothing")
+    if not finite_rows(x)[present].all():
+        raise ValueError(
+            "what the source gives has NaN or infinity: look at what makes its latents"
+        )
+    x = x if present.all() else x[present]
+    spread = float(np.ptp(x, axis=0).max())
+    if spread == 0:
+        raise ValueError("all latents are the same point, and no curve goes through one point")
+    if spread < SMALLEST:
+        raise ValueError(
+            f"the latents differ by {spread:.1g} at most, whose square float32 does not know:"
+            " scale them"
+        )
+
+
+class _LowRank(NamedTuple):
+    """A source in the span of its latents.
+
+    Attributes:
+      span: of the latents.
+      source: that is read.
+      reading: what its latents are still mapped to, as they are read.
+      outside: share of the variance outside the span, or None where it is not known yet.
+    """
+
+    span: Span
+    source: Source
+    reading: Span
+    outside: float | None
+
+
+def _low_rank(measuring: _Measuring, mesh: Mesh) -> _LowRank:
+    """An array is mapped at once, so that nothing wide is left; other sources block by block."""
+    source, (x, weight) = measuring.source, measuring.block
+    present = np.asarray(weight) > 0
+    span = find_span(np.asarray(x) if present.all() else np.asarray(x)[present])
+    if span.basis is None:
+        return _LowRank(span, source, span, 0.0)
+    span = Span(replicate(span.basis, mesh))
+    whole = source.whole()
+    if whole is None:
+        return _LowRank(span, source, span, None)
+    outside = span.share_outside(*whole)
+    mapped = source.mapped(span.enter)
+    if outside > OUTSIDE or mapped is None:  # a few latents that no measuring sample stands for
+        return _LowRank(Span(), source, Span(), 0.0)
+    return _LowRank(span, mapped, Span(), outside)

@@ -1,8 +1,9 @@
 """The one protocol between generators and this library."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 
 Array = jax.Array
 
@@ -52,8 +53,37 @@ class LatentModel(Protocol):
 
 
 def method(model: LatentModel, name: str) -> jax.tree_util.Partial:
-    """A method of a model as a pytree that passes through jit, its leaves those of the model."""
-    model_is_pytree = not jax.tree_util.all_leaves([model])
-    if model_is_pytree:
+    """A method of a model as a pytree that passes through jit, its leaves those of the model.
+
+    Leaves that are no arrays, such as the activation functions of a module of Equinox, stay as they
+    are and are a part of the compiled programs.
+    """
+    leaves, structure = jax.tree_util.tree_flatten(model)
+    if jax.tree_util.all_leaves([model]):
+        return jax.tree_util.Partial(getattr(model, name))
+    arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
+    fixed = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
+    if all(leaf is None for leaf in fixed):
         return jax.tree_util.Partial(getattr(type(model), name), model)
-    return jax.tree_util.Partial(getattr(model, name))
+    return jax.tree_util.Partial(_Method(type(model), name, structure, fixed), arrays)
+
+
+class _Method(NamedTuple):
+    """A method of a model whose leaves are put together again when it is called."""
+
+    kind: type
+    name: str
+    structure: Any
+    fixed: tuple
+
+    def __call__(self, arrays: list, *arguments: Any, **options: Any) -> Any:
+        leaves = [
+            fixed if array is None else array
+            for array, fixed in zip(arrays, self.fixed, strict=True)
+        ]
+        model = jax.tree_util.tree_unflatten(self.structure, leaves)
+        return getattr(self.kind, self.name)(model, *arguments, **options)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex)

@@ -25,7 +25,7 @@ import optax
 import ports
 from benchmarks.training.data import load_fashion_mnist, to_float
 from ports.checkpoint import parameters_sha256
-from sfvq_jax.output import check_free, new_file
+from sfvq_jax.io.output import check_free, new_file
 
 Array = jax.Array
 

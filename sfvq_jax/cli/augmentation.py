@@ -16,7 +16,6 @@ from sfvq_jax.cli.common import (
     load_both,
     scorers_of,
 )
-from sfvq_jax.curve_file import CurveRecord
 from sfvq_jax.images import in_batches
 from sfvq_jax.interpret import (
     Scorer,
@@ -28,6 +27,7 @@ from sfvq_jax.interpret import (
 )
 from sfvq_jax.interpret.dataset import MANIFEST
 from sfvq_jax.interpret.editing import check_line
+from sfvq_jax.io.curve_file import CurveRecord
 from sfvq_jax.latent_model import LatentModel
 
 REAL_LATENTS = 2**14  # for the noise around the curve

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ports
-from sfvq_jax.curve_file import CurveRecord, check_belongs, load_curve
 from sfvq_jax.interpret import (
     DirectionRecord,
     Scorer,
@@ -20,8 +19,9 @@ from sfvq_jax.interpret import (
     judging_statistics,
     load_scorers,
 )
+from sfvq_jax.io.curve_file import CurveRecord, check_belongs, load_curve
+from sfvq_jax.io.output import check_free, new_file
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import check_free, new_file
 
 AddCommand = Callable[..., argparse.ArgumentParser]  # `add_command` without its first argument
 
@@ -196,4 +196,4 @@ def slug(name: str) -> str:
 def sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()).replace("overwrite=True", "--overwrite")

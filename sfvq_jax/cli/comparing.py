@@ -28,7 +28,7 @@ from sfvq_jax.interpret import (
     shared_attributes,
     summary,
 )
-from sfvq_jax.output import check_free, new_folder
+from sfvq_jax.io.output import check_free, new_folder
 from sfvq_jax.views import comparison_figure
 
 COMPARISON_MARKER = "comparison.json"

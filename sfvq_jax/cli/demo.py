@@ -1,6 +1,7 @@
 """`demo`: a curve of a bundled generator, every figure of it, and how ordered its map is."""
 
 import argparse
+import sys
 
 import jax
 import numpy as np
@@ -11,11 +12,11 @@ from sfvq_jax.cli.common import AddCommand, load_model
 from sfvq_jax.cli.editing import draw_edit, usual_truncation
 from sfvq_jax.cli.fitting import add_fit_options, fit_model
 from sfvq_jax.cli.maps import draw_map
-from sfvq_jax.curve_file import CurveRecord, save_curve
 from sfvq_jax.interpret import Direction, DirectionRecord, line_direction
 from sfvq_jax.interpret.dataset import MANIFEST
+from sfvq_jax.io.curve_file import CurveRecord, save_curve
+from sfvq_jax.io.output import check_free, new_folder
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import check_free, new_folder
 from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_share
 from sfvq_jax.views import distance_figure, history_figure
 
@@ -53,6 +54,8 @@ def run_demo(options: argparse.Namespace) -> None:
         write_stretch(
             model, record, (line, line + 1), 64, folder / SAMPLES, key=jax.random.key(0), about={}
         )
+    for warning in result.warnings:
+        print(f"sfvq-jax {options.command}: {warning}", file=sys.stderr)
     print(f"{options.output}: curve.npz, map.png, distances.png, history.png, edit.png, samples/")
     print(_map_report(model, record))
 

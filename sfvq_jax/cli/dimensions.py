@@ -25,7 +25,6 @@ from sfvq_jax.cli.common import (
     slug,
     table,
 )
-from sfvq_jax.curve_file import load_curve
 from sfvq_jax.images import render_images
 from sfvq_jax.interpret import (
     DirectionRecord,
@@ -42,8 +41,9 @@ from sfvq_jax.interpret import (
 )
 from sfvq_jax.interpret.coordinates import HOWS
 from sfvq_jax.interpret.translation import ALL, RANDOM, SEQUENTIAL, WHOLE_MASK
+from sfvq_jax.io.curve_file import load_curve
+from sfvq_jax.io.output import check_free, new_folder
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import check_free, new_folder
 from sfvq_jax.views import (
     growth_figure,
     importance_figure,

@@ -21,7 +21,6 @@ from sfvq_jax.cli.common import (
     slug,
     table,
 )
-from sfvq_jax.curve_file import CurveRecord
 from sfvq_jax.interpret import (
     DirectionRecord,
     FoundDirection,
@@ -30,8 +29,9 @@ from sfvq_jax.interpret import (
     render_edits,
     save_direction,
 )
+from sfvq_jax.io.curve_file import CurveRecord
+from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import new_folder
 from sfvq_jax.views import directions_figure
 from sfvq_jax.views.figures import MAP_SIDE
 

@@ -34,8 +34,8 @@ from sfvq_jax.interpret import (
     render_edits,
     save_direction,
 )
+from sfvq_jax.io.output import check_free
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import check_free
 from sfvq_jax.views import edit_figure
 from sfvq_jax.views.figures import MAP_SIDE
 

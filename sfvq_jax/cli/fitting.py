@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from sfvq_jax.adam import Adam
 from sfvq_jax.cli.common import (
     AddCommand,
     add_space_options,
@@ -18,14 +19,17 @@ from sfvq_jax.cli.common import (
     load_model,
     sentence,
 )
-from sfvq_jax.curve_file import CurveRecord, save_curve
-from sfvq_jax.fit import FitResult, Report, fit
+from sfvq_jax.curve import Curve
+from sfvq_jax.fit import fit
+from sfvq_jax.history import Report
+from sfvq_jax.io.curve_file import CurveRecord, check_belongs, load_curve, save_curve
+from sfvq_jax.io.output import check_free
+from sfvq_jax.io.progress import JsonLog, Progress
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import check_free
-from sfvq_jax.progress import JsonLog, Progress
-from sfvq_jax.sharding import in_every_process
-from sfvq_jax.solvers import Adam, LeastSquares
-from sfvq_jax.sources import HostSource
+from sfvq_jax.least_squares import LeastSquares
+from sfvq_jax.processes import in_every_process
+from sfvq_jax.result import FitResult
+from sfvq_jax.sources import as_source
 
 SOLVERS = {"least_squares": LeastSquares, "adam": Adam}
 
@@ -36,8 +40,18 @@ def add_fit(add: AddCommand) -> None:
         "source", help="a converted generator, a bundled one, or an .npy of latents [N, D]"
     )
     add_fit_options(command)
+    command.add_argument("--weights", metavar="NPY", help="of the rows of an .npy, [N]")
     command.add_argument(
-        "--distributed", action="store_true", help="this is one of several processes of one fit"
+        "--start", metavar="CURVE", help="a curve to go on from: it is refined, mended and doubled"
+    )
+    add_distributed_options(command)
+
+
+def add_distributed_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one of several processes that work together",
     )
     command.add_argument("--coordinator", help="HOST:PORT of the first process")
     command.add_argument("--processes", type=int, help="how many there are")
@@ -93,27 +107,34 @@ def run_fit(options: argparse.Namespace) -> None:
     if options.distributed:
         start_distributed(options)
 
-    def open_source() -> Any:
+    def opened() -> Any:
         if jax.process_index() == 0:  # which writes for all
             check_free(options.output, overwrite=options.overwrite)
+        start = None if options.start is None else load_curve(options.start)
         if options.source.endswith(".npy"):
             check_no_space(options.source, options)
-            return HostSource.of_file(options.source)
-        return load_model(options.source, options)
+            return as_source(options.source, options.weights), None, start
+        if options.weights is not None:
+            raise ValueError("--weights goes with an .npy of latents")
+        model = load_model(options.source, options)
+        if start is not None:
+            check_belongs(start, model)
+        return model, model, start
 
-    source = in_every_process(open_source)
-    with _ending_together():
-        if isinstance(source, HostSource):
-            result, record = _fit(source, options)
-        else:
-            result, record = fit_model(source, options)
+    source, model, start = in_every_process(opened)
+    with ending_together(options.command):
+        curve = None if start is None else start.curve
+        result, record = _fit(source, options, curve)
+        record = record if model is None else of_model(record, model)
     if jax.process_index() > 0:
         return
     save_curve(options.output, record, overwrite=options.overwrite)
+    for warning in result.warnings:
+        print(f"sfvq-jax {options.command}: {warning}", file=sys.stderr)
     print(
         f"{options.output}: {record.curve.num_codewords} codewords of {record.curve.latent_dim}"
-        f" dimensions, distortion {result.history.distortion[-1]:.6g}, perplexity"
-        f" {result.history.perplexity[-1]:.1f} of {record.curve.num_lines} lines"
+        f" dimensions, distortion {result.history.distortion[-1]:.6g} on {result.measured_on},"
+        f" perplexity {result.history.perplexity[-1]:.1f} of {record.curve.num_lines} lines"
     )
 
 
@@ -136,7 +157,7 @@ def start_distributed(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _ending_together() -> Iterator[None]:
+def ending_together(command: str) -> Iterator[None]:
     """Ends a process that failed at once, since JAX's own way out waits for the others.
 
     They wait for this one, and end when their connection to it does.
@@ -147,7 +168,9 @@ def _ending_together() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         process = jax.process_index()
-        print(f"sfvq-jax fit: process {process}: {sentence(error)}", file=sys.stderr, flush=True)
+        print(
+            f"sfvq-jax {command}: process {process}: {sentence(error)}", file=sys.stderr, flush=True
+        )
         if process == 0:  # the others end with it: if they have the same to say, let them
             time.sleep(2)
         os._exit(2)
@@ -155,11 +178,18 @@ def _ending_together() -> Iterator[None]:
 
 def fit_model(model: LatentModel, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
     result, record = _fit(model, options)
+    return result, of_model(record, model)
+
+
+def of_model(record: CurveRecord, model: LatentModel) -> CurveRecord:
+    """With the names of the model whose latents were fitted."""
     space, model_hash = getattr(model, "latent_space", ""), getattr(model, "model_hash", "")
-    return result, record._replace(space=space, model_hash=model_hash)
+    return record._replace(space=space, model_hash=model_hash)
 
 
-def _fit(source: Any, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
+def _fit(
+    source: Any, options: argparse.Namespace, start: Curve | None = None
+) -> tuple[FitResult, CurveRecord]:
     solver = solver_of(options)
     reporters: list[Any] = []
     if jax.process_index() == 0:
@@ -177,6 +207,7 @@ def _fit(source: Any, options: argparse.Namespace) -> tuple[FitResult, CurveReco
             source,
             bits=options.bits,
             solver=solver,
+            start=start,
             checkpoint=options.checkpoint,
             checkpoint_seconds=options.checkpoint_seconds,
             on_report=on_report,

@@ -1,4 +1,4 @@
-"""The command line: `sfvq-jax demo | inspect | convert | fit | map | quality | …`."""
+"""The command line: `sfvq-jax demo | inspect | convert | fit | map | quality | project | …`."""
 
 import argparse
 import contextlib
@@ -14,12 +14,14 @@ from sfvq_jax.cli.augmentation import add_augment
 from sfvq_jax.cli.checkpoints import add_checkpoint_commands
 from sfvq_jax.cli.common import add_command, sentence
 from sfvq_jax.cli.comparing import add_compare
+from sfvq_jax.cli.compilation import compilation_cache
 from sfvq_jax.cli.demo import add_demo
 from sfvq_jax.cli.dimensions import add_dimensions
 from sfvq_jax.cli.directions import add_directions
 from sfvq_jax.cli.editing import add_edit
 from sfvq_jax.cli.fitting import add_fit
 from sfvq_jax.cli.maps import add_map_commands
+from sfvq_jax.cli.projecting import add_project
 from sfvq_jax.cli.scorers import add_scorer_command
 
 
@@ -27,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0, or 2 with one sentence on standard error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(_join_negative_values(arguments))
-    with _plain_messages(options.command):
+    keep = options.compilation_cache
+    with _plain_messages(options.command), compilation_cache(keep=keep):
         try:
             options.run(options)
             return 0
@@ -39,12 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sfvq-jax", description="Maps of latent spaces.")
+    parser.add_argument(
+        "--no-compilation-cache",
+        dest="compilation_cache",
+        action="store_false",
+        help="keep no compiled programs in the user's cache folder",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = functools.partial(add_command, commands)
     add_demo(add)
     add_checkpoint_commands(add)
     add_fit(add)
     add_map_commands(add)
+    add_project(add)
     add_scorer_command(add)
     add_directions(add)
     add_dimensions(add)

@@ -15,13 +15,11 @@ from sfvq_jax.cli.common import (
     save_figure,
     table,
 )
-from sfvq_jax.curve_file import CurveRecord, load_curve, save_curve
 from sfvq_jax.interpret import map_quality, report
+from sfvq_jax.io.curve_file import CurveRecord, load_curve
+from sfvq_jax.io.output import check_free
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import check_free
-from sfvq_jax.polishing import polish
-from sfvq_jax.solvers import LeastSquares
-from sfvq_jax.sources import HostSource
+from sfvq_jax.sources import as_source
 from sfvq_jax.views import distance_figure, history_figure, map_figure, render_images
 from sfvq_jax.views.figures import MAP_SIDE
 
@@ -36,10 +34,6 @@ def add_map_commands(add: AddCommand) -> None:
     add_model_and_curve(quality, arrays=True)
     add_scorer(quality)
     quality.add_argument("--seed", type=int, default=0)
-    quality.add_argument(
-        "--polish", metavar="CURVE", help="write a polished curve here, and show what it gains"
-    )
-    quality.add_argument("--overwrite", action="store_true", help="replace the polished curve")
 
 
 def run_map(options: argparse.Namespace) -> None:
@@ -57,36 +51,18 @@ def run_map(options: argparse.Namespace) -> None:
 
 
 def run_quality(options: argparse.Namespace) -> None:
-    if options.polish is not None:
-        check_free(options.polish, overwrite=options.overwrite)
     record = load_curve(options.curve)
     if options.model.endswith(".npy"):
-        model, source = None, HostSource.of_file(options.model)
+        model, source = None, as_source(options.model)
     else:
         model = source = load_for(options.model, [record])
     fitted = None if model is None else fitted_scorers(options)
     if fitted is not None and fitted.kind != "classes":
         fitted = None  # yes/no attributes and numbers put no image into one class
-    measure_key, polish_key = jax.random.split(jax.random.key(options.seed))
-
-    def findings(record: CurveRecord) -> list:
-        scorer = None if fitted is None else fitted.judge
-        return report(map_quality(measure_key, record.curve, source, model=model, scorer=scorer))
-
-    before = findings(record)
-    if options.polish is None:
-        print(table([(f.measure, f.value, f.verdict) for f in before]))
-        return
-    penalty = record.settings.get("length_penalty", LeastSquares.length_penalty)
-    solver = LeastSquares(length_penalty=penalty)
-    curve = polish(polish_key, record.curve, source, solver=solver)
-    settings = {**record.settings, "polished": {"seed": options.seed, "length_penalty": penalty}}
-    polished = record._replace(curve=curve, settings=settings, history=None)
-    after = findings(polished)
-    save_curve(options.polish, polished, overwrite=options.overwrite)
-    rows = [(f.measure, f.value, g.value, g.verdict) for f, g in zip(before, after, strict=True)]
-    print(table([("", "before", "polished", ""), *rows]))
-    print(options.polish)
+    scorer = None if fitted is None else fitted.judge
+    key = jax.random.key(options.seed)
+    found = report(map_quality(key, record.curve, source, model=model, scorer=scorer))
+    print(table([(f.measure, f.value, f.verdict) for f in found]))
 
 
 def draw_map(model: LatentModel, record: CurveRecord) -> Figure:

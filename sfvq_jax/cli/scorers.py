@@ -16,7 +16,7 @@ from sfvq_jax.interpret import (
     fit_scorers,
     save_scorers,
 )
-from sfvq_jax.output import check_free
+from sfvq_jax.io.output import check_free
 
 FOLDER_SIDE = 64  # pixels to which the images of a folder are scaled; scorers see no more
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from sfvq_jax.images import render_images
+from sfvq_jax.io.output import library_version, new_file, new_folder
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import library_version, new_file, new_folder
 
 Array = jax.Array | np.ndarray
 

@@ -12,7 +12,7 @@ import numpy as np
 from sfvq_jax.interpret.directions import FoundDirection
 from sfvq_jax.interpret.editing import Direction
 from sfvq_jax.interpret.measuring import Effect
-from sfvq_jax.output import check_format, library_version, new_file
+from sfvq_jax.io.output import check_format, library_version, new_file
 
 FORMAT_VERSION = 1
 

@@ -13,8 +13,8 @@ from jax import lax
 from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import jensenshannon, pdist
 
-from sfvq_jax import sharding
 from sfvq_jax.curve import Curve, decode
+from sfvq_jax.devices import data_mesh
 from sfvq_jax.images import in_batches, scaled_down
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.latent_model import LatentModel
@@ -26,6 +26,7 @@ from sfvq_jax.quality import (
     perplexity,
     same_class_share,
 )
+from sfvq_jax.rounds import sample
 from sfvq_jax.sources import as_source
 
 Array = jax.Array
@@ -201,8 +202,9 @@ def two_sets(key: Array, source: Any, samples: int) -> tuple[Array, Array]:
     """Two sets of latents, [N, D] each, with no row of the source in both; N <= samples."""
     source = as_source(source)
     draw_key, split_key = jax.random.split(key)
-    mesh = sharding.data_mesh(jax.local_devices()[:1])
-    latents = np.asarray(sharding.read_samples(source, draw_key, 2 * samples, mesh))
+    mesh = data_mesh(jax.local_devices()[:1])
+    x, weight = sample(source.placed(mesh), draw_key, 2 * samples, mesh)
+    latents = np.asarray(x)[np.asarray(weight) > 0]
     if source.num_latents is not None and source.num_latents > len(latents):
         # drawn with replacement, perhaps
         latents = latents[np.sort(np.unique(latents, axis=0, return_index=True)[1])]

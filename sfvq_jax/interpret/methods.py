@@ -22,7 +22,7 @@ from sfvq_jax.interpret.map_quality import kmeans, numpy_generator
 from sfvq_jax.interpret.screening import layer_ranges
 from sfvq_jax.latent_model import LatentModel, method
 from sfvq_jax.quality import shorter_order
-from sfvq_jax.solvers import Solver
+from sfvq_jax.solver import Solver
 
 Array = jax.Array
 

@@ -18,7 +18,7 @@ from sfvq_jax.interpret.fitted_scorer import (
     FittedFunction,
     ScorerNetwork,
 )
-from sfvq_jax.output import check_format, new_file
+from sfvq_jax.io.output import check_format, new_file
 
 FORMAT_VERSION = 1
 

@@ -44,24 +44,24 @@ SCALES = (
     Scale("codewords' distortion ÷ k-means", "codeword_distortion_to_kmeans", 1.25, 1.5, (
         "the codewords by themselves stand for the latents nearly as well as k-means",
         "the codewords by themselves stand for the latents less well than k-means",
-        "the codewords are poorly placed: polish, or fit with a lower length penalty",
+        "the codewords are poorly placed: refit, or fit with a lower length penalty",
     )),
     # half: as even use of half of the lines. 0.75: a line typically has 0.5 to 2 times its part
     Scale("use of lines", "line_use", 0.75, 0.5, (
         "the curve spends its lines evenly",
         "some lines are used much more than others",
-        "many lines are hardly used: polish, or fit with more rounds",
+        "many lines are hardly used: refit, or fit with more rounds",
     )),
     Scale("use of codewords", "codeword_use", 0.75, 0.5, (
         "the curve spends its codewords evenly",
         "some codewords are used much more than others",
-        "many codewords are hardly used: polish, or fit with more rounds",
+        "many codewords are hardly used: refit, or fit with more rounds",
     )),
     # 1: as near to a latent as latents are to each other
     Scale("inside", "inside", 1.1, 1.25, (
         "the curve is as near to latents as latents are to each other",
         "the curve is somewhat farther from latents than they are from each other",
-        "much of the curve runs where no latents are: polish, or fit with a higher length penalty",
+        "much of the curve runs where no latents are: refit, or fit with a higher length penalty",
     )),
     Scale("inside, worst stretches", "inside_tail", 1.1, 1.25, (
         "no stretch is much farther from latents than they are from each other",
@@ -78,24 +78,24 @@ SCALES = (
     Scale("nearest is a neighbour", "neighbour_share", 0.7, 0.4, (
         "most codewords are next to their nearest one",
         "many codewords are not next to their nearest one",
-        "few codewords are next to their nearest one: polish, or fit with a higher length penalty",
+        "few codewords are next to their nearest one: refit, or fit with a higher length penalty",
     )),
     # 1/2 is a random order
     Scale("trustworthiness", "trustworthiness", 0.8, 0.65, (
         "what is near on the map is alike",
         "what is near on the map is mostly alike",
-        "what is near on the map need not be alike: polish, or fit with a higher length penalty",
+        "what is near on the map need not be alike: refit, or fit with a higher length penalty",
     )),
     Scale("continuity", "continuity", 0.8, 0.65, (
         "what is alike is near on the map",
         "what is alike is mostly near on the map",
-        "what is alike is scattered over the map: polish, or fit with a higher length penalty",
+        "what is alike is scattered over the map: refit, or fit with a higher length penalty",
     )),
     # 2-opt itself is some 5 % off the best, and the published codebooks are 5 to 12 % above it
     Scale("length ÷ 2-opt", "length_ratio", 1.1, 1.25, (
         "no much shorter order of its codewords is known",
-        "a somewhat shorter order of its codewords exists: polish",
-        "a much shorter order of its codewords exists: polish",
+        "a somewhat shorter order of its codewords exists: refit the curve",
+        "a much shorter order of its codewords exists: refit the curve",
     )),
     # shares of the way from chance to 1; a random order of 32 codewords is up to 0.15 off chance
     Scale("class runs", "class_runs", 0.3, 0.15, (
@@ -159,7 +159,7 @@ def _judge_dead(quality: MapQuality) -> Finding:
     if expected < ENOUGH_SAMPLES:
         verdict += f"; with {expected:.1f} samples a codeword, by chance perhaps: measure with more"
         return Finding("dead codewords", value, verdict, None)
-    verdict += f", where even use gives {expected:.0f}; polish or fit with more samples"
+    verdict += f", where even use gives {expected:.0f}: refit, or fit with more samples"
     return Finding("dead codewords", value, verdict, False)
 
 
@@ -169,7 +169,7 @@ def _judge_outliers(quality: MapQuality) -> Finding:
     if outliers <= (1 - OUTLIER_QUANTILE) * quality.codewords:
         verdict = "the codewords lie among the latents"
         return Finding("outlier codewords", value, verdict, True)
-    verdict = f"{_count(outliers)} outside the latents: polish"
+    verdict = f"{_count(outliers)} outside the latents: refit the curve"
     return Finding("outlier codewords", value, verdict, False)
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sfvq_jax.curve import Curve
-from sfvq_jax.fit import History
+from sfvq_jax.history import History
 from sfvq_jax.interpret.comparison import MethodSummary
 from sfvq_jax.quality import pairwise_distances
 
@@ -57,24 +57,26 @@ def history_figure(history: History) -> Figure:
     """How the fit went: distortion, share of lines in use, and the final use of each line."""
     figure = Figure(figsize=(12, 3.6), dpi=DPI, layout="constrained")
     error, spread, use = figure.subplots(1, 3)
-    rounds = np.arange(1, len(history.bits) + 1)
+    rounds = np.arange(1, len(history.codewords) + 1)
     error.plot(rounds, history.distortion, marker="o", markersize=3, label="exact projection")
     error.plot(rounds, history.loss, linestyle="--", label="what the solver minimises")
-    error.set(title="Distortion", xlabel="round", ylabel="mean squared error a dimension")
+    error.set(
+        title="Distortion", xlabel="round, by codewords", ylabel="mean squared error a dimension"
+    )
     error.margins(y=0.12)  # room for the labels of the stages
     error.legend()
-    lines = 2.0**history.bits - 1
+    lines = history.codewords - 1
     spread.plot(rounds, history.perplexity / lines, marker="o", markersize=3)
     spread.set(
         title="Lines in effective use", xlabel="round", ylabel="perplexity ÷ lines", ylim=(0, 1.02)
     )
     for axes in (error, spread):
-        for start in np.flatnonzero(np.diff(history.bits)) + 1:
+        for start in np.flatnonzero(np.diff(history.codewords)) + 1:
             axes.axvline(start + 0.5, color="0.85", zorder=0)
-        for bits in np.unique(history.bits):
-            middle = rounds[history.bits == bits].mean()
+        for codewords in np.unique(history.codewords):
+            middle = rounds[history.codewords == codewords].mean()
             axes.text(
-                middle, 0.02, f"{bits} bits", transform=axes.get_xaxis_transform(),
+                middle, 0.02, str(codewords), transform=axes.get_xaxis_transform(),
                 ha="center", fontsize=8, color="0.4",
             )  # fmt: skip
     final = history.use[-1]

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from sfvq_jax.output import check_free, new_file
-from sfvq_jax.output import new_folder as new_folder_of_kind
+from sfvq_jax.io.output import check_free, new_file
+from sfvq_jax.io.output import new_folder as new_folder_of_kind
 
 new_folder = functools.partial(new_folder_of_kind, marker="part.txt")
 

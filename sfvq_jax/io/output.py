@@ -60,7 +60,7 @@ def check_free(path: str | Path, *, overwrite: bool = False, marker: str | None 
     if marker is not None and path.is_file():
         raise NotADirectoryError(f"{path} is a file: name a folder")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already: choose another name or pass --overwrite")
+        raise FileExistsError(f"{path} exists already: choose another name or pass overwrite=True")
     if marker is not None and path.exists() and not (path / marker).exists():
         raise FileExistsError(
             f"{path} holds no {marker}, so it is of another kind and is not replaced: choose"

@@ -9,7 +9,6 @@ renames at the end, so that a state is whole or absent. `SHA256SUMS` in each nam
 import contextlib
 import hashlib
 import json
-import operator
 import shutil
 import time
 import warnings
@@ -21,16 +20,21 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sfvq_jax.output import new_folder
-from sfvq_jax.sharding import as_first_process, in_all_processes
+from sfvq_jax.io.output import new_folder
+from sfvq_jax.processes import as_first_process, in_all_processes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION, ABOUT, CHECKSUMS = "fit.json", "about.json", "SHA256SUMS"
 KEPT = 2  # states
 HALF_WRITTEN = ".orbax-checkpoint-tmp"  # in the name of a state that is being written
 UNCHECKED = {CHECKSUMS, "_CHECKPOINT_METADATA", "commit_success.txt"}  # Orbax writes them at last
 SKETCH = "sketch of some latents"  # in a description: floats, compared with a tolerance
 TOLERANCE = 1e-3  # since other devices round otherwise
+SOLVER = (
+    "solver"  # in a description: its name and numbers, of which those added later may be absent
+)
+DEFAULTS = "defaults"  # in a description: what they then stand for; says nothing of the fit itself
+STAGES = "stages"  # in a description: the plan of each; those that both have are compared
 FULL = ("No space left", "File too large", "quota exceeded")
 
 
@@ -67,7 +71,7 @@ class Checkpoints:
             return
         path = Path(folder).absolute()
         description = {"format_version": FORMAT_VERSION, **description}
-        description = json.loads(json.dumps(description, default=repr))
+        description = json.loads(json.dumps(description, default=_plain))
         checkpoints = cls(path, seconds, as_first_process(lambda: _claim(path, description)))
         try:
             yield checkpoints
@@ -99,7 +103,11 @@ class Checkpoints:
         state = path / str(newest)
         try:
             about = json.loads((state / ABOUT).read_text(encoding="utf-8"))
-            return self._orbax.restore(state, template(about)), about
+        except (OSError, ValueError) as error:
+            raise _damaged(state, _first_line(error)) from error
+        shapes = template(about)
+        try:
+            return self._orbax.restore(state, shapes), about
         except Exception as error:  # Orbax and TensorStore raise errors of many kinds
             raise _damaged(state, _first_line(error)) from error
 
@@ -156,11 +164,10 @@ def _claim(path: Path, description: dict[str, Any]) -> int:
         assert isinstance(found, dict)
     except (ValueError, AssertionError, OSError) as error:
         raise ValueError(f"{file} is damaged: name another folder for checkpoints") from error
-    for name, value in description.items():
-        if not (_close if name == SKETCH else operator.eq)(found.get(name), value):
+    for name in description:
+        if name != DEFAULTS and (difference := _difference(name, found, description)):
             raise ValueError(
-                f"{path} keeps another fit: its {name} is {found.get(name)}, and here it is"
-                f" {value}; name another folder for checkpoints"
+                f"{path} keeps another fit: its {difference}; name another folder for checkpoints"
             )
     half_written = sorted(path.glob(f"*{HALF_WRITTEN}*"))
     for half in half_written:
@@ -174,11 +181,32 @@ def _claim(path: Path, description: dict[str, Any]) -> int:
     return max(_states(path) + numbers, default=-1)
 
 
-def _close(found: Any, value: list[float]) -> bool:
+def _difference(name: str, found: dict[str, Any], here: dict[str, Any]) -> str | None:
+    """Why an entry of two descriptions says that they are of two fits; None where it does not."""
+    was, now = found.get(name), here[name]
+    said = f"{name} is {was}, and here it is {now}"
     try:
-        return np.allclose(found, value, rtol=0, atol=TOLERANCE)
-    except (TypeError, ValueError):
-        return False
+        if name == SKETCH:
+            return None if np.allclose(was, now, rtol=0, atol=TOLERANCE) else said
+        if name == STAGES:
+            pairs = zip(was, now, strict=False)
+            return next((f"stage is {a}, and here it is {b}" for a, b in pairs if a != b), None)
+        if name == SOLVER:
+            was = here[DEFAULTS] | was
+            names = [key for key in now if was.get(key) != now[key]]
+            return (
+                f"{names[0]} is {was.get(names[0])}, and here it is {now[names[0]]}"
+                if names
+                else None
+            )
+    except (TypeError, ValueError, KeyError):
+        return said
+    return None if was == now else said
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: numbers of NumPy and JAX, and the rest as it is written."""
+    return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else repr(value)
 
 
 def _states(path: Path) -> list[int]:

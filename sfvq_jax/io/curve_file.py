@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfvq_jax.curve import Curve
-from sfvq_jax.fit import History
+from sfvq_jax.history import History
+from sfvq_jax.io.output import check_format, new_file
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.output import check_format, new_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CurveRecord(NamedTuple):
@@ -41,6 +41,12 @@ class CurveRecord(NamedTuple):
 
 def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False) -> None:
     """Writes a curve; raises FileExistsError where there is a file and `overwrite` is false."""
+    if not isinstance(record, CurveRecord):
+        curve = "curve" if isinstance(record, Curve) else "result.curve, history=result.history"
+        raise TypeError(
+            f"save_curve writes a CurveRecord, not a {type(record).__name__}: save_curve(path,"
+            f" CurveRecord({curve}))"
+        )
     arrays = {
         "format_version": np.array(FORMAT_VERSION),
         "codewords": np.asarray(record.curve.codewords),
@@ -78,16 +84,28 @@ def load_curve(path: str | Path) -> CurveRecord:
         raise ValueError(f"{path} holds no codewords [K, D] with K >= 2, so it is no curve")
     if not (np.issubdtype(codewords.dtype, np.floating) and np.isfinite(codewords).all()):
         raise ValueError(f"the codewords in {path} are not all finite floating point numbers")
-    history = None
-    if all(f"history_{name}" in arrays for name in History._fields):
-        history = History(*(arrays[f"history_{name}"] for name in History._fields))
     return CurveRecord(
         curve=Curve(jnp.asarray(codewords, jnp.float32)),
         space=str(arrays.get("space", "")),
         model_hash=str(arrays.get("model_hash", "")),
         settings=settings,
-        history=history,
+        history=_history(arrays),
     )
+
+
+def _history(arrays: dict[str, np.ndarray]) -> History | None:
+    """Of a file; those of version 1 count in bits and have no objective."""
+    columns = {
+        name.removeprefix("history_"): array
+        for name, array in arrays.items()
+        if name.startswith("history_")
+    }
+    if "bits" in columns:
+        columns["codewords"] = 2 ** columns.pop("bits").astype(np.int32)
+        columns["objective"] = np.full(len(columns["codewords"]), np.nan, np.float32)
+    if set(columns) != set(History._fields):
+        return None
+    return History(**columns)
 
 
 def check_belongs(record: Any, model: LatentModel) -> None:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from sfvq_jax import LeastSquares, Report, fit
-from sfvq_jax.progress import JsonLog, Progress, progress_line
+from sfvq_jax.io.progress import JsonLog, Progress, progress_line
 
 MIDDLE = Report(
     bits=5, last_bits=6, round=3, rounds=10, share=0.4, samples=10**6, samples_per_second=8.123e5,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from sfvq_jax.fit import Report
+from sfvq_jax.history import Report
 
 
 class Progress:
@@ -18,14 +18,14 @@ class Progress:
     def __init__(self, stream: IO[str] | None = None):
         self._stream = sys.stderr if stream is None else stream
         self._show = self._stream.isatty()
-        self._bits, self._distortion, self._width = 0, math.nan, 0
+        self._codewords, self._distortion, self._width = 0, math.nan, 0
 
     def __call__(self, report: Report) -> None:
         if not self._show:
             return
-        if self._bits and report.bits != self._bits:
+        if self._codewords and report.codewords != self._codewords:
             self._stream.write("\n")
-        self._bits = report.bits
+        self._codewords = report.codewords
         if not math.isnan(report.distortion):
             self._distortion = report.distortion
         text = progress_line(report, self._distortion)
@@ -35,7 +35,7 @@ class Progress:
 
     def close(self) -> None:
         """Ends the line."""
-        if self._bits:
+        if self._codewords:
             self._stream.write("\n")
 
 
@@ -62,10 +62,10 @@ class JsonLog:
 
 
 def progress_line(report: Report, distortion: float) -> str:
-    """Such as `5 of 6 bits, round 3 of 10, 40 %, distortion 0.2612, 812k samples/s, 2:05 left`."""
+    """Such as `32 of 64 codewords, round 3 of 10, 40 %, distortion 0.2612, 812k samples/s, …`."""
     parts = [
-        f"{report.bits} of {report.last_bits} bits",
-        f"round {report.round} of {report.rounds}",
+        f"{report.codewords} of {report.last_codewords} codewords",
+        f"{report.move + ' ' if report.move else ''}round {report.round} of {report.rounds}",
     ]
     if report.share < 1:
         parts.append(f"{report.share:.0%}".replace("%", " %"))
@@ -73,7 +73,7 @@ def progress_line(report: Report, distortion: float) -> str:
         parts.append(f"distortion {distortion:.4g}")
     parts.append(f"{_short(report.samples_per_second)} samples/s")
     if not math.isnan(report.seconds_left):
-        parts.append(f"at most {_clock(report.seconds_left)} left")
+        parts.append(f"about {_clock(report.seconds_left)} left")
     return ", ".join(parts)
 
 

@@ -1,0 +1,39 @@
+"""Compiled programs are kept from call to call, in the user's cache folder."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+
+@contextlib.contextmanager
+def compilation_cache(*, keep: bool) -> Iterator[None]:
+    """JAX's persistent cache in `XDG_CACHE_HOME/sfvq-jax`, unless JAX was told of another one.
+
+    An entry that cannot be read, or a folder that cannot be written, costs only the time to
+    compile: nothing is said.
+    """
+    if not keep or jax.config.jax_compilation_cache_dir is not None:
+        yield
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_config("jax_compilation_cache_dir", str(home / "sfvq-jax")))
+        stack.enter_context(_config("jax_persistent_cache_min_compile_time_secs", 0.5))
+        stack.enter_context(warnings.catch_warnings())
+        for what in ("reading", "writing"):
+            warnings.filterwarnings("ignore", f"Error {what} persistent compilation cache entry")
+        yield
+
+
+@contextlib.contextmanager
+def _config(name: str, value: object) -> Iterator[None]:
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)

@@ -1,0 +1,51 @@
+"""`project`: where every latent of a file lies on a curve."""
+
+import argparse
+import sys
+
+import jax
+from tqdm import tqdm
+
+from sfvq_jax.cli.common import AddCommand
+from sfvq_jax.cli.fitting import add_distributed_options, ending_together, start_distributed
+from sfvq_jax.io.curve_file import load_curve
+from sfvq_jax.io.output import check_free
+from sfvq_jax.io.positions import write_positions
+from sfvq_jax.processes import in_every_process
+from sfvq_jax.sources import as_source
+
+
+def add_project(add: AddCommand) -> None:
+    command = add(
+        "project",
+        run_project,
+        "tells where every latent lies on a curve",
+        "an .npy [N, 2] of float64: position and squared distance of each latent, in order",
+    )
+    command.add_argument("source", help="an .npy of latents [N, D]")
+    command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
+    add_distributed_options(command)
+
+
+def run_project(options: argparse.Namespace) -> None:
+    if options.distributed:
+        start_distributed(options)
+
+    def opened():
+        if jax.process_index() == 0:
+            check_free(options.output, overwrite=options.overwrite)
+        if not options.source.endswith(".npy"):
+            raise ValueError(f"{options.source} is no .npy of latents, whose order the output has")
+        return as_source(options.source), load_curve(options.curve)
+
+    source, record = in_every_process(opened)
+    first = jax.process_index() == 0
+    with ending_together(options.command), tqdm(
+        total=source.num_latents // jax.process_count(), unit=" latents", unit_scale=True,
+        file=sys.stderr, disable=None if first else True,
+    ) as bar:  # fmt: skip
+        write_positions(
+            options.output, record.curve, source, overwrite=options.overwrite, on_rows=bar.update
+        )
+    if first:
+        print(f"{options.output}: positions and squared distances of {source.num_latents} latents")

@@ -1,0 +1,428 @@
+"""A round: source → blocks → absorb → update → measure, each written once.
+
+Blocks are what is on the devices at once. Those of a source on the host are read one ahead of the
+device; those that are drawn on the device are drawn inside the program that takes them in, many in
+one call.
+"""
+
+import functools
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.devices import AXIS, divided, everywhere, gather, replicate, round_up
+from sfvq_jax.processes import in_all_processes
+from sfvq_jax.quality import Health, health
+from sfvq_jax.rows.arrays import bucket
+from sfvq_jax.rows.source import Block, Source
+from sfvq_jax.solver import Info, Solver, round_steps, steps, update
+from sfvq_jax.span import Span
+
+Array = jax.Array
+
+CALL_SECONDS = 0.5  # a call for blocks that are drawn on the device takes about so long
+BLOCK_FLOATS = 2**24  # in a block of samples: 64 MiB
+MAX_BLOCK = 2**16  # samples in a block
+MIN_SAMPLES = 2**16  # in a round
+SAMPLES_A_CODEWORD = 1024
+
+
+class Plan(NamedTuple):
+    """The samples of a round.
+
+    Attributes:
+      blocks: how many; None where only reading tells.
+      batch: samples of an update; of a block where an update takes all of the round.
+      steps: updates in a block.
+      whole: the round is one pass over a finite source, and its last block may be short.
+    """
+
+    blocks: int | None
+    batch: int
+    steps: int
+    whole: bool
+
+    @property
+    def block_samples(self) -> int:
+        return self.batch * self.steps
+
+    def rows(self, mesh: Mesh) -> int:
+        """Of a block, with those that pad the batch to one that the devices divide."""
+        batch = bucket(self.batch) if self.steps == 1 else self.batch
+        return round_up(batch, mesh.size) * self.steps
+
+
+def plan_round(solver: Solver, size: int, source: Source, mesh: Mesh) -> Plan:
+    """Of a stage of so many codewords.
+
+    Raises:
+      ValueError: all of a source that has no end.
+    """
+    if solver.batch is not None:
+        blocks, in_block = round_steps(solver)
+        # of an iterator each device reads as many
+        batch = round_up(solver.batch, mesh.size) if source.per_process else solver.batch
+        return Plan(blocks, batch, in_block, whole=False)
+    n, samples = source.num_latents, solver.samples
+    if samples is None:
+        samples = max(MIN_SAMPLES, SAMPLES_A_CODEWORD * size)
+    block = solver.block or max(1, min(MAX_BLOCK, BLOCK_FLOATS // source.latent_dim))
+    if samples == "all" or (n is not None and n <= samples):
+        if n is None and not source.per_process:
+            raise ValueError('samples is "all", but a sampler has no end: give a number')
+        if source.whole() is not None:
+            return Plan(1, n, 1, whole=True)
+        blocks = None if n is None else -(-n // block)
+        batch = round_up(block, mesh.size) if source.per_process else min(block, n or block)
+        return Plan(blocks, batch, 1, whole=True)
+    blocks = -(-samples // block)
+    batch = -(-samples // blocks)
+    batch = round_up(batch, mesh.size) if source.per_process else batch
+    return Plan(blocks, batch, 1, whole=False)
+
+
+# Blocks.
+
+
+class Feed(NamedTuple):
+    """Blocks first … stop - 1 of a round, which `feed.read(i)` gives inside a program."""
+
+    feed: Any
+    first: int
+    stop: int
+    samples: int
+
+
+@flax.struct.dataclass
+class _AtHand:
+    """A block on the devices."""
+
+    block: Block
+    span: Span
+
+    def read(self, i: Array) -> Block:
+        return Block(self.span.enter(self.block.x), self.block.weight)
+
+
+@flax.struct.dataclass
+class _Drawn:
+    """Blocks that a source on the device draws, or gives in order where there is no key."""
+
+    source: Source
+    span: Span
+    key: Array | None
+    plan: Plan = flax.struct.field(pytree_node=False)
+    mesh: Mesh = flax.struct.field(pytree_node=False)
+    num_latents: int | None = flax.struct.field(pytree_node=False, default=None)
+
+    def read(self, i: Array) -> Block:
+        count = self.plan.block_samples
+        start = i * count
+        if self.key is not None:
+            x, weight = self.source.read(self.key, start, count)
+        else:
+            # the last block reaches back over latents of the one before, which then count nothing
+            first = jnp.minimum(start, self.num_latents - count)
+            x, weight = self.source.read(None, first, count)
+            weight = jnp.where(first + jnp.arange(count, dtype=first.dtype) >= start, weight, 0)
+        rest = self.plan.rows(self.mesh) - count
+        block = Block(jnp.pad(x, ((0, rest), (0, 0))), jnp.pad(weight, (0, rest)))
+        x, weight = lax.with_sharding_constraint(block, divided(self.mesh))
+        return Block(self.span.enter(x), weight)
+
+
+def feeds(
+    source: Source,
+    span: Span,
+    plan: Plan,
+    keys: tuple[Array, Array],
+    block: int,
+    read: int,
+    mesh: Mesh,
+) -> Iterator[Feed]:
+    """The blocks of a round from number `block` on, `read` latents into the fit.
+
+    Args:
+      keys: of the round, and of the fit, which names an order that goes on from round to round.
+    """
+    if not source.on_device:
+        yield from _host_feeds(source, span, plan, keys[1], block, read, mesh)
+        return
+    whole = source.whole() if plan.whole else None
+    if whole is not None:
+        if block == 0:
+            yield Feed(_AtHand(whole, span), 0, 1, source.num_latents)
+        return
+    assert plan.blocks is not None
+    key = None if plan.whole else replicate(keys[0], mesh)
+    number = source.num_latents if plan.whole else None
+    feed, calls = _Drawn(source, span, key, plan, mesh, number), 1
+    while block < plan.blocks:
+        stop = min(block + calls, plan.blocks)
+        samples = (stop - block) * plan.block_samples
+        if number is not None:
+            samples = min(samples, number - block * plan.block_samples)
+        began = time.monotonic()
+        yield Feed(feed, block, stop, samples)
+        if time.monotonic() - began < CALL_SECONDS:
+            calls *= 2
+        block = stop
+
+
+def _host_feeds(
+    source: Source, span: Span, plan: Plan, order: Array, block: int, read: int, mesh: Mesh
+) -> Iterator[Feed]:
+    """Reads the next block while the device works on this one: no more than two are in memory."""
+
+    def read_one(block: int, read: int) -> tuple[Block, int]:
+        count = plan.block_samples
+        if not plan.whole:
+            return read_block(source, order, read, count, plan, mesh)
+        start = block * count
+        if source.num_latents is not None:
+            count = min(count, source.num_latents - start)
+        return read_block(source, None, start, count, plan, mesh)
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read_one, block, read)
+        while plan.blocks is None or block < plan.blocks:
+            found, samples = ahead.result()
+            samples = found_by_all(samples) if plan.whole else plan.block_samples
+            if plan.blocks is None and samples == 0:
+                return
+            if plan.blocks is None or block + 1 < plan.blocks:
+                ahead = reader.submit(read_one, block + 1, read + samples)
+            yield Feed(_AtHand(found, span), block, block + 1, samples)
+            block, read = block + 1, read + samples
+
+
+def read_block(
+    source: Source, key: Array | None, start: int, count: int, plan: Plan, mesh: Mesh
+) -> tuple[Block, int]:
+    """Latents start … start + count of a source on the host, each device's read for it alone.
+
+    Padded to the same size whatever the count, so that the last block of a pass compiles nothing.
+
+    Returns:
+      The block, and how many latents this process found for it.
+    """
+    rows = plan.rows(mesh)
+    own = rows // mesh.size
+    found: dict[int, Block] = {}  # by the device's first row
+
+    def read(at: Any) -> np.ndarray:
+        first = at[0].start or 0
+        if source.per_process:
+            begin = start * len(mesh.local_devices) // mesh.size
+            begin += sum(len(block.x) for block in found.values())
+            block = source.read(key, begin, min(own, count // mesh.size))
+        else:
+            block = source.read(key, start + first, max(0, min(own, count - first)))
+        found[first] = block
+        return np.pad(block.x, ((0, own - len(block.x)), (0, 0)))
+
+    def weigh(at: Any) -> np.ndarray:
+        weight = found[at[0].start or 0].weight
+        return np.pad(weight, (0, own - len(weight)))
+
+    x = jax.make_array_from_callback((rows, source.latent_dim), divided(mesh), read)
+    weight = jax.make_array_from_callback((rows,), divided(mesh), weigh)
+    return Block(x, weight), sum(len(block.x) for block in found.values())
+
+
+def found_by_all(found: int) -> int:
+    """The sum of what the processes found."""
+    return sum(in_all_processes(found))
+
+
+def sample(source: Source, key: Array, count: int, mesh: Mesh) -> Block:
+    """Some latents on every device; all, in order, if there are no more. Padding has weight 0."""
+    n = source.num_latents
+    order = None if n is not None and n <= count else key
+    count = count if n is None else min(n, count)
+    if source.on_device:
+        whole = source.whole() if order is None else None
+        if whole is not None:
+            return whole if mesh.size == 1 else gather(whole, mesh)
+        order = None if order is None else replicate(order, mesh)
+        return _read_on_device(source, order, count, mesh)
+    if source.per_process:  # one pass at most, and as many for each device
+        order, count = None, round_up(count, mesh.size)
+    block, _ = read_block(source, order, 0, count, Plan(1, count, 1, whole=True), mesh)
+    return block if mesh.size == 1 else gather(block, mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("count", "mesh"))
+def _read_on_device(source: Source, key: Array | None, count: int, mesh: Mesh) -> Block:
+    return lax.with_sharding_constraint(source.read(key, 0, count), everywhere(mesh))
+
+
+# What a round does.
+
+
+def sum_shapes(solver: Solver, curve: Curve, state: Any, devices: int) -> Any:
+    """What `absorb` takes in to: each device's sums, [devices, …], or an `Info` of updates."""
+    block = Block(_float(1, curve.latent_dim), _float(1))
+
+    def begin(curve: Curve, state: Any, block: Block) -> Any:
+        sums = solver.statistics(curve, jax.random.key(0), *block)
+        if solver.batch is not None:
+            return solver.update(curve, state, sums)[2]
+        return jax.tree.map(lambda leaf: jnp.stack([leaf] * devices), sums)
+
+    return jax.eval_shape(begin, curve, state, block)
+
+
+def zero_sums(mesh: Mesh, solver: Solver, shapes: Any) -> Any:
+    """The sums of no samples, on the devices."""
+    place = everywhere(mesh) if solver.batch is not None else divided(mesh)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    if jax.process_count() == 1:
+        return jax.device_put(zeros, place)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(leaf.shape, place, lambda at: leaf[at]), zeros
+    )
+
+
+def absorb(
+    mesh: Mesh,
+    solver: Solver,
+    number: int,
+    curve: Curve,
+    state: Any,
+    sums: Any,
+    key: Array,
+    feed: Feed,
+) -> tuple[Curve, Any, Any]:
+    """Takes in blocks: adds their sums, or, of a solver that goes by batches, makes its updates."""
+    place = (feed.feed, np.int32(feed.first), np.int32(feed.stop))
+    if solver.batch is None:
+        return curve, state, _add(mesh, solver, curve, sums, key, *place)
+    return _descend(mesh, solver, number, curve, state, sums, key, *place)
+
+
+@functools.partial(jax.jit, static_argnames="mesh", donate_argnames="sums")
+def _add(
+    mesh: Mesh,
+    solver: Solver,
+    curve: Curve,
+    sums: Any,
+    key: Array,
+    feed: Any,
+    first: Array,
+    stop: Array,
+) -> Any:
+    def of_shard(curve: Curve, key: Array, sums: Any, block: Block) -> Any:
+        new = solver.statistics(curve, key, *block)
+        return jax.tree.map(lambda sum, new: sum + new[None], sums, new)
+
+    if mesh.size > 1:
+        of_shard = jax.shard_map(
+            lambda curve, *rest, of_shard=of_shard: of_shard(_on_each(curve), *rest),
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(AXIS)),
+            out_specs=PartitionSpec(AXIS),
+        )
+
+    def add(i: Array, sums: Any) -> Any:
+        return of_shard(curve, jax.random.fold_in(key, i), sums, feed.read(i))
+
+    return lax.fori_loop(first, stop, add, sums)
+
+
+def _on_each(tree: Any) -> Any:
+    return lax.pcast(tree, AXIS, to="varying")
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "number"), donate_argnames=("state", "info"))
+def _descend(
+    mesh: Mesh,
+    solver: Solver,
+    number: int,
+    curve: Curve,
+    state: Any,
+    info: Info,
+    key: Array,
+    feed: Any,
+    first: Array,
+    stop: Array,
+) -> tuple[Curve, Any, Info]:
+    def of_shard(curve: Curve, state: Any, key: Array, block: Block) -> tuple[Curve, Any, Info]:
+        axis = AXIS if mesh.size > 1 else None
+        return steps(solver, curve, state, key, *block, number=number, axis=axis)
+
+    if mesh.size > 1:
+        everywhere = PartitionSpec()
+        of_shard = jax.shard_map(
+            of_shard,
+            mesh=mesh,
+            in_specs=(everywhere, everywhere, everywhere, PartitionSpec(AXIS)),
+            out_specs=everywhere,
+        )
+
+    def descend(i: Array, carry: tuple[Curve, Any, Info]) -> tuple[Curve, Any, Info]:
+        curve, state, total = carry
+        key_of_block = jax.random.fold_in(key, i)
+        curve, state, info = of_shard(curve, state, key_of_block, feed.read(i))
+        return curve, state, jax.tree.map(jnp.add, total, info)
+
+    return lax.fori_loop(first, stop, descend, (curve, state, info))
+
+
+class Updated(NamedTuple):
+    """After a round: curve, state, loss; the penalty of the curve before, by the terms now."""
+
+    curve: Curve
+    state: Any
+    loss: Array
+    penalty_before: Array
+
+
+def end_round(solver: Solver, curve: Curve, state: Any, sums: Any, blocks: int) -> Updated:
+    """The update by all sums; of a solver that goes by batches, what its updates came to."""
+    if solver.batch is None:
+        return _update(solver, curve, state, sums)
+    return Updated(curve, state, sums.objective / blocks, np.float32(0))
+
+
+@jax.jit
+def _update(solver: Solver, curve: Curve, state: Any, sums: Any) -> Updated:
+    sums = jax.tree.map(lambda leaf: leaf.sum(0), sums)
+    new, state, info = update(solver, curve, state, sums)
+    return Updated(new, state, info.objective, jnp.asarray(solver.penalty(curve, state)))
+
+
+class Measured(NamedTuple):
+    """A curve on the measuring samples.
+
+    Attributes:
+      health: distortion, load, use.
+      penalty: what the objective has beside the distortion, by the terms of the last update, [].
+      perplexity: of the use of lines, [].
+    """
+
+    health: Health
+    penalty: Array
+    perplexity: Array
+
+
+@jax.jit
+def measure(solver: Solver, curve: Curve, state: Any, block: Block) -> Measured:
+    """By exact projection of measuring samples."""
+    found = health(curve, *block)
+    use = found.use / found.use.sum()
+    entropy = -jnp.sum(use * jnp.log(jnp.where(use > 0, use, 1)))
+    return Measured(found, jnp.asarray(solver.penalty(curve, state)), jnp.exp(entropy))
+
+
+def _float(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -1,0 +1,1 @@
+"""Where latents come from; a file a kind."""

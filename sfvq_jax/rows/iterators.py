@@ -1,0 +1,100 @@
+"""Blocks of latents as your own loader gives them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from sfvq_jax.rows.source import Block, Source, as_block, check_latents, check_weights
+
+Array = jax.Array
+
+
+class IteratorSource(Source):
+    """Blocks [n, D] of any sizes from an iterator, as they come; their order is not changed.
+
+    A block may also be a pair: latents and their weights [n]. Since the first latents serve to
+    start from and to measure with, they should be a fair sample. Where several processes fit
+    together, each iterates over its own part of the data.
+
+    Args:
+      blocks: a function that gives an iterator, or what can be iterated over again, a list say. One
+        iteration is a pass over the data.
+    """
+
+    num_latents = None
+    per_process = True
+
+    def __init__(self, blocks: Iterable[Any] | Callable[[], Iterable[Any]]):
+        if isinstance(blocks, Iterator):
+            raise TypeError(
+                "an iterator can be read only once, and a fit reads more often: pass a function"
+                " that gives a fresh one"
+            )
+        self._open = blocks if callable(blocks) else lambda: blocks
+        self._restart()
+        if self._rest is None:
+            raise ValueError("the iterator gives no blocks")
+        self.latent_dim = self._rest.x.shape[1]
+
+    def read(self, key: Array | None, start: int, count: int) -> Block:
+        """With a key, pass follows pass; without one, a read at the end falls short."""
+        endless = key is not None
+        if start < self._position:
+            self._restart()
+        self._take(start - self._position, endless)
+        parts = self._take(count, endless)
+        nothing = Block(np.zeros((0, self.latent_dim), np.float32), np.zeros(0, np.float32))
+        return Block(*(np.concatenate(rows) for rows in zip(nothing, *parts, strict=True)))
+
+    def _restart(self) -> None:
+        self._position = 0
+        self._begin_pass()
+
+    def _begin_pass(self) -> None:
+        again = hasattr(self, "_blocks")
+        self._blocks = iter(self._open())
+        self._number = 0  # of the next block
+        self._rest: Block | None = None
+        self._rest = self._next_block()
+        if self._rest is None and again:
+            raise ValueError(
+                "the iterator gives no blocks the second time: pass a function that makes a fresh"
+                " iterator at each call, not one that returns the same"
+            )
+
+    def _take(self, count: int, endless: bool) -> list[Block]:
+        """The next latents, in parts."""
+        parts = []
+        while count > 0:
+            if self._rest is None or len(self._rest.x) == 0:
+                self._rest = self._next_block()
+            if self._rest is None:
+                if not endless:
+                    break
+                self._begin_pass()
+                continue
+            part = Block(*(rows[:count] for rows in self._rest))
+            self._rest = Block(*(rows[count:] for rows in self._rest))
+            parts.append(part)
+            count -= len(part.x)
+            self._position += len(part.x)
+        return parts
+
+    def _next_block(self) -> Block | None:
+        """The next block that has rows, or None at the end of a pass."""
+        for found in self._blocks:
+            x = np.asarray(found[0] if isinstance(found, tuple) else found)
+            name = f"block {self._number} of the iterator"
+            self._number += 1
+            check_latents(x, name)
+            if hasattr(self, "latent_dim") and x.shape[1] != self.latent_dim:
+                raise ValueError(
+                    f"{name} has shape {x.shape}; the ones before have width {self.latent_dim}"
+                )
+            block = as_block((x, found[1]) if isinstance(found, tuple) else x)
+            check_weights(block.weight, len(x), name)
+            if len(x):
+                return block
+        return None

@@ -1,0 +1,129 @@
+"""Functions that draw latents, inside the compiled programs of a fit."""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+from sfvq_jax.rows.source import Block, Source, as_block
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class SamplerSource(Source):
+    """A function (key, n) -> [n, D], a generator's mapping network, say.
+
+    It may also give a pair: latents and their weights [n].
+    """
+
+    sampler: Callable[[Array, int], Any]  # a jax.tree_util.Partial: its arguments are leaves
+    latent_dim: int = flax.struct.field(pytree_node=False)
+    num_latents = None
+    on_device = True
+
+    def read(self, key: Array | None, start: Any, count: int) -> Block:
+        assert key is not None, "a sampler has no order of storage"
+        block = as_block(self.sampler(jax.random.fold_in(key, start), count))
+        if block.x.shape != (count, self.latent_dim) or block.weight.shape != (count,):
+            raise ValueError(
+                f"asked for {count} latents, the sampler drew an array of shape {block.x.shape}: a"
+                " sampler (key, n) gives [n, D]"
+            )
+        return block
+
+
+def sampler_source(sampler: jax.tree_util.Partial) -> SamplerSource:
+    """With D found by tracing a draw."""
+
+    def draw() -> Any:
+        found = sampler(jax.random.key(0), 4)
+        return found[0] if isinstance(found, tuple) else found
+
+    latents = jax.eval_shape(draw)
+    if not isinstance(latents, jax.ShapeDtypeStruct) or len(latents.shape) != 2:
+        shape = getattr(latents, "shape", type(latents).__name__)
+        raise ValueError(
+            f"what the source draws has shape {shape}; expected [N, D], a row a latent"
+        )
+    return SamplerSource(sampler, latents.shape[1])
+
+
+def partial(function: Callable) -> jax.tree_util.Partial:
+    """A function as a pytree; equal functions are equal, so that they share their programs.
+
+    A lambda that is written in a loop is another object each time. Two are equal where their code
+    is and all that it reaches outside (what it closes over, defaults, globals) is the same object.
+    """
+    values = _reached(function)
+    return jax.tree_util.Partial(function if values is None else _Function(function, values))
+
+
+class _Function:
+    """A function that equals another of the same code that reaches the same values."""
+
+    def __init__(self, function: types.FunctionType, values: tuple):
+        self.function, self.values = function, values
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+    def __hash__(self) -> int:
+        return hash(self.function.__code__)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Function)
+            and self.function.__code__ == other.function.__code__
+            and len(self.values) == len(other.values)
+            and all(
+                one is another or (type(one) is type(another) and one == another)
+                if isinstance(one, int | float | str)
+                else one is another
+                for one, another in zip(self.values, other.values, strict=True)
+            )
+        )
+
+
+# what cannot change in place, so that its identity or value says all
+_FIXED = (
+    types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, int, float, str,
+    type(None), jax.Array,
+)  # fmt: skip
+
+
+def _reached(function: Callable) -> tuple | None:
+    """All that a plain function reaches outside of itself; None where that may change unseen."""
+    if not isinstance(function, types.FunctionType):
+        return None
+    names, codes = set(), [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes.extend(value for value in code.co_consts if isinstance(value, types.CodeType))
+    world = function.__globals__
+    try:
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # a cell that is still empty
+        return None
+    values = [
+        *(world[name] for name in sorted(names) if name in world),
+        *cells,
+        *(function.__defaults__ or ()),
+        *(function.__kwdefaults__ or {}).values(),
+    ]
+    fixed = all(isinstance(value, _FIXED) or hasattr(value, "lower") for value in values)
+    return tuple(values) if fixed else None
+
+
+def check_differ(one: Array, other: Array) -> None:
+    """Raises ValueError where draws by two keys are the same."""
+    if np.array_equal(np.asarray(one), np.asarray(other)):
+        raise ValueError(
+            "two keys give the same latents, so the sampler does not draw by its key (NumPy's"
+            " random numbers are frozen when it is compiled): draw with jax.random and the key, or"
+            " give blocks that are made on the host, sfvq_jax.IteratorSource(function)"
+        )

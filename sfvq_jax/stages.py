@@ -1,0 +1,358 @@
+"""A fit under way: from stage to stage and round to round, whatever the source; its checkpoints."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.devices import divided, everywhere, replicate
+from sfvq_jax.history import Record, Report, empty_history, history_of, records_of
+from sfvq_jax.io.checkpoints import Checkpoints
+from sfvq_jax.quality import Health
+from sfvq_jax.rounds import (
+    Measured,
+    absorb,
+    end_round,
+    feeds,
+    measure,
+    plan_round,
+    sum_shapes,
+    zero_sums,
+)
+from sfvq_jax.rows.source import Block, Source, key_of
+from sfvq_jax.solver import Solver
+from sfvq_jax.span import Span
+from sfvq_jax.stage import better, propose, stage_rows
+
+Array = jax.Array
+
+
+class At(NamedTuple):
+    """Where a fit is, between two blocks: with the arrays of `Now`, all that is needed to go on."""
+
+    stage: int = 0
+    move: int = 0  # of the stage: 0 grows the curve, i is the solver's move i - 1
+    begun: bool = False  # whether the curve is that which the move proposes
+    round: int = 0  # of the move
+    block: int = 0  # of the round: the next one
+    read: int = 0  # latents so far
+    distortion: float | None = None  # of the measuring samples after the round before
+    converged: bool = False
+
+
+class Now(NamedTuple):
+    """The arrays of a fit between two blocks.
+
+    Attributes:
+      curve: in the rows of the stage.
+      state: the solver's.
+      sums: of the round so far, each device's own, [devices, …]; an `Info` of a solver that goes
+        by batches.
+      kept: curve and state from before a move, while its rounds go on; else None.
+    """
+
+    curve: Curve
+    state: Any
+    sums: Any
+    kept: tuple[Curve, Any] | None
+
+
+class Stages:
+    """A fit: what stays the same, and `run`, which goes from stage to stage.
+
+    Args:
+      key: names the order of the source and all that is drawn.
+      source: placed on the mesh.
+      span: that its latents are mapped to.
+      solver: of the last stage.
+      sizes: codewords of each stage.
+      mesh: devices.
+      held: measuring samples in the span, on every device.
+      latent_dim: D, of which the span may be a part.
+      on_report: called with a `Report`.
+    """
+
+    def __init__(
+        self,
+        key: Array,
+        source: Source,
+        span: Span,
+        solver: Solver,
+        sizes: list[int],
+        mesh: Mesh,
+        held: Block,
+        latent_dim: int,
+        on_report: Callable[[Report], None] | None,
+    ):
+        self.key, self.source, self.span, self.solver = key, source, span, solver
+        self.sizes, self.mesh, self.held, self.on_report = sizes, mesh, held, on_report
+        self.plans = [plan_round(solver, size, source, mesh) for size in sizes]
+        self.solvers = [solver.anneal(left) for left in range(len(sizes))][::-1]
+        self.scale = held.x.shape[1] / latent_dim  # of a mean over the dimensions
+        self.started = time.monotonic()
+        self.records: list[Record] = []
+        self.converged: list[bool] = []
+        self.shapes: dict[int, Any] = {}  # of a stage's sums
+
+    def run(self, start: Curve, checkpoints: Checkpoints) -> tuple[Curve, Health]:
+        """The curve in the span, and its health by the measuring samples."""
+        restored = self._restore(checkpoints)
+        at, now = restored or (At(), self._first(start))
+        while at.stage < len(self.sizes):
+            at, now = self._move(at, now, checkpoints)
+        codewords = jnp.asarray(np.asarray(now.curve.codewords)[: self.sizes[-1]])
+        measured = measure(self.solver, now.curve, now.state, self.held)
+        return Curve(codewords), measured.health
+
+    def _first(self, start: Curve) -> Now:
+        curve = replicate(self._in_rows(start, 0), self.mesh)
+        return Now(curve, None, None, None)
+
+    def _in_rows(self, curve: Curve, stage: int) -> Curve:
+        """The curve in the rows of a stage, made on the host, where it compiles nothing."""
+        codewords, size = np.asarray(curve.codewords), curve.size
+        size = np.int32(len(codewords) if size is None else size)
+        rows = stage_rows(self.solver, self.sizes[stage])
+        padding = ((0, rows - len(codewords)), (0, 0))
+        return Curve(np.pad(codewords, padding, mode="edge"), size)  # pyright: ignore
+
+    def _move(self, at: At, now: Now, checkpoints: Checkpoints) -> tuple[At, Now]:
+        """The rest of a stage's first rounds or of a move's, and the step to what comes next."""
+        solver = self.solvers[at.stage]
+        if not at.begun:
+            curve = now.curve
+            if at.move == 0 and len(curve.codewords) < stage_rows(solver, self.sizes[at.stage]):
+                curve = replicate(self._in_rows(curve, at.stage), self.mesh)
+            new, state, worthwhile = _propose(
+                solver, np.int32(at.move), curve, np.int32(self.sizes[at.stage]), self.held
+            )
+            if not worthwhile:
+                return self._after(at, now, checkpoints)
+            if solver.batch is not None:  # whose many steps need no size
+                new = Curve(new.codewords)
+            kept = (now.curve, now.state) if at.move else None
+            now = Now(new, state, self._zeros(at.stage, new, state), kept)
+            at = at._replace(begun=True, round=0, block=0, distortion=None, converged=False)
+        measured = None
+        while at.round < solver.rounds and not at.converged:
+            at, now, measured = self._round(at, now, checkpoints)
+        if now.kept is not None:
+            if measured is None:
+                measured = measure(solver, now.curve, now.state, self.held)
+            curve, state = now.kept
+            before = measure(solver, curve, state, self.held).health
+            if not _better(solver, state, (curve, before), (now.curve, measured.health)):
+                del self.records[len(self.records) - at.round :]
+                now = now._replace(curve=curve, state=state)
+                return self._after(at, now, checkpoints)
+        self.converged[at.stage :] = [at.converged]
+        return self._after(at, now, checkpoints)
+
+    def _after(self, at: At, now: Now, checkpoints: Checkpoints) -> tuple[At, Now]:
+        """The next move, or the next stage, at whose beginning the fit is saved."""
+        now = now._replace(kept=None)
+        if at.move < len(self.solver.moves):
+            return At(at.stage, at.move + 1, read=at.read), now
+        at = At(at.stage + 1, read=at.read)
+        self._save(checkpoints, at, now)
+        return at, now
+
+    def _round(self, at: At, now: Now, checkpoints: Checkpoints) -> tuple[At, Now, Measured]:
+        """The rest of a round, and the step to the next one."""
+        began, before = time.monotonic(), at
+        solver, plan = self.solvers[at.stage], self.plans[at.stage]
+        size, (curve, state, sums, kept) = self.sizes[at.stage], now
+        key = replicate(key_of(self.key, size, at.move, at.round, 1), self.mesh)
+        keys = (key_of(self.key, size, at.move, at.round, 0), self.key)
+        for feed in feeds(self.source, self.span, plan, keys, at.block, at.read, self.mesh):
+            curve, state, sums = absorb(
+                self.mesh, solver, plan.steps, curve, state, sums, key, feed
+            )
+            jax.block_until_ready((state, sums))
+            at = at._replace(block=feed.stop, read=at.read + feed.samples)
+            if checkpoints.due():
+                self._save(checkpoints, at, Now(curve, state, sums, kept))
+            self._report(began, before, at, None)
+        updated = end_round(solver, curve, state, sums, at.block)
+        curve, state = updated.curve, updated.state
+        measured = measure(solver, curve, state, self.held)
+        record = self._record(at, measured, float(updated.loss))
+        self.records.append(record)
+        self._report(began, before, at, record)
+        distortion, converged = float(measured.health.distortion), False
+        if at.distortion is not None:  # both curves by the terms of the same update
+            objective = at.distortion + float(updated.penalty_before)
+            gain = objective - (distortion + float(measured.penalty))
+            converged = 0 <= gain <= float(solver.tolerance) * objective
+        at = at._replace(round=at.round + 1, block=0, distortion=distortion, converged=converged)
+        return at, Now(curve, state, self._zeros(at.stage, curve, state), kept), measured
+
+    def _zeros(self, stage: int, curve: Curve, state: Any) -> Any:
+        if stage not in self.shapes:
+            self.shapes = {stage: sum_shapes(self.solvers[stage], curve, state, self.mesh.size)}
+        return zero_sums(self.mesh, self.solver, self.shapes[stage])
+
+    def _record(self, at: At, measured: Measured, loss: float) -> Record:
+        health, size = measured.health, self.sizes[at.stage]
+        distortion = float(health.distortion) * self.scale
+        if not np.isfinite(distortion):
+            raise ValueError(
+                f"the fit diverged at {size} codewords, round {at.round + 1}: scale the latents to"
+                " unit size, or, with Adam, use a learning rate below the present one"
+            )
+        use = np.asarray(health.use)[: size - 1]
+        return {
+            "codewords": size,
+            "loss": loss * self.scale,
+            "objective": distortion + float(measured.penalty) * self.scale,
+            "distortion": distortion,
+            "perplexity": float(measured.perplexity),
+            "use": use / use.sum(),
+            "samples": at.read,
+        }
+
+    # Checkpoints.
+
+    def _save(self, checkpoints: Checkpoints, at: At, now: Now) -> None:
+        about = {
+            "at": at._asdict(),
+            "devices": self.mesh.size,
+            "rounds": len(self.records),
+            "converged": self.converged,
+        }
+        checkpoints.save(
+            {"now": now, "history": history_of(self.records) if self.records else None}, about
+        )
+
+    def _restore(self, checkpoints: Checkpoints) -> tuple[At, Now] | None:
+        restored = checkpoints.restore(self._template)
+        if restored is None:
+            return None
+        arrays, about = restored
+        at, now = At(**about["at"]), Now(*arrays["now"])
+        if arrays["history"] is not None:
+            self.records = records_of(arrays["history"])
+        self.converged = about["converged"]
+        if at.begun and now.sums is not None:
+            now = now._replace(sums=_adopt(now.sums, self.solver, self.mesh))
+        return self._go_on(at, now)
+
+    def _go_on(self, at: At, now: Now) -> tuple[At, Now]:
+        """A fit that has ended is resumed where more rounds are allowed than its last stage had."""
+        last = len(self.sizes) - 1
+        of_stage = [record for record in self.records if record["codewords"] == self.sizes[last]]
+        if at.stage != last + 1 or self.converged[last] or len(of_stage) >= self.solver.rounds:
+            return at, now
+        sums = self._zeros(last, now.curve, now.state)
+        at = At(last, begun=True, round=len(of_stage), read=at.read)
+        return at, now._replace(sums=sums)
+
+    def _template(self, about: dict[str, Any]) -> Any:
+        """The shapes of what was saved, with shardings to restore it to."""
+        at = At(**about["at"])
+        if at.stage > len(self.sizes) or (at.begun and at.stage == len(self.sizes)):
+            raise ValueError(
+                f"the checkpoint keeps a fit that has gone beyond {self.sizes[-1]} codewords:"
+                " ask for as many bits as before, or more, or name another folder for it"
+            )
+        stage = at.stage if at.begun else at.stage - 1
+        solver, place = self.solvers[stage], everywhere(self.mesh)
+        rows = stage_rows(solver, self.sizes[stage])
+        codewords = jax.ShapeDtypeStruct((rows, self.held.x.shape[1]), jnp.float32)
+        size = jax.ShapeDtypeStruct((), jnp.int32) if solver.batch is None else None
+        curve = Curve(codewords, size)  # pyright: ignore
+        state = jax.eval_shape(solver.init, curve)
+        sums = sum_shapes(solver, curve, state, about["devices"])
+        kept = (curve, state) if at.begun and at.move else None
+        own = solver.batch is None and about["devices"] == self.mesh.size
+        now = Now(
+            *_with_sharding((curve, state), place),
+            _with_sharding(sums, divided(self.mesh) if own else place),
+            _with_sharding(kept, place),
+        )
+        lines = self.sizes[stage] - 1
+        if at.begun and not at.move and at.round == 0 and stage:  # it has no rounds of its own yet
+            lines = self.sizes[stage - 1] - 1
+        history = empty_history(about["rounds"], lines) if about["rounds"] else None
+        return {"now": now, "history": history}
+
+    def plan(self) -> list[list[int | None]]:
+        """Codewords and samples of each stage, as a checkpoint's description keeps them."""
+        return [
+            [size, plan.blocks, plan.batch, plan.steps]
+            for size, plan in zip(self.sizes, self.plans, strict=True)
+        ]
+
+    # Reports.
+
+    def _report(self, began: float, before: At, at: At, record: Record | None) -> None:
+        """Reports on a round that began at a time, at a place; with a record if it has ended."""
+        if self.on_report is None:
+            return
+        now, rounds = time.monotonic(), self.solver.rounds
+        work = [self._samples_a_round(stage) * (size + 64) for stage, size in enumerate(self.sizes)]
+        of_round, samples = work[at.stage], self._samples_a_round(at.stage)
+        share = 1.0 if record else (at.read - before.read) / samples
+        left = of_round * (rounds - at.round - share) + rounds * sum(work[at.stage + 1 :])
+        seconds = max(now - began, 1e-9)
+        nothing = dict.fromkeys(("loss", "objective", "distortion", "perplexity"), math.nan)
+        record = nothing if record is None else record
+        self.on_report(
+            Report(
+                codewords=self.sizes[at.stage],
+                last_codewords=self.sizes[-1],
+                move=self.solver.moves[at.move - 1] if at.move else "",
+                round=at.round + 1,
+                rounds=rounds,
+                share=share,
+                samples=at.read,
+                samples_per_second=(at.read - before.read) / seconds,
+                seconds=now - self.started,
+                seconds_left=left / of_round * seconds / share if share else math.nan,
+                **{name: record[name] for name in nothing},
+            )
+        )
+
+    def _samples_a_round(self, stage: int) -> float:
+        """NaN where only the end of an iterator tells."""
+        plan = self.plans[stage]
+        if plan.whole:
+            return self.source.num_latents or math.nan
+        return (plan.blocks or math.nan) * plan.block_samples
+
+
+@jax.jit
+def _propose(
+    solver: Solver, move: Array, curve: Curve, size: Array, held: Block
+) -> tuple[Curve, Any, Array]:
+    proposal = propose(solver, move, curve, size, *held)
+    return proposal.curve, solver.init(proposal.curve), proposal.worthwhile
+
+
+_better = jax.jit(better)
+
+
+def _with_sharding(tree: Any, place: NamedSharding) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
+    )
+
+
+def _adopt(sums: Any, solver: Solver, mesh: Mesh) -> Any:
+    """Sums of another number of devices on this mesh: the first one takes over all of them."""
+    if solver.batch is not None:
+        return sums
+
+    def convert(leaf: Array) -> Array:
+        if leaf.shape[0] == mesh.size:
+            return leaf
+        empty = jnp.zeros((mesh.size - 1, *leaf.shape[1:]), leaf.dtype)
+        return jnp.concatenate([leaf.sum(0, keepdims=True), empty])
+
+    return jax.jit(lambda sums: jax.tree.map(convert, sums), out_shardings=divided(mesh))(sums)
