@@ -32,6 +32,7 @@ from sfvq_jax.sums import by_line
 Array = jax.Array
 
 PULL = 1e-4  # weight of the present codeword, in shares of an even load a codeword
+EARLY_CODEWORDS = 16  # of the stages in which the penalty is greater, at least
 LEAST_USE = 1e-6  # share of an even load that each line's step counts with at least
 
 
@@ -66,8 +67,9 @@ class LeastSquares(Solver):
       length_penalty: μ, without a unit. More gives a shorter and better ordered curve of higher
         distortion; README shows how much on five kinds of data.
       tolerance: a stage ends when a round lowers the objective by less than this share.
-      early: in the stages before the last one μ is this many times as much: a curve that was
-        smooth when it was short keeps more of its order. 1 turns it off.
+      early: in the stages of 16 codewords or more before the last one, μ is this many times as
+        much: what was smooth when it was coarse keeps more of its order. 1 turns it off. Curves of
+        fewer codewords lose more than they gain.
       rounds: in a stage, at most.
       samples: in a round, a new part of the source each time; "all" is a pass over all of a finite
         source. None is 1024 a codeword, at least 65,536, at most all.
@@ -81,7 +83,7 @@ class LeastSquares(Solver):
     length_penalty: Any = 0.2
     tolerance: Any = 1e-4
     early: Any = 8.0
-    rounds: int = flax.struct.field(pytree_node=False, default=20)
+    rounds: int = flax.struct.field(pytree_node=False, default=40)
     samples: int | str | None = flax.struct.field(pytree_node=False, default=None)
     dithered: bool = flax.struct.field(pytree_node=False, default=False)
     block: int | None = flax.struct.field(pytree_node=False, default=None)
@@ -126,8 +128,12 @@ class LeastSquares(Solver):
         count = jnp.asarray(curve.num_codewords, cost.dtype) * curve.latent_dim
         return jnp.asarray(self.length_penalty, cost.dtype) * cost / count
 
-    def anneal(self, stages_left: Array | int) -> Self:
-        factor = jnp.where(jnp.asarray(stages_left) > 0, self.early, 1.0)
+    def anneal(self, stages_left: Array | int, size: Array | int) -> Self:
+        if isinstance(stages_left, int):  # on the host, where nothing is to be compiled for it
+            factor = self.early if stages_left > 0 and size >= EARLY_CODEWORDS else 1.0
+        else:
+            early = (stages_left > 0) & (jnp.asarray(size) >= EARLY_CODEWORDS)
+            factor = jnp.where(early, self.early, 1.0)
         return self.replace(length_penalty=self.length_penalty * factor)  # pyright: ignore
 
 

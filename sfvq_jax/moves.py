@@ -62,7 +62,10 @@ def reseed(curve: Curve, x: Array, weight: Array, axis: str | None = None) -> Pr
     after = jnp.concatenate([after[1:], jnp.full(1, rows, jnp.int32)])
 
     def length(first: Array, second: Array) -> Array:
-        ends = (first - codewords[before], before >= 0), (second - _at(codewords, after), after < rows)
+        ends = (
+            (first - codewords[before], before >= 0),
+            (second - _at(codewords, after), after < rows),
+        )
         return sum(jnp.where(there, jnp.linalg.norm(end, axis=1), 0) for end, there in ends)  # pyright: ignore
 
     lower, upper = cells.mean - half, cells.mean + half

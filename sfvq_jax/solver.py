@@ -89,8 +89,8 @@ class Solver:
         """
         return 0.0
 
-    def anneal(self, stages_left: Array | int) -> Self:
-        """The solver of a stage that so many follow; the number may be traced."""
+    def anneal(self, stages_left: Array | int, size: Array | int) -> Self:
+        """The solver of a stage of so many codewords that so many stages follow; may be traced."""
         return self
 
 
@@ -196,9 +196,9 @@ def is_number(value: Any) -> bool:
 
 def check_samples(samples: Any) -> None:
     """Raises ValueError unless it is a number of samples, "all" or None."""
-    if isinstance(samples, str) and samples == "all":
+    if samples is None or (isinstance(samples, str) and samples == "all"):
         return
-    if samples is not None and (isinstance(samples, (str, bool)) or samples != int(samples)):
+    if isinstance(samples, bool) or not isinstance(samples, (int, np.integer)):
         raise ValueError(f'samples is {samples!r}; expected a whole number, "all" or None')
-    if samples is not None and samples < 1:
+    if samples < 1:
         raise ValueError(f"samples is {samples}; a round needs at least one")

@@ -301,7 +301,7 @@ def _stages(
 
     def one(codewords: Array, this: tuple[Array, ...]) -> tuple[Array, StageInfo]:
         before, size, left, key = this
-        its_solver = solver.anneal(left)
+        its_solver = solver.anneal(left, size)
 
         def refine(kept: _Kept, move: Array) -> tuple[_Kept, Rounds]:
             now = Curve(kept.codewords, jnp.where(move == 0, before, size))
@@ -379,7 +379,7 @@ def _drawn(
     present = weight > 0
     total = sum_over(axis, jnp.sum(present, dtype=jnp.int32))
     drawn = jax.random.randint(key, (count,), 0, jnp.maximum(total, 1))
-    until = number + present  # ascending: of samples up to and with this one
+    until = number + present.astype(number.dtype)  # ascending: of samples up to and with this one
     row = jnp.searchsorted(until, drawn + 1).astype(jnp.int32)
     mine = (row < len(weight)) & (drawn >= number[0])
     row = jnp.minimum(row, len(weight) - 1)
@@ -397,8 +397,8 @@ def _checked(x: Any, weights: Any, bits: int) -> tuple[Array, Array]:
             " with N >= 4"
         )
     n = x.shape[0]
-    if weights is None:
-        weights = np.ones(n, np.float32)
+    if not isinstance(weights, jax.Array):  # a tracer is one too
+        weights = np.ones(n, np.float32) if weights is None else np.asarray(weights, np.float32)
     if weights.shape != (n,):
         raise ValueError(f"weights has shape {weights.shape}; expected one a sample, ({n},)")
     if not isinstance(weights, jax.core.Tracer):

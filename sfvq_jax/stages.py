@@ -93,7 +93,9 @@ class Stages:
         self.key, self.source, self.span, self.solver = key, source, span, solver
         self.sizes, self.mesh, self.held, self.on_report = sizes, mesh, held, on_report
         self.plans = [plan_round(solver, size, source, mesh) for size in sizes]
-        self.solvers = [solver.anneal(left) for left in range(len(sizes))][::-1]
+        self.solvers = [
+            solver.anneal(len(sizes) - 1 - i, size) for i, size in enumerate(sizes)
+        ]
         self.scale = held.x.shape[1] / latent_dim  # of a mean over the dimensions
         self.started = time.monotonic()
         self.records: list[Record] = []

@@ -78,7 +78,7 @@ def occurrence(
     codewords, x = wide(curve.codewords), wide(x)
     curve = Curve(codewords, jnp.asarray(curve.num_codewords, jnp.int32))
     line, t, _ = project(curve, x)
-    corner = line + (t > 0.5)
+    corner = line + (t > 0.5).astype(line.dtype)
     step = jnp.diff(codewords, axis=0)
     step = step / jnp.maximum(jnp.linalg.norm(step, axis=1, keepdims=True), 1e-30)
     tangent = jnp.pad(step, ((1, 0), (0, 0))) + jnp.pad(step, ((0, 1), (0, 0)))

@@ -7,10 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sfvq_jax import Curve, curve, curve_length, line_lengths
+from sfvq_jax.curve import padded, row_bucket, tied, trimmed
 
-decode, subdivide, initial_curve = map(
-    jax.jit, (curve.decode, curve.subdivide, curve.initial_curve)
-)
+decode = jax.jit(curve.decode)
 
 
 def normal(*shape, seed=0):
@@ -21,19 +20,10 @@ def random_curve(k, d):
     return Curve(jnp.asarray(normal(k, d, seed=1)))
 
 
-def random_rotation(d):
-    return np.linalg.qr(normal(d, d, seed=2))[0]
-
-
 def interpolated(codewords, position):
     """`decode` in NumPy: one dimension at a time."""
     columns = np.asarray(codewords, np.float64).T
     return np.stack([np.interp(position, np.arange(len(codewords)), c) for c in columns], -1)
-
-
-def principal_deviation(x):
-    """Standard deviation of latents along their first principal axis."""
-    return np.sqrt(np.linalg.eigvalsh(np.cov(x.T))[-1])
 
 
 class TestDecode:
@@ -88,83 +78,50 @@ class TestLengths:
         gradient = jax.grad(curve_length)(curve).codewords
         assert_allclose(gradient, [[0, 0], [-0.6, -0.8], [0.6, 0.8]], rtol=1e-6)
 
-
-class TestInitialCurve:
-    @pytest.mark.parametrize("n", [400, 403])
-    def test_off_centre_data_start_at_the_means_of_their_norm_quartiles(self, n):
-        x = normal(n, 8) + np.float32(10) * np.eye(8, dtype=np.float32)[:1]
-        ordered = np.array(sorted(np.float64(x), key=np.linalg.norm))
-        means = ordered[: n - n % 4].reshape(4, n // 4, 8).mean(1)
-        assert_allclose(initial_curve(x).codewords, means, atol=1e-4)
-
-    @pytest.mark.parametrize("d", [2, 16, 128])
-    @pytest.mark.parametrize("offset", [0.0, 0.05])
-    def test_isotropic_data_around_the_origin_start_along_an_axis(self, d, offset):
-        x = normal(2**12, d) + np.float32(offset)
-        # a Gaussian's quarters have means -1.27, -0.32, 0.32, 1.27: a length of 2.5 deviations
-        assert 2 < curve_length(initial_curve(x)) / principal_deviation(x) < 5
-
-    @pytest.mark.parametrize("d", [2, 16, 128])
-    @pytest.mark.parametrize("cap", [False, True])
-    def test_data_of_equal_norms_start_along_an_axis(self, d, cap):
-        x = normal(2**12, d) + np.float32(3 * cap) * np.eye(d, dtype=np.float32)[:1]
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
-        assert 2 < curve_length(initial_curve(x)) / principal_deviation(x) < 5
-
-    def test_stretched_data_start_along_their_long_axis(self):
-        x = normal(2**12, 8) * np.float32([1, 1, 1, 5, 1, 1, 1, 1])
-        steps = np.diff(initial_curve(x).codewords[:, 3])
-        assert (np.abs(steps) > 3).all()
-        assert abs(np.sign(steps).sum()) == 3
-
-    def test_rotated_data_start_at_the_rotated_curve(self):
-        x = normal(2**12, 8) + np.float32(10) * np.eye(8, dtype=np.float32)[:1]
-        rotation = random_rotation(8)
-        expected = initial_curve(x).codewords @ rotation
-        assert_allclose(initial_curve(x @ rotation).codewords, expected, atol=2e-2)
-
-    def test_rotated_centred_data_start_at_the_rotated_curve_or_its_reverse(self):
-        x = normal(2**12, 8) * np.float32([1, 1, 1, 5, 1, 1, 1, 1])
-        rotation = random_rotation(8)
-        rotated = np.asarray(initial_curve(x @ rotation).codewords)
-        expected = np.asarray(initial_curve(x).codewords) @ rotation
-        assert min(abs(rotated - expected).max(), abs(rotated - expected[::-1]).max()) < 2e-2
-
-    @pytest.mark.parametrize("shape", [(3, 2), (0, 2), (8,), (8, 2, 1)])
-    def test_too_few_latents_or_another_rank_are_refused(self, shape):
-        with pytest.raises(ValueError, match=r"expected \[N, D\] with N >= 4"):
-            initial_curve(np.ones(shape, np.float32))
+    def test_rows_beyond_the_size_have_no_length(self):
+        curve = tied(jnp.asarray(normal(9, 4)), 5)
+        assert_array_equal(line_lengths(curve)[4:], np.zeros(4))
+        assert_allclose(curve_length(curve), curve_length(trimmed(curve)), rtol=1e-6)
 
 
-class TestSubdivide:
-    @pytest.mark.parametrize(
-        "positions",
-        [
-            [0, 0.01, 1, 1.01, 1.99, 2, 2.99, 3],
-            [0, 0.01, 1, 1.01, 2, 2.01, 3, 3.01, 3.99, 4, 4.99, 5, 5.99, 6, 6.99, 7],
-        ],
-    )
-    def test_the_published_positions_are_decoded(self, positions):
-        curve = random_curve(len(positions) // 2, 5)
-        expected = interpolated(curve.codewords, positions)
-        assert_allclose(subdivide(curve).codewords, expected, atol=1e-5)
+class TestRows:
+    def test_tied_rows_repeat_the_last_codeword(self):
+        codewords = jnp.asarray(normal(7, 3))
+        curve = jax.jit(tied)(codewords, 4)
+        assert_array_equal(curve.codewords[:4], codewords[:4])
+        assert_array_equal(curve.codewords[4:], np.repeat(codewords[3:4], 3, 0))
+        assert (int(curve.num_codewords), int(curve.num_lines)) == (4, 3)
 
-    @pytest.mark.parametrize("k", [2, 5, 64])
-    def test_ends_and_length_stay(self, k):
-        curve = random_curve(k, 6)
-        finer = subdivide(curve)
-        assert finer.codewords.shape == (2 * k, 6)
-        assert_array_equal(finer.codewords[0], curve.codewords[0])
-        assert_array_equal(finer.codewords[-1], curve.codewords[-1])
-        assert_allclose(curve_length(finer), curve_length(curve), rtol=1e-4)
+    def test_padding_is_undone_by_trimming(self):
+        curve = random_curve(5, 3)
+        assert_array_equal(trimmed(padded(curve, 64)).codewords, curve.codewords)
+        assert trimmed(curve) is curve
 
-    def test_reversing_before_or_after_is_the_same(self):
-        curve = random_curve(8, 3)
-        backwards = subdivide(Curve(curve.codewords[::-1])).codewords[::-1]
-        assert_allclose(backwards, subdivide(curve).codewords, atol=1e-5)
+    def test_padding_does_not_change_the_points(self):
+        curve, position = random_curve(5, 3), np.linspace(-1, 6, 50)
+        assert_array_equal(decode(padded(curve, 16), position), decode(curve, position))
 
-    def test_vmap_over_curves_subdivides_each(self):
-        codewords = normal(3, 4, 2)
-        positions = [0, 0.01, 1, 1.01, 1.99, 2, 2.99, 3]
-        each = [interpolated(c, positions) for c in codewords]
-        assert_allclose(jax.jit(jax.vmap(subdivide))(Curve(codewords)).codewords, each, atol=1e-5)
+    @pytest.mark.parametrize(("size", "rows"), [(4, 64), (64, 64), (65, 128), (2**16, 2**16)])
+    def test_small_curves_share_a_number_of_rows(self, size, rows):
+        assert row_bucket(size) == rows
+
+    @pytest.mark.parametrize("shape", [(1, 3), (0, 3), (3,), (2, 3, 4)])
+    def test_fewer_than_two_codewords_are_no_curve(self, shape):
+        with pytest.raises(ValueError, match="K >= 2"):
+            curve.decode(Curve(jnp.ones(shape)), 0.5)
+
+
+class TestHalfPrecision:
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+    def test_positions_keep_their_fractions(self, dtype):
+        # in half precision itself there is nothing between 2048 and 2050
+        curve = Curve(jnp.arange(4096, dtype=jnp.float32)[:, None].astype(dtype) / 4096)
+        found = decode(curve, np.float32(3000.5))
+        assert_allclose(np.float32(found), 3000.5 / 4096, rtol=2**-7)
+        one = Curve(jnp.asarray([[0.0], [1.0]], dtype))
+        assert found.dtype == dtype
+        assert_array_equal(np.float32(decode(one, np.float32(0.375))), [0.375])
+
+    def test_lengths_do_not_overflow(self):
+        curve = Curve(jnp.array([[0.0, 0.0], [400.0, 300.0]], jnp.float16))
+        assert_array_equal(curve_length(curve), 500)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sfvq_jax import Curve, objective
+from sfvq_jax import Curve, dither
+from sfvq_jax.curve import padded
 
-dithered_loss = jax.jit(objective.dithered_loss)
-loss_and_gradient = jax.jit(jax.value_and_grad(objective.dithered_loss))
+dithered_loss = jax.jit(dither.dithered_loss)
+loss_and_gradient = jax.jit(jax.value_and_grad(dither.dithered_loss))
 
 
 def normal(*shape, seed=0):
@@ -40,13 +41,13 @@ def plain_gradient(codewords, x, fractions, h=1e-6):
 
 
 @pytest.mark.parametrize(("k", "b", "d"), [(2, 1, 1), (4, 64, 128), (33, 17, 3)])
-@pytest.mark.parametrize("offset", [0, 1e3])
-def test_the_loss_is_that_of_numpy(k, b, d, offset):
+@pytest.mark.parametrize("offset", [0, 1e3, 1e5])
+def test_the_loss_is_that_of_numpy_however_far_from_the_origin(k, b, d, offset):
     offset = np.float32(offset)
     codewords, x, fractions = normal(k, d, seed=1) + offset, normal(b, d) + offset, uniform(k - 1)
     loss = dithered_loss(Curve(codewords), x, fractions)
-    # points far from the origin are rounded before they are compared
-    assert_allclose(loss, plain_loss(codewords, x, fractions), rtol=1e-5 + 1e-7 * offset)
+    # what is left is the rounding of the codewords' mean
+    assert_allclose(loss, plain_loss(codewords, x, fractions), rtol=2e-5 + 1e-8 * offset)
 
 
 @pytest.mark.parametrize(("k", "b", "d"), [(2, 5, 1), (6, 40, 3)])
@@ -96,3 +97,29 @@ def test_vmap_over_curves_gives_each():
     losses = jax.vmap(dithered_loss, (0, None, 0))(Curve(codewords), x, fractions)
     each = [plain_loss(c, x, f) for c, f in zip(codewords, fractions, strict=True)]
     assert_allclose(losses, each, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [9, 5])
+def test_the_sums_are_the_loss_and_its_gradient(size):
+    curve = Curve(jnp.asarray(normal(size, 5, seed=1)))
+    x, fractions, weight = normal(64, 5), uniform(8), uniform(64, seed=3)
+    loss, gradient = loss_and_gradient(curve, x, fractions[: size - 1], weight)
+    sums = jax.jit(dither.dithered_sums)(padded(curve, 9), x, fractions, weight)
+    scale = weight.sum() * 5
+    assert_allclose(sums.error / scale, loss, rtol=1e-5)
+    assert_allclose(sums.gradient[:size] / scale, gradient.codewords, atol=1e-6)
+    assert_array_equal(sums.gradient[size:], np.zeros((9 - size, 5)))
+    assert_allclose(sums.load.sum(), weight.sum(), rtol=1e-5)
+
+
+def test_the_nearest_points_are_those_of_the_loss():
+    curve, x, fractions = Curve(jnp.asarray(normal(9, 5, seed=1))), normal(2100, 5), uniform(8)
+    line, fraction, squared = jax.jit(dither.nearest_dithered)(curve, x, fractions)
+    assert_array_equal(fraction, fractions[line])
+    assert_allclose(squared.mean() / 5, dithered_loss(curve, x, fractions), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(7,), (9,), (8, 1), ()])
+def test_fractions_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="8 lines, each of which takes one"):
+        dither.dithered_loss(Curve(normal(9, 5)), normal(4, 5), np.zeros(shape, np.float32))
