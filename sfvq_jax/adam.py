@@ -77,6 +77,7 @@ class Adam(Solver):
         size = jnp.where(size > 0, size, 1)  # a batch of padding moves nothing
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to an integer count
             direction, state = optax.scale_by_adam().update(sums.gradient / size, state)  # pyright: ignore
+        direction = jnp.asarray(direction)
         rate = self._rate(state.count - 1).astype(direction.dtype)  # pyright: ignore
         codewords = wide(curve.codewords) - rate * direction
         loss = sums.error / size

@@ -2,7 +2,7 @@
 
 With sample x_n at fraction t_n of line j_n and of weight w_n, the codewords that minimise
 
-    1/W Σ w_n |x_n - (1 - t_n) c_{j_n} - t_n c_{j_n + 1}|²  +  μ/K Σ φ(|c_{j+1} - c_j|),    W = Σ w_n
+    1/W Σ w_n |x_n - (1 - t_n) c_{j_n} - t_n c_{j_n + 1}|²  +  μ/K Σ φ(|c_{j+1} - c_j|),   W = Σ w_n
 
 solve A c = b, where A couples only neighbours. All that A and b need are sums over samples, so
 tiles, devices and hosts add theirs.

@@ -73,7 +73,7 @@ def reseed(curve: Curve, x: Array, weight: Array, axis: str | None = None) -> Pr
     first = jnp.where(split[:, None], jnp.where(turned, upper, lower), codewords)
     second = jnp.where(turned, lower, upper)
 
-    count = kept.astype(jnp.int32) + split
+    count = kept.astype(jnp.int32) + split.astype(jnp.int32)
     place = jnp.cumsum(count) - count
     outside = jnp.int32(rows)
     new = jnp.zeros_like(codewords).at[jnp.where(kept, place, outside)].set(first, mode="drop")
@@ -178,13 +178,13 @@ def _best_change(distance: Array, path: Array, size: Array) -> tuple[Array, Arra
     edge = jnp.pad(jnp.diagonal(d, 1), (0, 1))  # from each entry to the next
     before, after = jnp.roll(d, 1, 0), jnp.roll(d, -1, 1)  # d[i - 1, j], d[i, j + 1]
     gain = jnp.roll(edge, 1)[:, None] + edge[None] - before - after
-    tables = [jnp.where((1 <= i) & (i < j) & (j <= size), gain, -jnp.inf)]
+    tables = [jnp.where((i >= 1) & (i < j) & (j <= size), gain, -jnp.inf)]
     for number in range(1, SEGMENT + 1):
         # entries i … stop go between entries j and j + 1
         stop = jnp.minimum(at + number - 1, len(path) - 1)
         beyond = jnp.minimum(stop + 1, len(path) - 1)
         saved = jnp.roll(edge, 1) + edge[stop] - d[jnp.maximum(at - 1, 0), beyond]
-        valid = (1 <= i) & (stop[:, None] <= size) & (j <= size)
+        valid = (i >= 1) & (stop[:, None] <= size) & (j <= size)
         valid &= (j < i - 1) | (j > stop[:, None])
         one, other = d, jnp.roll(d, -1, 1)  # from entry to j, and to j + 1
         for joined in (one + other[stop], one[stop] + other):

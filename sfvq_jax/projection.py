@@ -113,12 +113,12 @@ def bucket_size(n: int) -> int:
 def _project(curve: Curve, x: Array) -> Projection:
     n, d = x.shape
     mean = lax.stop_gradient(curve.codewords.mean(0, keepdims=True))
-    blocks = _line_blocks(lax.stop_gradient(curve.codewords) - mean, curve.num_lines)
+    blocks, visited = _line_blocks(lax.stop_gradient(curve.codewords) - mean, curve.num_lines)
     step = jnp.diff(curve.codewords, axis=0)
     squared_length = jnp.sum(step**2, 1)
 
     def project_tile(tile: Array) -> Projection:
-        line = _nearest_line_of_tile(blocks, lax.stop_gradient(tile) - mean)
+        line = _nearest_line_of_tile(blocks, visited, lax.stop_gradient(tile) - mean)
         return project_on_line(tile, line)
 
     def project_on_line(tile: Array, line: Array) -> Projection:
@@ -161,34 +161,35 @@ class _Blocks(NamedTuple):
     squared_length: Array  # |s_j|²
     reciprocal: Array  # 1 / 2|s_j|², 0 for a line of no length
     first: Array  # index of each block's first line, [blocks]
-    visited: Array | int  # blocks that hold lines: rows beyond the curve's size cost no time
 
 
-def _line_blocks(codewords: Array, num_lines: int) -> _Blocks:
+def _line_blocks(codewords: Array, num_lines: int) -> tuple[_Blocks, int]:
+    """The blocks, and how many of them hold lines."""
     last = codewords.shape[0] - 1
     num_blocks, lines = _equal_parts(last, MAX_LINES)
     index = jnp.arange(num_blocks)[:, None] * lines + jnp.arange(lines + 1)[None]
-    blocks = codewords[jnp.minimum(index, last)]
-    start, step = blocks[:, :-1], jnp.diff(blocks, axis=1)
+    corners = codewords[jnp.minimum(index, last)]
+    start, step = corners[:, :-1], jnp.diff(corners, axis=1)
     padding = index[:, :-1, None] >= num_lines
     squared_length = jnp.sum(step**2, 2, keepdims=True)
     positive = squared_length > 0
-    return _Blocks(
-        codewords=-2 * blocks,
+    blocks = _Blocks(
+        codewords=-2 * corners,
         squared_norm=jnp.where(padding, jnp.inf, jnp.sum(start**2, 2, keepdims=True)),
         start_dot_step=2 * jnp.sum(start * step, 2, keepdims=True),
         squared_length=squared_length,
         reciprocal=jnp.where(positive, 0.5 / jnp.where(positive, squared_length, 1), 0),
         first=index[:, 0].astype(jnp.int32),
-        visited=-(-num_lines // lines),
     )
+    # rows beyond the curve's size cost no time
+    return blocks, -(-num_lines // lines)
 
 
-def _nearest_line_of_tile(blocks: _Blocks, x: Array) -> Array:
+def _nearest_line_of_tile(blocks: _Blocks, visited: int, x: Array) -> Array:
     """Index of the nearest line of each sample [rows, D], [rows] int32; all centred alike."""
 
     def visit(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-        block = _Blocks(*(lax.dynamic_index_in_dim(v, i, keepdims=False) for v in blocks[:-1]), 1)
+        block = jax.tree.map(lambda v: lax.dynamic_index_in_dim(v, i, keepdims=False), blocks)
         product = jnp.matmul(block.codewords, x.T, precision="highest")  # [lines + 1, rows]
         start, stop = product[:-1], product[1:]
         along = start - stop - block.start_dot_step
@@ -209,7 +210,7 @@ def _nearest_line_of_tile(blocks: _Blocks, x: Array) -> Array:
         )
 
     nothing = (jnp.full_like(x[:, 0], jnp.inf), jnp.zeros_like(x[:, 0], jnp.int32))
-    return lax.fori_loop(0, blocks.visited, visit, nothing)[1]
+    return lax.fori_loop(0, visited, visit, nothing)[1]
 
 
 def nearest_codeword(curve: Curve, x: Array) -> Array:

@@ -74,7 +74,7 @@ class Solver:
         return ()
 
     def statistics(self, curve: Curve, key: Array, x: Array, weight: Array) -> Any:
-        """Sums over samples x [N, D] of weight [N]; `key` is that of the update, for all samples."""
+        """Sums over samples x [N, D] of weight [N]; `key` is the update's, for all samples."""
         raise NotImplementedError
 
     def update(self, curve: Curve, state: Any, sums: Any) -> tuple[Curve, Any, Info]:

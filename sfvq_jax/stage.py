@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from sfvq_jax.curve import SMALL_ROWS, Curve, padded, row_bucket, tied, trimmed, wide
 from sfvq_jax.least_squares import LeastSquares
@@ -321,11 +322,11 @@ def _stages(
             return kept, done
 
         now = Curve(codewords, size)
-        nothing = jax.tree.map(
+        state, unknown = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
             jax.eval_shape(lambda: (its_solver.init(now), health(now, x, weight))),
         )
-        kept = _Kept(codewords, *nothing, jnp.zeros((), bool))
+        kept = _Kept(codewords, state, unknown, jnp.zeros((), bool))
         kept, done = lax.scan(refine, kept, jnp.arange(1 + len(solver.moves)))
         use = kept.health.use / kept.health.use.sum()
         info = StageInfo(
@@ -401,11 +402,11 @@ def _checked(x: Any, weights: Any, bits: int) -> tuple[Array, Array]:
         weights = np.ones(n, np.float32) if weights is None else np.asarray(weights, np.float32)
     if weights.shape != (n,):
         raise ValueError(f"weights has shape {weights.shape}; expected one a sample, ({n},)")
-    if not isinstance(weights, jax.core.Tracer):
+    if not isinstance(weights, Tracer):
         weights = np.asarray(weights)
         if not (weights >= 0).all() or not np.isfinite(weights).all() or not (weights > 0).any():
             raise ValueError("weights must be numbers of at least 0, and some above it")
-    if isinstance(x, jax.core.Tracer) or isinstance(weights, jax.core.Tracer):
+    if isinstance(x, Tracer) or isinstance(weights, Tracer):
         return jnp.asarray(x), jnp.asarray(weights)
     more = bucket_size(n) - n
     if more and (not isinstance(x, jax.Array) or x.is_fully_addressable):

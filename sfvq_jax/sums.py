@@ -23,7 +23,7 @@ def on_each(axis: str | None, tree: Any) -> Any:
 
 
 def by_row(index: Array, weight: Array, x: Array, rows: int) -> Array:
-    """Σ w x over the samples of each row, [rows, D], of indices [N], weights [N], samples [N, D]."""
+    """Σ w x over the samples [N, D] of each row, [rows, D], of indices [N] and weights [N]."""
     return by_line(index, weight, jnp.zeros_like(weight), x, rows)
 
 

@@ -36,7 +36,7 @@ def places(line, fraction, k):
 
 
 def errors(curve, x, line, fraction):
-    points = places(line, fraction, curve.num_codewords) @ np.asarray(curve.codewords, np.float64)
+    points = places(line, fraction, len(curve.codewords)) @ np.asarray(curve.codewords, np.float64)
     return np.sum((x - points) ** 2, 1).astype(np.float32)
 
 

@@ -50,10 +50,11 @@ class TestReseed:
         x, codewords = normal(3000, 6), normal(16, 6, seed=1)
         codewords[[0, 5, 6, 15]] += 30
         found = reseed(Curve(jnp.asarray(codewords)), x, ones(3000)).curve
+        found = np.asarray(found.codewords)
         assert cell_loads(codewords, x)[[0, 5, 6, 15]].sum() == 0
-        assert cell_loads(found.codewords, x).min() > 0
+        assert cell_loads(found, x).min() > 0
         living = np.delete(codewords, [0, 5, 6, 15], 0)
-        places = [np.flatnonzero((found.codewords == row).all(1)) for row in living]
+        places = [np.flatnonzero((found == row).all(1)) for row in living]
         order = [place[0] for place in places if len(place)]
         assert len(order) == 8  # the other four became two each
         assert order == sorted(order)

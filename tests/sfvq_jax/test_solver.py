@@ -35,7 +35,7 @@ class BatchSOM(Solver):
     def update(self, curve, state, sums):
         moment, load, error = sums
         index = jnp.arange(len(load), dtype=moment.dtype)
-        kernel = jnp.exp(-((index[:, None] - index) ** 2) / (2 * self.radius**2))
+        kernel = jnp.exp(-((index[:, None] - index[None]) ** 2) / (2 * self.radius**2))
         distortion = error / (load.sum() * moment.shape[1])
         new = Curve(kernel @ moment / (kernel @ load)[:, None], curve.size)
         return new, state, Info(distortion, distortion, load)
