@@ -5,6 +5,7 @@ from sfvq_jax.curve import Curve, curve_length, decode, line_lengths
 from sfvq_jax.devices import data_mesh
 from sfvq_jax.dither import dithered_loss
 from sfvq_jax.fit import fit
+from sfvq_jax.fit_array import StageInfo, fit_array
 from sfvq_jax.history import History, Report
 from sfvq_jax.io.curve_file import CurveRecord, check_belongs, load_curve, save_curve
 from sfvq_jax.latent_model import LatentModel
@@ -14,7 +15,6 @@ from sfvq_jax.quality import CodebookQuality, codebook_quality, same_class_share
 from sfvq_jax.result import FitResult
 from sfvq_jax.solver import Info, Solver, step
 from sfvq_jax.sources import ArraySource, HostSource, IteratorSource, SamplerSource, Source
-from sfvq_jax.stage import fit_array
 from sfvq_jax.subdivision import initial_curve, subdivide
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "SamplerSource",
     "Solver",
     "Source",
+    "StageInfo",
     "check_belongs",
     "codebook_quality",
     "curve_length",

@@ -1,25 +1,20 @@
-"""Rounds at one number of codewords, and stages from few to many: `fit_array`, pure, one program.
+"""A stage: rounds at one number of codewords, and what is tried after them.
 
 A stage grows the curve and refines it by rounds. Then come the solver's moves, one after another:
-each proposes a curve, which rounds refine too, and the better of the two stays. `fit` does the same
-with samples from anywhere.
+each proposes a curve, which rounds refine too, and the better of the two stays. `fit_array` does so
+with samples at hand, `fit` with samples from anywhere.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.core import Tracer
 
-from sfvq_jax.curve import SMALL_ROWS, Curve, padded, row_bucket, tied, trimmed, wide
-from sfvq_jax.least_squares import LeastSquares
+from sfvq_jax.curve import Curve, row_bucket, tied, wide
 from sfvq_jax.moves import Proposal, reorder, reseed
-from sfvq_jax.projection import bucket_size
-from sfvq_jax.quality import Health, health, perplexity
+from sfvq_jax.quality import Health
 from sfvq_jax.solver import Solver, round_steps, step, steps
 from sfvq_jax.subdivision import initial_curve, occurrence, sample_numbers, subdivide
 from sfvq_jax.sums import sum_over
@@ -28,83 +23,20 @@ Array = jax.Array
 Start = Callable[[Array, Array, Array, str | None], Curve]
 
 
-class StageInfo(NamedTuple):
-    """What happened in S stages, each of rounds and of M moves with rounds of their own, R at most.
+class Rounds(NamedTuple):
+    """What the rounds at one number of codewords did, R at most.
 
     Attributes:
-      objective: before each round, a dimension, [S, 1 + M, R]; NaN where there was no round.
+      objective: before each round, a dimension, [R]; NaN where there was no round.
       distortion: likewise.
-      rounds: in each stage and its moves, [S, 1 + M] int32; 0 where a move had nothing to mend.
-      converged: whether the rounds that led to the stage's curve ended before their number did,
-        because they gained little, [S] bool. A rise does not count as that.
-      dead: codewords that are nobody's nearest at the end of each stage, [S] int32.
-      lines: lines in use at the end of each stage: exp of the entropy of their shares, [S].
-      final: distortion at the end of each stage, by exact projection of all samples, [S].
+      rounds: how many there were, int32 [].
+      converged: whether they ended because one gained little, bool []; a rise is not that.
     """
 
     objective: Array
     distortion: Array
     rounds: Array
     converged: Array
-    dead: Array
-    lines: Array
-    final: Array
-
-
-class Rounds(NamedTuple):
-    """What the rounds at one number of codewords did: see `StageInfo`, here of [R] and []."""
-
-    objective: Array
-    distortion: Array
-    rounds: Array
-    converged: Array
-
-
-def fit_array(
-    key: Array,
-    x: Any,
-    *,
-    bits: int,
-    solver: Solver | None = None,
-    weights: Any = None,
-    start: Curve | Start | None = None,
-    axis: str | None = None,
-) -> tuple[Curve, StageInfo]:
-    """A curve of 2**bits codewords through the samples of an array.
-
-    Pure: it works under `jit`, `vmap` (over keys, data, weights, starts and the solver's numbers),
-    `shard_map` and `pmap`. All stages up to 64 codewords are one compiled program, which another
-    key, penalty, tolerance or nearly as many samples use again.
-
-    Args:
-      key: a PRNG key; another one gives another curve.
-      x: samples, [N, D]; N >= 4.
-      bits: 2 or more.
-      solver: `LeastSquares()` by default.
-      weights: of each sample, [N]; a sample of weight 0 is not there.
-      start: a curve of at most 2**bits codewords to go on from, or a function
-        (key, x, weights, axis) that gives one. By default four codewords (`initial_curve`).
-      axis: name of the axis of `shard_map` or `pmap` over which samples are divided.
-
-    Returns:
-      The curve, and what happened in each stage; the same on all shards.
-
-    >>> x = jax.random.normal(jax.random.key(0), (512, 2))
-    >>> curve, info = fit_array(jax.random.key(1), x, bits=3)
-    >>> curve.codewords.shape, info.dead.tolist()
-    ((8, 2), [0, 0])
-    """
-    solver = LeastSquares() if solver is None else solver
-    x, weights = _checked(x, weights, bits)
-    function = default_start if start is None else start
-    curve = None
-    if isinstance(start, Curve):
-        curve, function = trimmed(start), None
-        if curve.codewords.shape[1] != x.shape[1]:
-            raise ValueError(
-                f"the start has codewords of width {curve.latent_dim}, x has shape {x.shape}"
-            )
-    return _fit_array(key, x, weights, solver, curve, bits, function, axis)
 
 
 def default_start(key: Array, x: Array, weight: Array, axis: str | None) -> Curve:
@@ -221,10 +153,11 @@ def stage(
     def one(loop: Loop) -> Loop:
         now, done = Curve(loop.codewords, curve.size), loop.done
         of_round = jax.random.fold_in(key, done.rounds)
-        new, state, info = _round(solver, now, loop.state, of_round, x, weight, axis)
+        new, state, info = one_round(solver, now, loop.state, of_round, x, weight, axis)
         # both curves by the terms of the older one
         gain = loop.objective - (info.distortion + solver.penalty(now, loop.state))
-        little = (gain >= 0) & (gain <= solver.tolerance * loop.objective)
+        tolerance = jnp.asarray(solver.tolerance, gain.dtype)
+        little = (gain >= 0) & (gain <= tolerance * loop.objective)
         done = Rounds(
             done.objective.at[done.rounds].set(info.objective),
             done.distortion.at[done.rounds].set(info.distortion),
@@ -244,106 +177,7 @@ def stage(
     return Curve(loop.codewords, curve.size), loop.state, loop.done
 
 
-@functools.partial(jax.jit, static_argnames=("bits", "function", "axis"))
-def _fit_array(
-    key: Array,
-    x: Array,
-    weight: Array,
-    solver: Solver,
-    start: Curve | None,
-    bits: int,
-    function: Start | None,
-    axis: str | None,
-) -> tuple[Curve, StageInfo]:
-    x = wide(x)
-    weight = weight.astype(x.dtype)
-    start_key, stages_key = jax.random.split(key)
-    if function is not None:
-        start = trimmed(function(start_key, x, weight, axis))
-    assert start is not None
-    curve = Curve(start.codewords.astype(x.dtype))
-    sizes, infos = stage_sizes(curve.codewords.shape[0], 2**bits), []
-    for rows, of_rows in _by_rows(solver, sizes):
-        first = sizes.index(of_rows[0])
-        before = [sizes[max(first - 1, 0)], *of_rows[:-1]]
-        left = np.arange(len(of_rows))[::-1] + len(sizes) - first - len(of_rows)
-        keys = jax.random.split(jax.random.fold_in(stages_key, first), len(of_rows))
-        plan = (jnp.array(before), jnp.array(of_rows), jnp.array(left), keys)
-        codewords = padded(curve, rows).codewords
-        codewords, info = _stages(solver, codewords, plan, x, weight, axis)
-        curve, infos = Curve(codewords), [*infos, info]
-    info = jax.tree.map(lambda *parts: jnp.concatenate(parts), *infos)
-    return Curve(curve.codewords[: sizes[-1]]), info
-
-
-def _by_rows(solver: Solver, sizes: list[int]) -> list[tuple[int, list[int]]]:
-    """The sizes that share a number of rows, and it; no more rows than the last size needs."""
-    groups: dict[int, list[int]] = {}
-    for size in sizes:
-        rows = stage_rows(solver, size)
-        rows = min(rows, sizes[-1]) if rows <= SMALL_ROWS else rows
-        groups.setdefault(rows, []).append(size)
-    return list(groups.items())
-
-
-class _Kept(NamedTuple):
-    """The curve of a stage so far."""
-
-    codewords: Array
-    state: Any
-    health: Health
-    converged: Array
-
-
-def _stages(
-    solver: Solver, codewords: Array, plan: Any, x: Array, weight: Array, axis: str | None
-) -> tuple[Array, StageInfo]:
-    """Stages in one number of rows, R: one scan over stages, within it one over their moves."""
-
-    def one(codewords: Array, this: tuple[Array, ...]) -> tuple[Array, StageInfo]:
-        before, size, left, key = this
-        its_solver = solver.anneal(left, size)
-
-        def refine(kept: _Kept, move: Array) -> tuple[_Kept, Rounds]:
-            now = Curve(kept.codewords, jnp.where(move == 0, before, size))
-            proposal = propose(its_solver, move, now, size, x, weight, axis)
-            of_move = jax.random.fold_in(key, move)
-            new, state, done = stage(
-                its_solver, proposal.curve, of_move, x, weight, axis, proposal.worthwhile
-            )
-            its_health = health(new, x, weight, axis)
-            old = Curve(kept.codewords, size)
-            taken = (move == 0) | (
-                proposal.worthwhile
-                & better(its_solver, kept.state, (old, kept.health), (new, its_health))
-            )
-            candidate = _Kept(new.codewords, state, its_health, done.converged)
-            kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), candidate, kept)
-            return kept, done
-
-        now = Curve(codewords, size)
-        state, unknown = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(lambda: (its_solver.init(now), health(now, x, weight))),
-        )
-        kept = _Kept(codewords, state, unknown, jnp.zeros((), bool))
-        kept, done = lax.scan(refine, kept, jnp.arange(1 + len(solver.moves)))
-        use = kept.health.use / kept.health.use.sum()
-        info = StageInfo(
-            done.objective,
-            done.distortion,
-            done.rounds,
-            kept.converged,
-            kept.health.dead,
-            perplexity(use),
-            kept.health.distortion,
-        )
-        return kept.codewords, info
-
-    return lax.scan(one, codewords, plan)
-
-
-def _round(
+def one_round(
     solver: Solver, curve: Curve, state: Any, key: Array, x: Array, weight: Array, axis: str | None
 ) -> tuple[Curve, Any, Any]:
     """One pass over samples at hand, or over as many as the solver asks for, drawn from them."""
@@ -385,30 +219,3 @@ def _drawn(
     mine = (row < len(weight)) & (drawn >= number[0])
     row = jnp.minimum(row, len(weight) - 1)
     return x[row], jnp.where(mine, weight[row], 0)
-
-
-def _checked(x: Any, weights: Any, bits: int) -> tuple[Array, Array]:
-    """Samples and weights, padded to a bucket's size where their values are at hand."""
-    if bits < 2:
-        raise ValueError(f"bits is {bits}; a curve starts with four codewords, so it must be >= 2")
-    x = x if isinstance(x, jax.Array) else np.asarray(x)
-    if x.ndim != 2 or x.shape[0] < 4 or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(
-            f"x is of shape {x.shape} and type {x.dtype}; expected floating point samples [N, D]"
-            " with N >= 4"
-        )
-    n = x.shape[0]
-    if not isinstance(weights, jax.Array):  # a tracer is one too
-        weights = np.ones(n, np.float32) if weights is None else np.asarray(weights, np.float32)
-    if weights.shape != (n,):
-        raise ValueError(f"weights has shape {weights.shape}; expected one a sample, ({n},)")
-    if not isinstance(weights, Tracer):
-        weights = np.asarray(weights)
-        if not (weights >= 0).all() or not np.isfinite(weights).all() or not (weights > 0).any():
-            raise ValueError("weights must be numbers of at least 0, and some above it")
-    if isinstance(x, Tracer) or isinstance(weights, Tracer):
-        return jnp.asarray(x), jnp.asarray(weights)
-    more = bucket_size(n) - n
-    if more and (not isinstance(x, jax.Array) or x.is_fully_addressable):
-        x, weights = np.pad(np.asarray(x), ((0, more), (0, 0))), np.pad(weights, (0, more))
-    return jnp.asarray(x), jnp.asarray(weights, jnp.float32)
