@@ -12,8 +12,10 @@ within the time. Distortions are by exact projection.
 
 import argparse
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +23,14 @@ import numpy as np
 import torch
 
 from benchmarks.report import report, use_cores
-from sfvq_jax import Adam, ArraySource, Curve, data_mesh, distortion, initial_curve, subdivide
-from sfvq_jax.fit import START_SAMPLES
-from sfvq_jax.sharding import add_drawn, finish
-from sfvq_jax.solvers import AdamState
+from sfvq_jax import Adam, Curve, Source, data_mesh, distortion, initial_curve, subdivide
+from sfvq_jax.rounds import absorb, feeds, plan_round, sum_shapes, zero_sums
+from sfvq_jax.solver import round_steps
+from sfvq_jax.sources import as_source
+from sfvq_jax.span import Span
 
 THREADS = 2
+START_SAMPLES = 2**14
 ROWS = {128: 2**18, 512: 2**16}  # of the data, by D: 128 MiB each
 TIMED_BITS = range(2, 7)
 FITTED_BITS = range(2, 6)
@@ -69,14 +73,15 @@ def time_stage(data: np.ndarray, bits: int, solver: Adam, torch_steps: int) -> d
     """Steps a second of both at 2**bits codewords, and the seconds that ours takes to compile."""
     codewords = data[: 2**bits]
     loop = torch_steps_per_second(codewords, data, solver, torch_steps)
-    source = ArraySource(jnp.asarray(data), len(data))
+    source = as_source(data).placed(data_mesh(jax.devices()[:1]))
     times = []
     for _ in range(2):  # the first time compiles
-        state = jax.jit(solver.init)(Curve(jnp.asarray(codewords)))
+        curve = Curve(jnp.asarray(codewords))
+        state = jax.jit(solver.init)(curve)
         start = time.perf_counter()
-        jax.block_until_ready(epoch(solver, state, source, jax.random.key(0)))
+        jax.block_until_ready(epoch(solver, curve, state, source, jax.random.key(0)))
         times.append(time.perf_counter() - start)
-    ours = solver.steps_per_epoch / times[1]
+    ours = math.prod(round_steps(solver)) / times[1]
     return {
         "torch steps/s": loop,
         "our steps/s": ours,
@@ -85,13 +90,17 @@ def time_stage(data: np.ndarray, bits: int, solver: Adam, torch_steps: int) -> d
     }
 
 
-def epoch(solver: Adam, state: AdamState, source: ArraySource, key: jax.Array) -> AdamState:
-    """The state after one epoch; the one before is used up."""
+def epoch(
+    solver: Adam, curve: Curve, state: Any, source: Source, key: jax.Array
+) -> tuple[Curve, Any]:
+    """Curve and state after one epoch, as `fit` runs it; the state before is used up."""
     mesh = data_mesh(jax.devices()[:1])
-    plan = solver.plan(state.curve.num_codewords, source.latent_dim, source.num_latents)
-    keys = jax.random.split(key)
-    state = add_drawn(solver, mesh, plan, state, source, keys, 0, plan.blocks)
-    return finish(solver, mesh, state)[0]
+    plan = plan_round(solver, curve.num_codewords, source, mesh)
+    sums = zero_sums(mesh, solver, sum_shapes(solver, curve, state, 1))
+    for feed in feeds(source, Span(), plan, (key, key), 0, 0, mesh):
+        curve, state, sums = absorb(mesh, solver, plan.steps, curve, state, sums, key, feed)
+        jax.block_until_ready(state)
+    return curve, state
 
 
 def torch_steps_per_second(
@@ -130,10 +139,11 @@ def coarse_to_fine(
 
 
 def our_stage(curve: Curve, data: np.ndarray, solver: Adam) -> Curve:
-    source, state = ArraySource(jnp.asarray(data), len(data)), jax.jit(solver.init)(curve)
+    source = as_source(data).placed(data_mesh(jax.devices()[:1]))
+    state = jax.jit(solver.init)(curve)
     for key in jax.random.split(jax.random.key(curve.num_codewords), solver.epochs):
-        state = epoch(solver, state, source, key)
-    return state.curve
+        curve, state = epoch(solver, curve, state, source, key)
+    return curve
 
 
 def torch_stage(curve: Curve, data: np.ndarray, solver: Adam) -> Curve:
@@ -149,7 +159,7 @@ def torch_epochs(curve: Curve, data: np.ndarray, solver: Adam) -> Iterator[Curve
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, solver.decay)
     batches = torch_batches(torch.from_numpy(data), curve.num_lines, solver.batch_size)
     for _ in range(solver.epochs):
-        for _ in range(solver.steps_per_epoch):
+        for _ in range(math.prod(round_steps(solver))):
             torch_step(parameter, optimiser, *next(batches))
         schedule.step()
         yield Curve(jnp.asarray(parameter.detach().numpy().copy()))

@@ -30,7 +30,7 @@ from sfvq_jax import (
     same_class_share,
 )
 from sfvq_jax.quality import shorter_order
-from sfvq_jax.solvers import Solver
+from sfvq_jax.solver import Solver
 
 PENALTIES = (0.1, 0.3, 1.0)  # beside the default
 SAMPLES = 2**16

@@ -9,7 +9,7 @@ VAE, all of Fashion-MNIST: a curve is fitted with the default settings; directio
 image statistics and classes by one scorer and judged by another (the bundled pair, each fitted on
 another half of the training images), lines alone and all pairs of codewords; the attribute that a
 direction disturbs most is held; classes are sampled, and judged by the bundled classifier; the map
-is judged and polished. Pictures go to docs/.
+is judged. Pictures go to docs/.
 """
 
 import argparse
@@ -45,7 +45,6 @@ from sfvq_jax.interpret import (
     sample_by_attribute,
 )
 from sfvq_jax.interpret import report as verdicts
-from sfvq_jax.polishing import polish
 from sfvq_jax.views import map_figure, render_images
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -195,22 +194,11 @@ def sample_rows(
 def quality_rows(
     key: jax.Array, name: str, model: LatentModel, curve: Curve, scorer: Scorer
 ) -> list[dict[str, Any]]:
-    """The report on a curve, and on the same one polished."""
-    measure_key, polish_key = jax.random.split(key)
-    polished = polish(polish_key, curve, model)
-    before, after = (
-        verdicts(map_quality(measure_key, c, model, model=model, scorer=scorer))
-        for c in (curve, polished)
-    )
+    """The report on a curve."""
+    found = verdicts(map_quality(key, curve, model, model=model, scorer=scorer))
     return [
-        {
-            "model": name,
-            "measure": one.measure,
-            "value": one.value,
-            "polished": other.value,
-            "verdict": one.verdict,
-        }
-        for one, other in zip(before, after, strict=True)
+        {"model": name, "measure": one.measure, "value": one.value, "verdict": one.verdict}
+        for one in found
     ]
 
 

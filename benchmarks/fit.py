@@ -39,7 +39,7 @@ from sklearn.cluster import KMeans
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from benchmarks.adam import THREADS, gaussian, torch_batches, torch_epochs
+from benchmarks.adam import START_SAMPLES, THREADS, gaussian, torch_batches, torch_epochs
 from benchmarks.published import FINEST, noisy_points
 from benchmarks.report import report, use_cores
 from sfvq_jax import (
@@ -54,8 +54,7 @@ from sfvq_jax import (
     load_curve,
     subdivide,
 )
-from sfvq_jax.fit import START_SAMPLES
-from sfvq_jax.solvers import Solver
+from sfvq_jax.solver import Solver
 
 FIGURE = Path(__file__).parents[1] / "docs" / "fit.png"
 GAUSSIAN_ROWS, GAUSSIAN_DIM, GAUSSIAN_BITS = 2**18, 128, 5
@@ -167,14 +166,14 @@ def our_fit(data: Data, solver: Solver) -> Run:
     for _ in range(2):
         reports.clear()
         start = time.perf_counter()
-        curve, _ = fit(jax.random.key(0), latents, bits=data.bits, solver=solver, on_report=keep)
+        result = fit(jax.random.key(0), latents, bits=data.bits, solver=solver, on_report=keep)
         seconds.append(time.perf_counter() - start)
     # what comes before a fit's own clock starts: reading of samples to start from and measure with
     before = seconds[1] - reports[-1].seconds
     return Run(
         [before + report.seconds for report in reports],
         [report.distortion for report in reports],
-        np.asarray(curve.codewords),
+        np.asarray(result.curve.codewords),
         seconds[0] - seconds[1],
     )
 

@@ -34,7 +34,7 @@ from sfvq_jax import (
     load_curve,
 )
 from sfvq_jax.interpret import line_direction
-from sfvq_jax.solvers import Solver
+from sfvq_jax.solver import Solver
 
 FINEST = "CIFAR10-10"
 FITTED_BITS = (4, 6)

@@ -9,8 +9,8 @@ division itself costs. Four tables:
 
     traffic    bytes that a device sends into collectives, counted from the text of the compiled
                programs (all-reduce, all-gather, reduce-scatter, all-to-all, collective-permute):
-               K·D + 2K floats where a round ends, and nothing before, but for rows that are drawn
-               at random from an array that lies divided over the devices, a half of N here
+               K·D + 3K + 1 floats where a round ends, and nothing before, but for rows that are
+               drawn at random from an array that lies divided over the devices, a half of N here
     rate       samples a second of rounds of `LeastSquares` on an array that lies divided over the
                devices, by those of one device in the same run
     memory     temporary bytes of the compiled programs beside what the code says they are
@@ -41,26 +41,30 @@ import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks.report import report
-from sfvq_jax import ArraySource, Curve, LeastSquares, SamplerSource, data_mesh, fit, project
-from sfvq_jax.least_squares import PRODUCT_CODEWORDS
+from sfvq_jax import Curve, LeastSquares, Source, data_mesh, fit, project
+from sfvq_jax.devices import replicate
 from sfvq_jax.projection import MAX_LINES, MAX_ROWS
-from sfvq_jax.sharding import (
-    Block,
-    add_block,
-    add_drawn,
-    finish,
-    layout,
-    place_source,
-    replicate,
-    whole_block,
+from sfvq_jax.rounds import (
+    AtHand,
+    add_sums,
+    feeds,
+    plan_round,
+    sum_shapes,
+    update_by_sums,
+    zero_sums,
 )
-from sfvq_jax.solvers import Solver
+from sfvq_jax.rows.source import Block
+from sfvq_jax.solver import Solver
+from sfvq_jax.sources import as_source
+from sfvq_jax.span import Span
+from sfvq_jax.sums import PRODUCT_ROWS
 
 DEVICES = (1, 2, 4, 8)
 K, D = 64, 512
 SIZES = (2**15, 2**16)  # N
 ROUNDS = 5
 LARGE_K, LARGE_N = 2**16, 2**16
+BLOCK_ROWS = 2**15  # 64 MiB
 FILE_BYTES = 2**33
 FILE_BITS = 4
 CHUNK_ROWS = 2**14
@@ -101,24 +105,21 @@ def main() -> None:
 def traffic(devices: int, n: int, k: int, d: int) -> list[Row]:
     """Of every program of a round, on an array [n, D] and from a sampler."""
     mesh = data_mesh(jax.devices()[:devices])
-    array = place_source(ArraySource(jnp.zeros((n, d)), n), mesh)
-    assert isinstance(array, ArraySource)
-    sampler = SamplerSource(
-        jax.tree_util.Partial(lambda key, n: jax.random.normal(key, (n, d))), latent_dim=d
-    )
-    solver = LeastSquares(samples=n // 2)
-    state = state_of(solver, mesh, k, d)
-    keys = replicate(jax.random.split(jax.random.key(0)), mesh)
-    plan = solver.plan(k, d, None)
+    array = as_source(np.random.default_rng(0).standard_normal((n, d), np.float32)).placed(mesh)
+    sampler = as_source(lambda key, n: jax.random.normal(key, (n, d))).placed(mesh)
+    curve, state, sums, key = begin(LeastSquares(), mesh, k, d)
 
-    def drawn(source: ArraySource | SamplerSource) -> jax.stages.Lowered:
-        return add_drawn.lower(solver, mesh, plan, state, source, keys, 0, plan.blocks)
+    def add(source: Source, solver: LeastSquares) -> jax.stages.Lowered:
+        plan = plan_round(solver, k, source, mesh)
+        feed = next(feeds(source, Span(), plan, (key, key), 0, 0, mesh))
+        return add_sums.lower(mesh, solver, curve, sums, key, feed.feed, 0, feed.stop)
 
+    half = LeastSquares(samples=n // 2)
     programs = {
-        "add_block": add_block.lower(solver, mesh, state, keys[1], whole_block(array, mesh)),
-        "add_drawn, sampler": drawn(sampler),
-        "add_drawn, rows of an array": drawn(array),
-        "finish": finish.lower(solver, mesh, state),
+        "add, all of an array": add(array, LeastSquares(samples="all")),
+        "add, sampler": add(sampler, half),
+        "add, rows of an array": add(array, half),
+        "update": update_by_sums.lower(half, curve, state, sums),
     }
     return [
         {
@@ -126,17 +127,20 @@ def traffic(devices: int, n: int, k: int, d: int) -> list[Row]:
             "N": n,
             "program": name,
             "bytes": collective_bytes(program.compile().as_text()),
-            "K·D + 2K floats": FLOAT * (k * d + 2 * k) if name == "finish" else None,
+            "K·D + 3K + 1 floats": FLOAT * (k * d + 3 * k + 1) if name == "update" else None,
         }
         for name, program in programs.items()
     ]
 
 
-def state_of(solver: Solver, mesh: Mesh, k: int, d: int) -> Any:
-    """Some state on the mesh."""
-    codewords = jnp.asarray(np.random.default_rng(1).standard_normal((k, d), np.float32))
-    init = jax.jit(lambda curve: solver.init(curve, mesh.size), out_shardings=layout(solver, mesh))
-    return init(Curve(codewords))
+def begin(solver: Solver, mesh: Mesh, k: int, d: int) -> tuple[Curve, Any, Any, jax.Array]:
+    """Some curve, the solver's state, no sums and a key, on the mesh."""
+    codewords = np.random.default_rng(1).standard_normal((k, d), np.float32)
+    curve = Curve(jnp.asarray(codewords))
+    state = jax.jit(solver.init)(curve)
+    sums = zero_sums(mesh, solver, sum_shapes(solver, curve, state, mesh.size))
+    curve, state, key = replicate((curve, state, jax.random.key(0)), mesh)
+    return curve, state, sums, key
 
 
 def collective_bytes(program: str) -> int:
@@ -163,17 +167,19 @@ def rates(n: int) -> list[Row]:
     """Rounds over all of an array, the devices in turn."""
     rows: list[Row] = []
     solver = LeastSquares(samples="all")
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((n, D), np.float32))
+    x = np.random.default_rng(0).standard_normal((n, D), np.float32)
     for devices in DEVICES:
         mesh = data_mesh(jax.devices()[:devices])
-        array = place_source(ArraySource(x, n), mesh)
-        assert isinstance(array, ArraySource)
-        block, key = whole_block(array, mesh), replicate(jax.random.key(0), mesh)
-        state, times = state_of(solver, mesh, K, D), []
+        feed = AtHand(as_source(x).placed(mesh).whole(), Span())
+        curve, state, sums, key = begin(solver, mesh, K, D)
+        shapes, times = sum_shapes(solver, curve, state, devices), []
         for _ in range(1 + ROUNDS):
             start = time.perf_counter()
-            state = finish(solver, mesh, add_block(solver, mesh, state, key, block))[0]
-            jax.block_until_ready(state)
+            sums = add_sums(mesh, solver, curve, sums, key, feed, 0, 1)
+            updated = update_by_sums(solver, curve, state, sums)
+            curve, state = updated.curve, updated.state
+            sums = zero_sums(mesh, solver, shapes)
+            jax.block_until_ready((curve, sums))
             times.append(time.perf_counter() - start)
         rows.append({"devices": devices, "N": n, "samples/s": n / min(times[1:])})
         rows[-1]["by one device's"] = rows[-1]["samples/s"] / rows[0]["samples/s"]
@@ -187,22 +193,23 @@ def memory(k: int, n: int) -> list[Row]:
     """Temporaries of the compiled programs on one device, and the seconds of a round."""
     mesh = data_mesh(jax.devices()[:1])
     solver = LeastSquares()
-    rows_of_block = min(n, solver.plan(k, D, None).block_samples)
-    key = jax.random.key(0)
-    state = jax.eval_shape(lambda c: solver.init(Curve(c)), _shape(k, D))
-    block = Block(_shape(rows_of_block, D), _shape(rows_of_block))
+    rows_of_block = min(n, BLOCK_ROWS)
+    curve, key = Curve(_shape(k, D)), jax.random.key(0)
+    state = jax.eval_shape(solver.init, curve)
+    sums = sum_shapes(solver, curve, state, 1)
+    feed = AtHand(Block(_shape(rows_of_block, D), _shape(rows_of_block)), Span())
     programs = {
         "project": (
             n,
             jax.jit(project).lower(Curve(_shape(k, D)), _shape(n, D)),
             project_bytes(k, n, D),
         ),
-        "add_block": (
+        "add": (
             rows_of_block,
-            add_block.lower(solver, mesh, state, key, block),
-            add_block_bytes(k, rows_of_block, D),
+            add_sums.lower(mesh, solver, curve, sums, key, feed, 0, 1),
+            add_bytes(k, rows_of_block, D),
         ),
-        "finish": (None, finish.lower(solver, mesh, state), finish_bytes(k, D)),
+        "update": (None, update_by_sums.lower(solver, curve, state, sums), update_bytes(k, D)),
     }
     rows: list[Row] = []
     for name, (size, program, expected) in programs.items():
@@ -231,13 +238,13 @@ def project_bytes(k: int, n: int, d: int) -> int:
     return FLOAT * max(5 * k * d + 5 * k, 2 * k * d + 2 * rows * d + lines * rows)
 
 
-def add_block_bytes(k: int, n: int, d: int) -> int:
+def add_bytes(k: int, n: int, d: int) -> int:
     """Those of `project` and its result; or samples times their weights at both ends, 2 N·D."""
-    by_row = 2 * n * d + 6 * n if k > PRODUCT_CODEWORDS else 0
+    by_row = 2 * n * d + 6 * n if k > PRODUCT_ROWS else 0
     return max(project_bytes(k, n, d) + FLOAT * 3 * n, FLOAT * by_row)
 
 
-def finish_bytes(k: int, d: int) -> int:
+def update_bytes(k: int, d: int) -> int:
     """The right side, the solution, and two more of their size on the way; four diagonals."""
     return FLOAT * (4 * k * d + 4 * k)
 
@@ -245,18 +252,18 @@ def finish_bytes(k: int, d: int) -> int:
 def round_seconds(solver: LeastSquares, k: int, n: int) -> float:
     """Of one round on n samples, compiled."""
     mesh = data_mesh(jax.devices()[:1])
-    plan = solver.plan(k, D, None)
-    rows = min(n, plan.block_samples)
     x = np.random.default_rng(0).standard_normal((n, D), np.float32)
-    blocks = [Block(jnp.asarray(part), jnp.ones(len(part))) for part in np.split(x, -(-n // rows))]
-    key = jax.random.key(0)
-    state = state_of(solver, mesh, k, D)
-    add = add_block.lower(solver, mesh, state, key, blocks[0]).compile()
-    end = finish.lower(solver, mesh, state).compile()
+    feeds = [
+        AtHand(Block(jnp.asarray(part), jnp.ones(len(part))), Span())
+        for part in np.split(x, -(-n // min(n, BLOCK_ROWS)))
+    ]
+    curve, state, sums, key = begin(solver, mesh, k, D)
+    add = add_sums.lower(mesh, solver, curve, sums, key, feeds[0], 0, 1).compile()
+    end = update_by_sums.lower(solver, curve, state, sums).compile()
     start = time.perf_counter()
-    for block in blocks:
-        state = add(state, key, block)
-    jax.block_until_ready(end(state))
+    for feed in feeds:
+        sums = add(solver, curve, sums, key, feed, 0, 1)
+    jax.block_until_ready(end(solver, curve, state, sums))
     return time.perf_counter() - start
 
 
@@ -293,7 +300,7 @@ def fit_file(path: Path) -> Row:
     before = peak_bytes()
     start = time.perf_counter()
     solver = LeastSquares(samples="all", rounds=1)
-    _, history = fit(jax.random.key(0), path, bits=FILE_BITS, solver=solver)
+    history = fit(jax.random.key(0), path, bits=FILE_BITS, solver=solver).history
     seconds = time.perf_counter() - start
     return {
         "bits": FILE_BITS,

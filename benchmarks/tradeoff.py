@@ -139,7 +139,8 @@ def fits(sampler: Sampler, seeds: int, quick: bool) -> list[Row]:
     for label, solver in least + adam:
         for seed in range(seeds):
             start = time.perf_counter()
-            curve, history = fit(jax.random.key(seed), latents, bits=BITS, solver=solver)
+            result = fit(jax.random.key(seed), latents, bits=BITS, solver=solver)
+            curve, history = result.curve, result.history
             seconds = time.perf_counter() - start
             quality = codebook_quality(curve)
             rows.append(

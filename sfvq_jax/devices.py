@@ -2,10 +2,10 @@
 
 A mesh has one axis, "data": samples are divided along it, the curve is on every device. A round
 adds up each device's sums without a word to the others; then one sum over devices ends it, of
-K·D + 2K floats for least squares (`Adam` adds the gradient of every step instead). Which samples a
-round sees does not depend on the devices: sources are read by number, and random draws are made in
-global view. So the random rows of an array that is divided over the devices cross between them;
-passes over it, samplers and files do not.
+K·D + 3K + 1 floats for least squares (`Adam` adds the gradient of every step instead). Which
+samples a round sees does not depend on the devices: sources are read by number, and random draws
+are made in global view. So the random rows of an array that is divided over the devices cross
+between them; passes over it, samplers and files do not.
 """
 
 import functools

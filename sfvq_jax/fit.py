@@ -102,8 +102,9 @@ def fit(
     source = source.placed(mesh)
     measuring = _measuring_samples(key_of(key, 0), source, sizes[-1], mesh)
     x, weight = measuring.block
-    first = _start(start, key_of(key, 1), measuring.block)
+    first = _start(start, replicate(key_of(key, 1), mesh), measuring.block)
     low = _low_rank(measuring, mesh)
+    here = low.span.on_host()  # of a curve, which is small and not on the mesh
     stages = Stages(
         key_of(key, 2),
         low.source,
@@ -117,8 +118,8 @@ def fit(
     )
     description = {} if checkpoint is None else _description(key, stages, measuring, solver)
     with Checkpoints.open(checkpoint, description, checkpoint_seconds) as checkpoints:
-        curve, health = stages.run(Curve(low.span.enter(first.codewords)), checkpoints)
-    curve = Curve(jnp.asarray(np.asarray(low.span.leave(curve.codewords))))
+        curve, health = stages.run(Curve(here.enter(np.asarray(first.codewords))), checkpoints)
+    curve = Curve(here.leave(curve.codewords))
     outside = low.outside
     if outside is None:
         fresh = sample(measuring.source, key_of(key, 3), len(x), mesh)
@@ -182,7 +183,7 @@ def _description(
     source, (x, weight) = measuring.source, measuring.block
     return {
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        SOLVER: {"name": type(solver).__name__} | settings,
+        SOLVER: {"solver": type(solver).__name__} | settings,
         DEFAULTS: defaults,
         "latents": [source.num_latents, source.latent_dim],
         SKETCH: _sketch(np.asarray(x), np.asarray(weight)),
@@ -225,7 +226,7 @@ def _checked_key(key: Any) -> Array:
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
             return key  # pyright: ignore[reportReturnType]
         if key.dtype == np.uint32 and key.shape == (2,):  # as jax.random.PRNGKey makes them
-            return jax.random.wrap_key_data(key)
+            return jax.random.wrap_key_data(jax.device_put(key))
     shape = f" of shape {key.shape}" if hasattr(key, "shape") else ""
     raise TypeError(
         f"key is a {type(key).__name__}{shape}; fit(key, source, bits=…) takes a PRNG key first,"

@@ -26,6 +26,7 @@ from sfvq_jax.rows.arrays import bucket
 from sfvq_jax.rows.source import Block, Source
 from sfvq_jax.solver import Info, Solver, round_steps, steps, update
 from sfvq_jax.span import Span
+from sfvq_jax.sums import on_each
 
 Array = jax.Array
 
@@ -72,20 +73,21 @@ def plan_round(solver: Solver, size: int, source: Source, mesh: Mesh) -> Plan:
         # of an iterator each device reads as many
         batch = round_up(solver.batch, mesh.size) if source.per_process else solver.batch
         return Plan(blocks, batch, in_block, whole=False)
-    n, samples = source.num_latents, solver.samples
+    n: int | None = source.num_latents
+    samples = solver.samples
     if samples is None:
         samples = max(MIN_SAMPLES, SAMPLES_A_CODEWORD * size)
     block = solver.block or max(1, min(MAX_BLOCK, BLOCK_FLOATS // source.latent_dim))
-    if samples == "all" or (n is not None and n <= samples):
+    if isinstance(samples, str) or (n is not None and n <= samples):
         if n is None and not source.per_process:
             raise ValueError('samples is "all", but a sampler has no end: give a number')
-        if source.whole() is not None:
+        if n is not None and source.whole() is not None:
             return Plan(1, n, 1, whole=True)
         blocks = None if n is None else -(-n // block)
         batch = round_up(block, mesh.size) if source.per_process else min(block, n or block)
         return Plan(blocks, batch, 1, whole=True)
-    blocks = -(-samples // block)
-    batch = -(-samples // blocks)
+    blocks = -(-int(samples) // block)
+    batch = -(-int(samples) // blocks)
     batch = round_up(batch, mesh.size) if source.per_process else batch
     return Plan(blocks, batch, 1, whole=False)
 
@@ -103,7 +105,7 @@ class Feed(NamedTuple):
 
 
 @flax.struct.dataclass
-class _AtHand:
+class AtHand:
     """A block on the devices."""
 
     block: Block
@@ -114,7 +116,7 @@ class _AtHand:
 
 
 @flax.struct.dataclass
-class _Drawn:
+class Drawn:
     """Blocks that a source on the device draws, or gives in order where there is no key."""
 
     source: Source
@@ -131,6 +133,7 @@ class _Drawn:
             x, weight = self.source.read(self.key, start, count)
         else:
             # the last block reaches back over latents of the one before, which then count nothing
+            assert self.num_latents is not None
             first = jnp.minimum(start, self.num_latents - count)
             x, weight = self.source.read(None, first, count)
             weight = jnp.where(first + jnp.arange(count, dtype=first.dtype) >= start, weight, 0)
@@ -160,12 +163,12 @@ def feeds(
     whole = source.whole() if plan.whole else None
     if whole is not None:
         if block == 0:
-            yield Feed(_AtHand(whole, span), 0, 1, source.num_latents)
+            yield Feed(AtHand(whole, span), 0, 1, source.num_latents)
         return
     assert plan.blocks is not None
     key = None if plan.whole else replicate(keys[0], mesh)
     number = source.num_latents if plan.whole else None
-    feed, calls = _Drawn(source, span, key, plan, mesh, number), 1
+    feed, calls = Drawn(source, span, key, plan, mesh, number), 1
     while block < plan.blocks:
         stop = min(block + calls, plan.blocks)
         samples = (stop - block) * plan.block_samples
@@ -201,7 +204,7 @@ def _host_feeds(
                 return
             if plan.blocks is None or block + 1 < plan.blocks:
                 ahead = reader.submit(read_one, block + 1, read + samples)
-            yield Feed(_AtHand(found, span), block, block + 1, samples)
+            yield Feed(AtHand(found, span), block, block + 1, samples)
             block, read = block + 1, read + samples
 
 
@@ -306,12 +309,12 @@ def absorb(
     """Takes in blocks: adds their sums, or, of a solver that goes by batches, makes its updates."""
     place = (feed.feed, np.int32(feed.first), np.int32(feed.stop))
     if solver.batch is None:
-        return curve, state, _add(mesh, solver, curve, sums, key, *place)
-    return _descend(mesh, solver, number, curve, state, sums, key, *place)
+        return curve, state, add_sums(mesh, solver, curve, sums, key, *place)
+    return descend(mesh, solver, number, curve, state, sums, key, *place)
 
 
 @functools.partial(jax.jit, static_argnames="mesh", donate_argnames="sums")
-def _add(
+def add_sums(
     mesh: Mesh,
     solver: Solver,
     curve: Curve,
@@ -322,12 +325,12 @@ def _add(
     stop: Array,
 ) -> Any:
     def of_shard(curve: Curve, key: Array, sums: Any, block: Block) -> Any:
-        new = solver.statistics(curve, key, *block)
+        new = solver.statistics(on_each(_axis(mesh), curve), key, *block)
         return jax.tree.map(lambda sum, new: sum + new[None], sums, new)
 
     if mesh.size > 1:
         of_shard = jax.shard_map(
-            lambda curve, *rest, of_shard=of_shard: of_shard(_on_each(curve), *rest),
+            of_shard,
             mesh=mesh,
             in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(AXIS)),
             out_specs=PartitionSpec(AXIS),
@@ -339,12 +342,12 @@ def _add(
     return lax.fori_loop(first, stop, add, sums)
 
 
-def _on_each(tree: Any) -> Any:
-    return lax.pcast(tree, AXIS, to="varying")
+def _axis(mesh: Mesh) -> str | None:
+    return AXIS if mesh.size > 1 else None
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "number"), donate_argnames=("state", "info"))
-def _descend(
+def descend(
     mesh: Mesh,
     solver: Solver,
     number: int,
@@ -357,8 +360,7 @@ def _descend(
     stop: Array,
 ) -> tuple[Curve, Any, Info]:
     def of_shard(curve: Curve, state: Any, key: Array, block: Block) -> tuple[Curve, Any, Info]:
-        axis = AXIS if mesh.size > 1 else None
-        return steps(solver, curve, state, key, *block, number=number, axis=axis)
+        return steps(solver, curve, state, key, *block, number=number, axis=_axis(mesh))
 
     if mesh.size > 1:
         everywhere = PartitionSpec()
@@ -369,13 +371,13 @@ def _descend(
             out_specs=everywhere,
         )
 
-    def descend(i: Array, carry: tuple[Curve, Any, Info]) -> tuple[Curve, Any, Info]:
+    def one(i: Array, carry: tuple[Curve, Any, Info]) -> tuple[Curve, Any, Info]:
         curve, state, total = carry
         key_of_block = jax.random.fold_in(key, i)
         curve, state, info = of_shard(curve, state, key_of_block, feed.read(i))
         return curve, state, jax.tree.map(jnp.add, total, info)
 
-    return lax.fori_loop(first, stop, descend, (curve, state, info))
+    return lax.fori_loop(first, stop, one, (curve, state, info))
 
 
 class Updated(NamedTuple):
@@ -390,12 +392,12 @@ class Updated(NamedTuple):
 def end_round(solver: Solver, curve: Curve, state: Any, sums: Any, blocks: int) -> Updated:
     """The update by all sums; of a solver that goes by batches, what its updates came to."""
     if solver.batch is None:
-        return _update(solver, curve, state, sums)
-    return Updated(curve, state, sums.objective / blocks, np.float32(0))
+        return update_by_sums(solver, curve, state, sums)
+    return Updated(curve, state, sums.objective / blocks, jnp.float32(0))
 
 
 @jax.jit
-def _update(solver: Solver, curve: Curve, state: Any, sums: Any) -> Updated:
+def update_by_sums(solver: Solver, curve: Curve, state: Any, sums: Any) -> Updated:
     sums = jax.tree.map(lambda leaf: leaf.sum(0), sums)
     new, state, info = update(solver, curve, state, sums)
     return Updated(new, state, info.objective, jnp.asarray(solver.penalty(curve, state)))

@@ -49,7 +49,7 @@ def as_source(source: Any, weights: Any = None) -> Source:
     Args:
       source: an array [N, D], which goes to the device; a memory-mapped one, or the path of an
         .npy, which is read in blocks; a `LatentModel` or a function (key, n) -> [n, D], which
-        draws on the device; a `Readable`. `as_source.register` adds kinds.
+        draws on the device; a `Readable`. `new_kind(type)(function)` adds one.
       weights: of the rows of an array or a file, [N], an array or the path of an .npy; other
         sources give theirs with the latents.
 
@@ -88,14 +88,14 @@ def _as_source(source: Any) -> Source:
     )
 
 
-as_source.register = _as_source.register
-_as_source.register(Source)(lambda source: source)
-_as_source.register(str)(HostSource.of_file)
-_as_source.register(Path)(HostSource.of_file)
-_as_source.register(np.memmap)(HostSource)
-_as_source.register(np.ndarray)(array_source)
-_as_source.register(jax.Array)(array_source)
-_as_source.register(jax.tree_util.Partial)(sampler_source)
+new_kind = _as_source.register  # (type)(function that makes a source of it)
+new_kind(Source)(lambda source: source)
+new_kind(str)(HostSource.of_file)
+new_kind(Path)(HostSource.of_file)
+new_kind(np.memmap)(HostSource)
+new_kind(np.ndarray)(array_source)
+new_kind(jax.Array)(array_source)
+new_kind(jax.tree_util.Partial)(sampler_source)
 
 
 @flax.struct.dataclass

@@ -45,6 +45,10 @@ class Span:
         """Points of coordinates: [N, r] -> [N, D]."""
         return y if self.basis is None else _product(y, self.basis.T)
 
+    def on_host(self) -> "Span":
+        """The same as an array of NumPy, for what is on no mesh."""
+        return self if self.basis is None else Span(np.asarray(self.basis))
+
     def share_outside(self, x: Array, weight: Array) -> float:
         """Share of the variance of points [N, D] of weight [N] that lies outside of the span."""
         return 0.0 if self.basis is None else float(_share_outside(self.basis, x, weight))

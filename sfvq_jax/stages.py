@@ -93,9 +93,7 @@ class Stages:
         self.key, self.source, self.span, self.solver = key, source, span, solver
         self.sizes, self.mesh, self.held, self.on_report = sizes, mesh, held, on_report
         self.plans = [plan_round(solver, size, source, mesh) for size in sizes]
-        self.solvers = [
-            solver.anneal(len(sizes) - 1 - i, size) for i, size in enumerate(sizes)
-        ]
+        self.solvers = [solver.anneal(len(sizes) - 1 - i, size) for i, size in enumerate(sizes)]
         self.scale = held.x.shape[1] / latent_dim  # of a mean over the dimensions
         self.started = time.monotonic()
         self.records: list[Record] = []
@@ -274,7 +272,8 @@ class Stages:
         kept = (curve, state) if at.begun and at.move else None
         own = solver.batch is None and about["devices"] == self.mesh.size
         now = Now(
-            *_with_sharding((curve, state), place),
+            _with_sharding(curve, place),
+            _with_sharding(state, place),
             _with_sharding(sums, divided(self.mesh) if own else place),
             _with_sharding(kept, place),
         )
@@ -303,8 +302,8 @@ class Stages:
         share = 1.0 if record else (at.read - before.read) / samples
         left = of_round * (rounds - at.round - share) + rounds * sum(work[at.stage + 1 :])
         seconds = max(now - began, 1e-9)
-        nothing = dict.fromkeys(("loss", "objective", "distortion", "perplexity"), math.nan)
-        record = nothing if record is None else record
+        names = ("loss", "objective", "distortion", "perplexity")
+        values = {name: math.nan if record is None else record[name] for name in names}
         self.on_report(
             Report(
                 codewords=self.sizes[at.stage],
@@ -317,7 +316,7 @@ class Stages:
                 samples_per_second=(at.read - before.read) / seconds,
                 seconds=now - self.started,
                 seconds_left=left / of_round * seconds / share if share else math.nan,
-                **{name: record[name] for name in nothing},
+                **values,
             )
         )
 

@@ -114,19 +114,21 @@ def test_augment_gives_what_is_asked_for(folder, tmp_path, capsys):
         assert (data["scores"][:, 0] < 0.1).all()
 
 
-def test_quality_is_told_in_words_and_polishing_shown(folder, tmp_path, capsys):
-    curve, polished = load_curve(folder / "c.npz").curve, tmp_path / "polished.npz"
+def test_quality_is_told_in_words_and_a_fit_from_the_curve_mends_it(folder, tmp_path, capsys):
+    curve, mended = load_curve(folder / "c.npz").curve, tmp_path / "mended.npz"
     shuffled = curve.replace(codewords=curve.codewords[np.array([0, 4, 1, 5, 2, 6, 3, 7])])
     np.save(tmp_path / "x.npy", np.asarray(decode(curve, np.linspace(0, 7, 2000))))
     save_curve(tmp_path / "s.npz", CurveRecord(shuffled))
-    measured = [tmp_path / "x.npy", tmp_path / "s.npz", "--polish", polished]
-    assert run("quality", *measured) == 0
-    told = capsys.readouterr().out.splitlines()
-    row = next(line for line in told if line.startswith("nearest is a neighbour"))
-    before, after = (float(word) for word in row.split()[4:6])
-    assert before < 0.4 < 0.8 < after
-    settings = load_curve(polished).settings
-    assert settings["polished"]["seed"] == 0
+    start = ["--start", tmp_path / "s.npz", "--bits", 3]
+    assert run("fit", tmp_path / "x.npy", *start, "-o", mended) == 0
+
+    def neighbours(path):
+        capsys.readouterr()
+        assert run("quality", tmp_path / "x.npy", path) == 0
+        told = capsys.readouterr().out.splitlines()
+        return float(next(line for line in told if line.startswith("nearest is a")).split()[4])
+
+    assert neighbours(tmp_path / "s.npz") < 0.4 < 0.8 < neighbours(mended)
 
 
 def test_a_scorer_is_learnt_from_a_folder_of_images(folder, tmp_path, capsys):

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import jax
 
+CACHE_DIR = "jax_compilation_cache_dir"
+LEAST_SECONDS = 0.3  # of compiling a program that is kept
+
 
 @contextlib.contextmanager
 def compilation_cache(*, keep: bool) -> Iterator[None]:
@@ -16,13 +19,13 @@ def compilation_cache(*, keep: bool) -> Iterator[None]:
     An entry that cannot be read, or a folder that cannot be written, costs only the time to
     compile: nothing is said.
     """
-    if not keep or jax.config.jax_compilation_cache_dir is not None:
+    if not keep or getattr(jax.config, CACHE_DIR) is not None:
         yield
         return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_config("jax_compilation_cache_dir", str(home / "sfvq-jax")))
-        stack.enter_context(_config("jax_persistent_cache_min_compile_time_secs", 0.5))
+        stack.enter_context(_config(CACHE_DIR, str(home / "sfvq-jax")))
+        stack.enter_context(_config("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS))
         stack.enter_context(warnings.catch_warnings())
         for what in ("reading", "writing"):
             warnings.filterwarnings("ignore", f"Error {what} persistent compilation cache entry")

@@ -183,7 +183,8 @@ def _claim(path: Path, description: dict[str, Any]) -> int:
 
 def _difference(name: str, found: dict[str, Any], here: dict[str, Any]) -> str | None:
     """Why an entry of two descriptions says that they are of two fits; None where it does not."""
-    was, now = found.get(name), here[name]
+    was: Any = found.get(name)
+    now = here[name]
     said = f"{name} is {was}, and here it is {now}"
     try:
         if name == SKETCH:
@@ -193,12 +194,12 @@ def _difference(name: str, found: dict[str, Any], here: dict[str, Any]) -> str |
             return next((f"stage is {a}, and here it is {b}" for a, b in pairs if a != b), None)
         if name == SOLVER:
             was = here[DEFAULTS] | was
-            names = [key for key in now if was.get(key) != now[key]]
-            return (
-                f"{names[0]} is {was.get(names[0])}, and here it is {now[names[0]]}"
-                if names
-                else None
+            differing = (
+                f"{key} is {was.get(key)}, and here it is {value}"
+                for key, value in now.items()
+                if was.get(key) != value
             )
+            return next(differing, None)
     except (TypeError, ValueError, KeyError):
         return said
     return None if was == now else said

@@ -26,7 +26,7 @@ from sfvq_jax.io.output import check_free
 from sfvq_jax.processes import as_first_process, in_all_processes, in_every_process
 from sfvq_jax.projection import Projection, project
 from sfvq_jax.rows.arrays import bucket
-from sfvq_jax.sources import Source, as_source
+from sfvq_jax.sources import HostSource, Source, as_source
 
 Array = jax.Array
 
@@ -62,6 +62,8 @@ def write_positions(
       ValueError: latents of another width, or without an end; or a folder of other latents.
       FileExistsError: `path` exists and `overwrite` is false.
     """
+    if isinstance(source, np.ndarray | jax.Array):  # which needs no device here
+        source = HostSource(np.asarray(source))
     path, source = Path(path), as_source(source)
     n, width = source.num_latents, curve.codewords.shape[1]
     if n is None or source.per_process:

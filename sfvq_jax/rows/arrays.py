@@ -53,10 +53,10 @@ class ArraySource(Source):
         return Block(self.latents, self.weights)
 
     def held_out(self, key: Array, count: int) -> "ArraySource":
-        return self.replace(weights=_without(self, key, count))
+        return ArraySource(self.latents, _without(self, key, count), self.num_latents)
 
     def mapped(self, function: Callable[[Array], Array]) -> "ArraySource":
-        return self.replace(latents=jax.jit(function)(self.latents))
+        return ArraySource(jax.jit(function)(self.latents), self.weights, self.num_latents)
 
     def placed(self, mesh: Mesh) -> "ArraySource":
         rest = -self.latents.shape[0] % mesh.size

@@ -140,7 +140,7 @@ def finite_rows(latents: np.ndarray) -> np.ndarray:
     if latents.dtype == ml_dtypes.bfloat16:
         latents = latents.astype(np.float32)
     with np.errstate(over="ignore"):  # beyond float32 is infinite to us
-        return np.isfinite(latents.astype(np.float32, copy=False)).all(1)
+        return np.all(np.isfinite(latents.astype(np.float32, copy=False)), axis=1)
 
 
 def generator(key: Array, *numbers: int) -> np.random.Generator:

@@ -8,9 +8,9 @@ K, D = 16, 8
 def test_a_round_sends_its_sums_once_however_many_samples():
     for n in (64, 256):
         sent = {row["program"]: row["bytes"] for row in traffic(8, n, K, D)}
-        assert sent["add_block"] == 0
-        assert sent["add_drawn, sampler"] == 0
-        assert sent["finish"] == 4 * (K * D + 2 * K)
+        assert sent["add, all of an array"] == 0
+        assert sent["add, sampler"] == 0
+        assert sent["update"] == 4 * (K * D + 3 * K + 1)
 
 
 def test_one_device_sends_nothing():

@@ -150,17 +150,18 @@ class TestTogether:
                 assert_array_equal(other[name], value)
 
     def test_no_row_is_read_by_two_of_them(self, together):
-        """Each of four passes: the start, the held samples and two rounds."""
+        """Passes over all: one to start from and to measure with, and one a round."""
         _, _, reads = together
         counts = [sum(count for _, _, count in of_process) for of_process in reads]
-        assert sum(counts) == 4 * N
-        assert max(counts) < 1.2 * 4 * N / len(counts)
+        passes = sum(counts) / N
+        assert passes == int(passes) >= 3
+        assert max(counts) < 1.2 * passes * N / len(counts)
 
     def test_iterators_of_uneven_length_count_every_sample_once(self, together):
         names, results, _ = together
         if "iterator" in names:
             for result in results:
-                assert_array_equal(result["iterator_samples"], [N, 2 * N])
+                assert_array_equal(result["iterator_samples"][:2], [N, 2 * N])
                 distortions = [result[f"{name}_distortion"][-1] for name in ("iterator", "file")]
                 assert_allclose(*distortions, rtol=0.05)
 

@@ -13,15 +13,23 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sfvq_jax import (
     Adam,
     Curve,
+    CurveRecord,
+    IteratorSource,
     LeastSquares,
     codebook_quality,
     curve_length,
+    data_mesh,
     decode,
     distortion,
     fit,
     line_lengths,
     project,
 )
+from sfvq_jax.fit import _measuring_samples
+from sfvq_jax.result import warnings_of
+from sfvq_jax.rounds import Plan, read_block
+from sfvq_jax.solver import round_steps, steps
+from sfvq_jax.sources import as_source
 
 SHORT = Adam(samples=2**12, epochs=2, learning_rate=1e-2)
 
@@ -86,11 +94,12 @@ class TestResult:
 
     def test_the_history_has_an_entry_an_epoch(self, gaussian_fit):
         history = gaussian_fit.history
-        assert_array_equal(history.bits, [2, 2, 3, 3, 4, 4, 5, 5])
-        assert history.bits.dtype == np.int32
+        assert_array_equal(history.codewords, [4, 4, 8, 8, 16, 16, 32, 32])
+        assert history.codewords.dtype == np.int32
         assert history.loss.shape == history.distortion.shape == history.perplexity.shape == (8,)
         assert history.use.shape == (8, 31)
         assert_array_equal(history.samples, 4096 * np.arange(1, 9))
+        assert_array_equal(history.objective, history.distortion)  # Adam has no penalty
         for column in history[1:-1]:
             assert isinstance(column, np.ndarray)
             assert column.dtype == np.float32
@@ -99,13 +108,13 @@ class TestResult:
     def test_the_use_is_shared_by_the_lines_of_the_stage(self, gaussian_fit):
         history = gaussian_fit.history
         assert_allclose(history.use.sum(1), np.ones(8), atol=1e-4)
-        for bits, use in zip(history.bits, history.use, strict=True):
-            assert (use[2**bits - 1 :] == 0).all()
+        for codewords, use in zip(history.codewords, history.use, strict=True):
+            assert (use[codewords - 1 :] == 0).all()
         entropy = -np.sum(history.use * np.log(np.maximum(history.use, 1e-30)), 1)
         assert_allclose(history.perplexity, np.exp(entropy), rtol=1e-3)
 
     def test_the_last_entry_is_that_of_the_curve_on_the_data(self, gaussian_fit):
-        curve, history = gaussian_fit
+        curve, history = gaussian_fit.curve, gaussian_fit.history
         assert_allclose(history.distortion[-1], distortion(curve, gaussian()), rtol=1e-5)
         use = np.bincount(project(curve, gaussian()).line, minlength=31) / 4096
         assert_allclose(history.use[-1], use, atol=1e-3)
@@ -145,6 +154,156 @@ class TestSameAgain:
         assert_array_equal(curves[2], curves[0])
 
 
+class TestStart:
+    def test_a_curve_is_gone_on_from(self, gaussian_fit):
+        solver = LeastSquares(rounds=3)
+        result = fit(jax.random.key(0), gaussian(), bits=5, solver=solver, start=gaussian_fit.curve)
+        assert set(result.history.codewords.tolist()) == {32}
+        assert result.history.distortion[-1] < 1.02 * gaussian_fit.history.distortion[-1]
+
+    def test_a_curve_of_any_size_is_doubled_up_to_the_last(self):
+        start = Curve(jnp.asarray(gaussian(3, seed=5)))
+        solver = LeastSquares(rounds=1)
+        result = fit(jax.random.key(0), gaussian(), bits=3, solver=solver, start=start)
+        assert sorted(set(result.history.codewords.tolist())) == [3, 6, 8]
+        assert result.curve.codewords.shape == (8, 2)
+
+    def test_a_function_gives_a_start(self):
+        def ends(key, x, weight, axis):
+            return Curve(jnp.stack([x.min(0), x.max(0)]))
+
+        result = fit(
+            jax.random.key(0), gaussian(), bits=2, solver=LeastSquares(rounds=1), start=ends
+        )
+        assert sorted(set(result.history.codewords.tolist())) == [2, 4]
+
+    def test_what_is_no_start_is_named(self):
+        x, curve = gaussian(), Curve(jnp.zeros((8, 3)))
+        with pytest.raises(ValueError, match=r"shape \(8, 3\), but the latents have width 2"):
+            fit(jax.random.key(0), x, bits=3, start=curve)
+        with pytest.raises(ValueError, match="start has 8 codewords, more than the 4"):
+            fit(jax.random.key(0), x, bits=2, start=curve)
+        with pytest.raises(TypeError, match=r"start is a CurveRecord; .*: pass its \.curve"):
+            fit(jax.random.key(0), x, bits=3, start=CurveRecord(curve))
+
+
+class TestWeights:
+    solver = LeastSquares(rounds=3)
+
+    def test_a_row_of_weight_two_counts_as_two(self):
+        x = gaussian(1000)
+        weights = np.where(x[:, 0] > 0, 2.0, 1.0)
+        twice = np.concatenate([x, x[x[:, 0] > 0]])
+        start = Curve(jnp.asarray(gaussian(4, seed=3)))
+        settings = {"bits": 2, "solver": self.solver, "start": start}
+        result = fit(jax.random.key(0), x, weights=weights, **settings)
+        expected = fit(jax.random.key(0), twice, **settings)
+        assert_allclose(result.curve.codewords, expected.curve.codewords, atol=1e-4)
+        assert_allclose(result.history.objective, expected.history.objective, rtol=1e-4)
+
+    @pytest.mark.parametrize("kind", ["array", "file", "iterator"])
+    def test_rows_of_weight_zero_are_not_there(self, kind, tmp_path):
+        x = gaussian(1000)
+        weights = (np.arange(1000) < 700).astype(np.float32)
+        spoilt = np.where(weights[:, None] > 0, x, 50.0)
+        np.save(tmp_path / "x.npy", spoilt)
+        settings = {"bits": 2, "solver": self.solver, "start": Curve(jnp.asarray(x[:4]))}
+        if kind == "iterator":
+            blocks = [(spoilt[i : i + 300], weights[i : i + 300]) for i in range(0, 1000, 300)]
+            result = fit(jax.random.key(0), IteratorSource(blocks), **settings)
+        else:
+            source = spoilt if kind == "array" else tmp_path / "x.npy"
+            result = fit(jax.random.key(0), source, weights=weights, **settings)
+        expected = fit(jax.random.key(0), x[:700], **settings)
+        assert_allclose(result.curve.codewords, expected.curve.codewords, atol=1e-4)
+
+    def test_all_zero_is_named(self):
+        with pytest.raises(ValueError, match="all weights are 0"):
+            fit(jax.random.key(0), gaussian(), bits=2, weights=np.zeros(4096))
+
+
+class TestMeasuring:
+    """What a fit reports on, and what it is called."""
+
+    solver = LeastSquares(rounds=1, samples=4096)
+
+    def test_a_small_array_is_measured_as_a_whole(self):
+        result = fit(jax.random.key(0), gaussian(), bits=2, solver=self.solver)
+        assert result.measured_on == "all 4096 latents, which were fitted"
+
+    def test_of_an_array_that_is_not_large_some_are(self):
+        result = fit(jax.random.key(0), gaussian(20_000), bits=2, solver=self.solver)
+        assert result.measured_on == "8192 of the latents that were fitted"
+
+    @pytest.mark.parametrize("kind", ["array", "file"])
+    def test_of_a_large_one_some_are_held_out_of_the_rounds(self, kind, tmp_path):
+        """Known by their value: those that are measured have a coordinate that no other has."""
+        x = gaussian(70_000)
+        np.save(tmp_path / "x.npy", x)
+        source = as_source(x if kind == "array" else tmp_path / "x.npy")
+        mesh = data_mesh(jax.devices()[:1])
+        measuring = _measuring_samples(jax.random.key(0), source.placed(mesh), 4, mesh)
+        held = set(np.asarray(measuring.block.x)[:, 0].tolist())
+        assert measuring.name == f"{len(measuring.block.x)} latents held out of the rounds"
+        plan = Plan(None, 70_000, 1, whole=True)
+        if kind == "array":
+            seen, weight = measuring.source.whole()
+        else:
+            seen, weight = read_block(measuring.source, None, 0, 70_000, plan, mesh)[0]
+        seen = np.asarray(seen)[np.asarray(weight) > 0]
+        assert len(seen) == 70_000 - len(held)
+        assert not held & set(seen[:, 0].tolist())
+
+    def test_a_sampler_gives_fresh_draws(self):
+        result = fit(jax.random.key(0), sampler, bits=2, solver=self.solver)
+        assert result.measured_on == "8192 fresh draws"
+
+    def test_of_an_iterator_the_first_are(self):
+        source = IteratorSource([gaussian(3000)])
+        result = fit(jax.random.key(0), source, bits=2, solver=self.solver)
+        assert result.measured_on == "the first 3000 latents, which were fitted too"
+
+
+class TestWarnings:
+    """One sentence for each thing that a user should know."""
+
+    def test_dead_codewords_are_counted(self):
+        centres = np.array([[0.0, 0.0], [50.0, 0.0]])
+        x = centres[np.arange(512) % 2]
+        result = fit(jax.random.key(0), x, bits=3, solver=LeastSquares(rounds=2))
+        assert result.dead >= 6
+        assert f"{result.dead} of 8 codewords are dead" in " ".join(result.warnings)
+
+    def test_a_stage_that_still_gains_is_named(self):
+        result = fit(jax.random.key(0), gaussian(), bits=3, solver=LeastSquares(rounds=1))
+        assert result.converged == (False, False)
+        assert "the stage of 4, 8 codewords still gained after 1 rounds" in result.warnings[-1]
+        result = fit(jax.random.key(0), gaussian(), bits=3, solver=LeastSquares(rounds=60))
+        assert result.converged == (True, True)
+        assert not any("still gained" in warning for warning in result.warnings)
+
+    def test_adam_has_the_rounds_that_it_is_to_have(self, gaussian_fit):
+        assert not any("still gained" in warning for warning in gaussian_fit.warnings)
+
+    def test_all_is_well_with_an_arc(self):
+        x = arc(np.random.default_rng(0).uniform(size=4096))
+        assert fit(jax.random.key(0), x, bits=4).warnings == ()
+
+    def test_the_least_of_three_shares_is_told(self):
+        k = 32
+        codewords = np.stack([np.arange(k), np.zeros(k)], 1)
+        settings = {"converged": [True], "sizes": [k], "rounds": 5, "judged": True}
+        settings |= {"rank": None, "outside": 0.0}
+        assert warnings_of(codewords, np.ones(k), **settings) == ()
+        (told,) = warnings_of(codewords, np.geomspace(1, 1e6, k), **settings)
+        assert told.startswith("of 32 codewords only about ")
+        shuffled = codewords[np.random.default_rng(0).permutation(k)]
+        (told,) = warnings_of(shuffled, np.ones(k), **settings)
+        assert "what is" in told
+        (told,) = warnings_of(codewords, np.ones(k), **settings | {"rank": 3, "outside": 0.013})
+        assert told.startswith("1.3 % of the variance lies outside of the 3 dimensions")
+
+
 class TestSources:
     def test_functions_and_models_that_draw_the_same_give_the_same_curve(self):
         curves = [
@@ -172,12 +331,12 @@ class TestSources:
             return sampler(key, n)
 
         fit(jax.random.key(0), counting, bits=2, solver=dataclasses.replace(SHORT, epochs=6))
-        # one program for the start, one for the held samples, and one, traced twice, for epochs
+        # its width, the measuring samples, and one program, traced twice, for epochs
         assert 3 <= calls <= 4
 
     def test_a_batch_that_does_not_divide_the_samples_is_fine(self):
         odd = Adam(samples=2**12 - 5, batch_size=50, epochs=1)
-        assert odd.steps_per_epoch == 82  # two blocks of as many
+        assert round_steps(odd) == (2, 41)
         result = fit(jax.random.key(0), gaussian(), bits=2, solver=odd)
         assert np.isfinite(result.history.loss).all()
 
@@ -237,6 +396,35 @@ class TestPublishedCurve:
 
 
 class TestErrors:
+    @pytest.mark.parametrize("bits", [2.5, "3", None])
+    def test_bits_that_are_no_whole_number(self, bits):
+        with pytest.raises(TypeError, match="expected a whole number"):
+            fit(jax.random.key(0), gaussian(), bits=bits)
+
+    def test_bits_may_be_of_numpy(self):
+        fit(jax.random.key(0), gaussian(), bits=np.int64(2), solver=LeastSquares(rounds=1))
+
+    def test_arguments_in_the_wrong_order(self):
+        with pytest.raises(
+            TypeError, match=r"key is a ndarray of shape \(4096, 2\); fit\(key, sou"
+        ):
+            fit(gaussian(), jax.random.key(0), bits=3)
+
+    @pytest.mark.parametrize("solver", ["adam", LeastSquares, None])
+    def test_what_is_no_solver(self, solver):
+        with pytest.raises(TypeError, match=r"(LeastSquares|Adam)\(\)"):
+            fit(jax.random.key(0), gaussian(), bits=3, solver=solver)
+
+    def test_a_sampler_that_does_not_draw_by_its_key(self):
+        random = np.random.default_rng(0)
+        with pytest.raises(ValueError, match=r"two keys give the same latents, .*IteratorSource"):
+            fit(jax.random.key(0), lambda key, n: random.normal(size=(n, 2)), bits=3)
+
+    @pytest.mark.parametrize("scale", [1e-20, 1e-30])
+    def test_latents_whose_squares_float32_does_not_know(self, scale):
+        with pytest.raises(ValueError, match="at most, whose square float32 does not know"):
+            fit(jax.random.key(0), scale * gaussian(), bits=3)
+
     @pytest.mark.parametrize("bits", [1, 0, -3])
     def test_too_few_bits(self, bits):
         with pytest.raises(ValueError, match=f"bits is {bits}; a curve starts with four codewords"):
@@ -255,7 +443,9 @@ class TestErrors:
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_a_sampler_that_gives_what_is_not_finite(self, bad):
-        with pytest.raises(ValueError, match="what the source draws has NaN or infinity"):
+        with pytest.raises(
+            ValueError, match="what the source gives has NaN or infinity: look at what makes"
+        ):
             fit(jax.random.key(0), lambda key, n: bad * sampler(key, n), bits=3)
 
     def test_a_sampler_of_another_rank(self):
@@ -278,13 +468,13 @@ class TestErrors:
 
     def test_a_learning_rate_that_is_too_high(self):
         solver = dataclasses.replace(SHORT, learning_rate=1e25)
-        with pytest.raises(ValueError, match="diverged at 2 bits, round 1: scale the latents"):
+        with pytest.raises(ValueError, match="diverged at 4 codewords, round 1: scale the latents"):
             fit(jax.random.key(0), gaussian(), bits=3, solver=solver)
 
     def test_a_sampler_that_draws_another_number(self):
         with pytest.raises(
             ValueError,
-            match=r"asked for 16384 latents, the sampler drew an array of shape \(10, 2\)",
+            match=r"asked for 8192 latents, the sampler drew an array of shape \(10, 2\)",
         ):
             fit(jax.random.key(0), lambda key, n: jax.random.normal(key, (10, 2)), bits=3)
 
@@ -301,6 +491,7 @@ class TestErrors:
         [
             {"learning_rate": 0.0},
             {"learning_rate": -1.0},
+            {"learning_rate": np.nan},
             {"decay": 0.0},
             {"epochs": 0},
             {"batch_size": 0},
@@ -316,19 +507,20 @@ class TestSchedule:
     def test_the_defaults_are_those_of_the_published_example(self):
         solver = Adam()
         assert (solver.learning_rate, solver.batch_size, solver.epochs) == (1e-3, 64, 5)
-        assert solver.steps_per_epoch == 2**18 // 64
+        blocks, steps = round_steps(solver)
+        assert blocks * steps == 2**18 // 64
         assert (solver.decay_at, solver.decay) == ((0.6, 0.8), 0.5)
 
     def test_the_learning_rate_is_halved_at_three_and_four_fifths_of_a_stage(self):
         # one sample, so far from the only line that Adam moves at full rate
         x, weight = jnp.full((64 * 64, 1), 1e6), jnp.ones(64 * 64)
         solver = Adam(samples=64 * 64, epochs=10, learning_rate=1e-3)
-        state = solver.init(Curve(jnp.array([[0.0], [1.0]])))
-        moved = []
+        curve = Curve(jnp.array([[0.0], [1.0]]))
+        state, moved = solver.init(curve), []
         for epoch in range(10):
-            start = state.curve.codewords[0, 0]
-            state = solver.add(state, jax.random.key(epoch), x, weight, None)
-            moved.append(float(state.curve.codewords[0, 0] - start))
+            start = curve.codewords[0, 0]
+            curve, state, _ = steps(solver, curve, state, jax.random.key(epoch), x, weight, 64)
+            moved.append(float(curve.codewords[0, 0] - start))
         # the gradient is proportional to u = 1 - λ, and Adam's step to E[u] ÷ √E[u²] = √¾
         full = 64 * 1e-3 * 0.75**0.5
         assert_allclose(moved, np.array([1] * 6 + [0.5] * 2 + [0.25] * 2) * full, rtol=0.2)

@@ -14,10 +14,14 @@ from sfvq_jax import (
     HostSource,
     IteratorSource,
     LatentModel,
+    LeastSquares,
     SamplerSource,
     fit,
 )
-from sfvq_jax.sources import as_source, check_latents
+from sfvq_jax.rows.arrays import MAX_PADDING, bucket
+from sfvq_jax.rows.samplers import partial
+from sfvq_jax.rows.source import check_latents
+from sfvq_jax.sources import as_source
 
 
 def gaussian(key, n):
@@ -51,30 +55,75 @@ class PytreeModel:
         return jnp.zeros((len(latents), 8, 8, 1))
 
 
+@flax.struct.dataclass
+class Layered:
+    """As modules of Equinox are: a function is a leaf."""
+
+    layers: Any
+    latent_dim: int = flax.struct.field(pytree_node=False, default=3)
+    num_layers: int = flax.struct.field(pytree_node=False, default=1)
+
+    def sample(self, key, n, *, label=None, truncation=None):
+        scale, activation = self.layers
+        return activation(scale * gaussian(key, n))
+
+    def render(self, latents):
+        return jnp.zeros((len(latents), 8, 8, 1))
+
+
 class TestArrays:
     rows = np.arange(1, 9, dtype=np.float32)[:, None] * np.float32([1, 10])
 
     def test_draws_are_rows_each_about_as_often(self, getkey):
-        draws = as_source(self.rows).read(getkey(), 0, 8000)
+        draws, weight = as_source(self.rows).read(getkey(), 0, 8000)
         counts = np.bincount(np.asarray(draws[:, 0]).astype(int), minlength=9)[1:]
         assert_array_equal(draws[:, 1], 10 * draws[:, 0])
+        assert_array_equal(weight, np.ones(8000))
         assert counts.sum() == 8000
         assert (np.abs(counts - 1000) < 5 * np.sqrt(1000)).all()
 
     def test_more_can_be_drawn_than_there_are(self, getkey):
-        assert as_source(self.rows).read(getkey(), 0, 100).shape == (100, 2)
+        assert as_source(self.rows).read(getkey(), 0, 100).x.shape == (100, 2)
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float64, jnp.bfloat16])
-    def test_every_floating_point_type_becomes_float32(self, dtype):
-        latents = as_source(self.rows.astype(dtype)).latents
-        assert latents.dtype == np.float32
-        assert_allclose(latents, self.rows)
+    @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+    def test_every_floating_point_type_becomes_float32(self, dtype, kind):
+        latents, weight = as_source(kind(self.rows.astype(dtype))).whole()
+        assert latents.dtype == weight.dtype == np.float32
+        assert_allclose(latents[weight > 0], self.rows)
 
-    def test_another_array_of_the_same_shape_needs_no_new_program(self, getkey):
+    def test_arrays_of_about_as_many_rows_need_no_new_program(self, getkey):
         draw = jax.jit(lambda source, key: source.read(key, 0, 4))
-        for scale in (1, 2, 3):
-            draw(as_source(scale * self.rows), getkey())
+        for scale, n in ((1, 999), (2, 1000), (3, 1001)):
+            draw(as_source(np.full((n, 2), scale, np.float32)), getkey())
         assert draw._cache_size() == 1
+
+    def test_padding_is_at_most_an_eighth_and_some_thousands_of_rows(self):
+        sizes = np.concatenate([np.arange(1, 3000), [10**5, 10**6 + 1, 10**8]])
+        padded = np.array([bucket(int(n)) for n in sizes])
+        assert (padded >= sizes).all()
+        assert (padded - sizes <= np.minimum(1 + sizes / 8, MAX_PADDING)).all()
+        assert len(np.unique(padded[:2999])) < 80
+
+    def test_rows_of_their_weights_come_with_them(self, getkey):
+        weights = np.arange(8.0)
+        source = as_source(self.rows, weights)
+        x, weight = source.read(getkey(), 0, 100)
+        assert_array_equal(weight, x[:, 0] - 1)
+        assert_array_equal(source.whole().weight[:8], weights)
+
+    @pytest.mark.parametrize("bad", [np.ones(7), np.ones((8, 1)), np.full(8, np.nan), -np.ones(8)])
+    def test_weights_that_are_none_are_named(self, bad):
+        with pytest.raises(ValueError, match="the weights of the array"):
+            as_source(self.rows, bad)
+
+    def test_what_is_held_out_has_no_weight_and_the_rest_keeps_its_own(self, getkey):
+        key = getkey()
+        source = as_source(self.rows, np.arange(1.0, 9))
+        held = np.unique(source.read(key, 0, 3).x[:, 0]).astype(int) - 1
+        expected = np.arange(1.0, 9)
+        expected[held] = 0
+        assert_array_equal(source.held_out(key, 3).whole().weight[:8], expected)
 
 
 class TestSamplers:
@@ -86,14 +135,14 @@ class TestSamplers:
     def test_functions_and_models_give_what_they_draw(self, getkey, source):
         key = getkey()
         draws = jax.jit(lambda source: source.read(key, 7, 5))(as_source(source))
-        assert_array_equal(draws, gaussian(jax.random.fold_in(key, 7), 5))
+        assert_array_equal(draws.x, gaussian(jax.random.fold_in(key, 7), 5))
 
     def test_a_models_parameters_are_no_constants_of_the_program(self, getkey):
         draw = jax.jit(lambda source, key: source.read(key, 0, 4))
         key = getkey()
         once, twice = (draw(as_source(PytreeModel(jnp.array(scale))), key) for scale in (1.0, 2.0))
         assert draw._cache_size() == 1
-        assert_array_equal(2 * once, twice)
+        assert_array_equal(2 * once.x, twice.x)
 
     def test_a_partials_arguments_are_no_constants_of_the_program(self, getkey):
         def scaled(scale, key, n):
@@ -104,7 +153,7 @@ class TestSamplers:
             source = as_source(jax.tree_util.Partial(scaled, jnp.float32(scale)))
             key = jax.random.key(0)
             expected = scale * jax.random.normal(jax.random.fold_in(key, 0), (4, 2))
-            assert_allclose(draw(source, key), expected, rtol=1e-6)
+            assert_allclose(draw(source, key).x, expected, rtol=1e-6)
         assert draw._cache_size() == 1
 
     def test_the_same_function_needs_no_new_program(self, getkey):
@@ -112,6 +161,48 @@ class TestSamplers:
         for _ in range(3):
             draw(as_source(gaussian), getkey())
         assert draw._cache_size() == 1
+
+    def test_an_equal_function_that_is_made_anew_needs_no_new_program(self, getkey):
+        draw = jax.jit(lambda source, key: source.read(key, 0, 4))
+        for _ in range(3):
+            draw(as_source(lambda key, n: 2 * jax.random.normal(key, (n, 3))), getkey())
+        assert draw._cache_size() == 1
+
+    def test_functions_that_reach_other_values_are_not_equal(self):
+        def scaled(scale):
+            return lambda key, n: scale * gaussian(key, n)
+
+        assert partial(scaled(2.0)).func == partial(scaled(2.0)).func
+        assert partial(scaled(2.0)).func != partial(scaled(3.0)).func
+        assert partial(scaled(2.0)).func != partial(scaled(2)).func
+        # an array may be changed in place
+        array = np.ones(3, np.float32)
+        assert partial(scaled(array)).func != partial(scaled(array)).func
+
+    def test_a_functions_global_that_is_bound_anew_is_seen(self):
+        world = {"jax": jax, "scale": 1.0}
+        make = "made = lambda key, n: scale * jax.random.normal(key, (n, 3))"
+        made = []
+        for scale in (1.0, 1.0, 2.0):
+            world["scale"] = scale
+            exec(make, world)
+            made.append(partial(world["made"]).func)
+        assert made[0] == made[1] != made[2]
+
+    def test_a_sampler_may_give_weights(self, getkey):
+        def weighted(key, n):
+            x = gaussian(key, n)
+            return x, jnp.abs(x[:, 0])
+
+        x, weight = as_source(weighted).read(getkey(), 0, 5)
+        assert_array_equal(weight, np.abs(x[:, 0]))
+
+    def test_a_model_with_functions_among_its_leaves_is_drawn_from(self, getkey):
+        source = as_source(Layered((jnp.array(2.0), jnp.tanh)))
+        key = getkey()
+        draws = jax.jit(lambda source: source.read(key, 0, 5))(source)
+        expected = jnp.tanh(2 * gaussian(jax.random.fold_in(key, 0), 5))
+        assert_allclose(draws.x, expected, rtol=1e-6)
 
     def test_the_models_here_satisfy_the_protocol(self):
         assert isinstance(PlainModel(), LatentModel)
@@ -139,33 +230,55 @@ class TestHost:
         assert isinstance(source, HostSource)
         assert (source.num_latents, source.latent_dim) == (5000, 2)
         for start, count in ((0, 10), (4000, 1000), (17, 0)):
-            latents = source.read(None, start, count)
+            latents, weight = source.read(None, start, count)
             assert latents.dtype == np.float32
             assert_array_equal(latents, self.rows[start : start + count])
+            assert_array_equal(weight, np.ones(count))
+
+    def test_bfloat16_is_read_from_arrays_and_files(self, tmp_path):
+        rows = jnp.asarray(self.rows[:100], jnp.bfloat16)
+        np.save(tmp_path / "x.npy", rows)
+        for source in (HostSource(np.asarray(rows)), as_source(tmp_path / "x.npy")):
+            assert_array_equal(source.read(None, 0, 100).x, np.asarray(rows, np.float32))
+
+    def test_weights_are_read_with_their_rows(self, file, tmp_path, getkey):
+        np.save(tmp_path / "w.npy", np.arange(5000.0))
+        source = as_source(file, tmp_path / "w.npy")
+        for key in (None, getkey()):
+            x, weight = source.read(key, 0, 300)
+            assert_array_equal(weight, x[:, 0])
+
+    def test_what_is_held_out_has_no_weight_in_any_order(self, getkey):
+        key, source = getkey(), HostSource(self.rows)
+        held = np.unique(source.read(key, 0, 200).x[:, 0])
+        rest = source.held_out(key, 200)
+        for order in (None, getkey()):
+            x, weight = rest.read(order, 0, 5000)
+            assert_array_equal(weight == 0, np.isin(x[:, 0], held))
 
     @pytest.mark.parametrize("n", [1, 2, 999, 1000, 1001, 5000])
     def test_a_random_order_has_each_row_once_a_pass_but_for_a_thousandth(self, n, getkey):
         source = HostSource(self.rows[:n])
         for key in (getkey(), getkey()):
-            numbers = source.read(key, 0, n)[:, 0]
+            numbers = source.read(key, 0, n).x[:, 0]
             assert len(numbers) == n
             assert len(np.unique(numbers)) >= 0.998 * n
 
     def test_the_order_depends_on_the_key_and_changes_from_pass_to_pass(self, getkey):
         source, key = HostSource(self.rows), getkey()
-        first = source.read(key, 0, 5000)
-        assert_array_equal(source.read(key, 0, 5000), first)
-        assert (source.read(getkey(), 0, 5000) != first).mean() > 0.5
-        assert (source.read(key, 5000, 5000) != first).mean() > 0.5
+        first = source.read(key, 0, 5000).x
+        assert_array_equal(source.read(key, 0, 5000).x, first)
+        assert (source.read(getkey(), 0, 5000).x != first).mean() > 0.5
+        assert (source.read(key, 5000, 5000).x != first).mean() > 0.5
 
     def test_any_part_of_a_random_order_is_the_same_however_it_is_read(self, getkey):
         source, key = HostSource(self.rows), getkey()
-        whole = source.read(key, 0, 12000)
+        whole = source.read(key, 0, 12000).x
         for start, count in ((0, 1), (3, 10), (4990, 30), (11999, 1), (8000, 0)):
-            assert_array_equal(source.read(key, start, count), whole[start : start + count])
+            assert_array_equal(source.read(key, start, count).x, whole[start : start + count])
 
     def test_a_short_stretch_of_a_random_order_is_spread_over_all_rows(self, getkey):
-        numbers = np.sort(HostSource(self.rows).read(getkey(), 0, 500)[:, 0])
+        numbers = np.sort(HostSource(self.rows).read(getkey(), 0, 500).x[:, 0])
         assert np.diff(numbers).max() < 0.02 * 5000
 
     def test_many_small_files_of_one_fit_stay_closed(self, file):
@@ -186,6 +299,9 @@ class TestHost:
         path.write_bytes(b"no array")
         with pytest.raises(ValueError, match=r"latents\.npy is no \.npy of numbers"):
             as_source(path)
+        np.savez(tmp_path / "two.npz", a=np.ones((4, 2)), b=np.ones(3))
+        with pytest.raises(ValueError, match=r"archive of arrays \(a, b\): give one .*\['a'\]"):
+            as_source(tmp_path / "two.npz")
         np.save(path, np.ones((4, 2), int))
         with pytest.raises(ValueError, match="of type int64; expected floating point"):
             as_source(path)
@@ -198,13 +314,24 @@ class TestHost:
         with pytest.raises(ValueError, match="or a damaged one"):
             as_source(file)
 
-    def test_rows_that_are_not_finite_are_named_when_they_are_read(self):
+    def test_rows_that_are_not_finite_are_named_by_their_place_in_the_file(self, tmp_path, getkey):
         rows = self.rows.copy()
         rows[4321] = np.nan
-        source = HostSource(rows)
+        np.save(tmp_path / "x.npy", rows)
+        source = as_source(tmp_path / "x.npy")
         source.read(None, 0, 4000)
-        with pytest.raises(ValueError, match=r"latents 4000 to 5000 .* first in row 321"):
+        with pytest.raises(
+            ValueError, match=r"x\.npy has NaN or infinity in row 4321, and in 1 of"
+        ):
             source.read(None, 4000, 1000)
+        with pytest.raises(ValueError, match=r"in row 4321, and in 1 of the 5000 rows"):
+            source.read(getkey(), 0, 5000)
+
+    def test_numbers_beyond_float32_are_named(self):
+        rows = self.rows.astype(np.float64)
+        rows[17] = 1e300
+        with pytest.raises(ValueError, match=r"row 17, has numbers beyond the range of float32"):
+            HostSource(rows).read(None, 0, 100)
 
 
 class TestIterators:
@@ -218,18 +345,18 @@ class TestIterators:
     def test_give_their_rows_in_order_whatever_the_blocks(self, source):
         assert source.latent_dim == 2
         for start, count in ((0, 4), (4, 2), (6, 4)):
-            assert_array_equal(source.read(None, start, count), self.rows[start : start + count])
+            assert_array_equal(source.read(None, start, count).x, self.rows[start : start + count])
 
     def test_may_be_read_from_an_earlier_row_again_or_from_a_later_one(self, source):
         for start, count in ((5, 2), (0, 3), (8, 1), (2, 2)):
-            assert_array_equal(source.read(None, start, count), self.rows[start : start + count])
+            assert_array_equal(source.read(None, start, count).x, self.rows[start : start + count])
 
     def test_fall_short_at_the_end_of_a_pass(self, source):
-        assert_array_equal(source.read(None, 7, 10), self.rows[7:])
-        assert source.read(None, 10, 10).shape == (0, 2)
+        assert_array_equal(source.read(None, 7, 10).x, self.rows[7:])
+        assert source.read(None, 10, 10).x.shape == (0, 2)
 
     def test_begin_again_where_no_end_is_asked_for(self, source, getkey):
-        latents = source.read(getkey(), 7, 25)
+        latents = source.read(getkey(), 7, 25).x
         assert_array_equal(latents, np.tile(self.rows, (4, 1))[7:32])
 
     def test_that_can_be_read_only_once_are_refused(self):
@@ -238,7 +365,7 @@ class TestIterators:
 
     @pytest.mark.parametrize("bad", [np.ones(4), np.full((2, 2), np.nan), np.ones((2, 2), int)])
     def test_bad_blocks_are_named(self, bad):
-        with pytest.raises(ValueError, match="a block of the iterator"):
+        with pytest.raises(ValueError, match="block 0 of the iterator"):
             IteratorSource([bad])
 
     def test_blocks_of_another_width_are_named(self):
@@ -246,30 +373,84 @@ class TestIterators:
         with pytest.raises(ValueError, match=r"shape \(2, 3\); .* width 2"):
             source.read(None, 0, 12)
 
+    def test_blocks_may_have_weights(self):
+        source = IteratorSource([(self.rows[:4], np.arange(4.0)), (self.rows[4:], np.ones(6))])
+        assert_array_equal(source.read(None, 2, 4).weight, [2, 3, 1, 1])
+
+    @pytest.mark.parametrize("samples", [None, "all"])
+    def test_a_function_that_gives_the_same_iterator_again_is_named(self, getkey, samples):
+        blocks = iter([self.rows] * 30)
+        solver = LeastSquares(samples=samples, rounds=2)
+        with pytest.raises(
+            ValueError, match="no blocks the second time: pass a function that make"
+        ):
+            fit(getkey(), IteratorSource(lambda: blocks), bits=2, solver=solver)
+
     def test_no_blocks_are_named(self):
         with pytest.raises(ValueError, match="gives no blocks"):
             IteratorSource([])
 
 
+class Waves:
+    """A source of one's own in four names; NumPy or JAX, as the subclass says."""
+
+    latent_dim, num_latents = 2, 300
+
+    def read(self, key, start, count):
+        numbers = self.np.arange(count) + start
+        angle = (numbers % self.num_latents).astype(np.float32)
+        return self.np.stack([self.np.sin(angle), self.np.cos(angle)], 1)
+
+
+class Database(Waves):
+    on_device, np = False, np
+
+
+@jax.tree_util.register_static
+class OnDevice(Waves):
+    on_device, np = True, jnp
+
+
 class TestOwnSource:
-    def test_a_class_of_four_names_is_a_source(self, getkey):
-        class Database:
-            latent_dim, num_latents, on_device = 2, 300, False
+    @pytest.mark.parametrize("source", [Database(), OnDevice()], ids=["host", "device"])
+    @pytest.mark.parametrize("block", [None, 128])
+    def test_a_class_of_four_names_is_a_source(self, getkey, source, block):
+        solver = LeastSquares(rounds=2, block=block)
+        result = fit(getkey(), source, bits=2, solver=solver)
+        assert result.history.distortion[-1] < 0.2
+        assert_array_equal(result.history.samples[:2], [300, 600])
+        assert result.measured_on == "all 300 latents, which were fitted"
 
+    def test_passes_over_it_are_the_same_on_host_and_device(self, getkey):
+        key, solver = getkey(), LeastSquares(rounds=2, block=128)
+        curves = [fit(key, s, bits=2, solver=solver).curve for s in (Database(), OnDevice())]
+        assert_allclose(curves[1].codewords, curves[0].codewords, atol=1e-4)
+
+    def test_bad_latents_of_it_are_named_by_number(self):
+        class Bad(Database):
             def read(self, key, start, count):
-                numbers = np.arange(start, start + count) % self.num_latents
-                return np.stack([np.sin(numbers), np.cos(numbers)], 1)
+                return np.full((count, 2), np.nan)
 
-        source = Database()
-        assert as_source(source) is source
-        assert fit(getkey(), source, bits=2).history.distortion[-1] < 0.1
+        with pytest.raises(ValueError, match="what the source gives from number 7 on has NaN"):
+            as_source(Bad()).read(None, 7, 3)
+
+    def test_it_may_give_weights(self):
+        class Weighted(Database):
+            def read(self, key, start, count):
+                return super().read(key, start, count), np.full(count, 2.0)
+
+        assert_array_equal(as_source(Weighted()).read(None, 0, 3).weight, [2, 2, 2])
 
 
 class TestErrors:
+    def test_weights_of_what_has_no_rows_are_refused(self):
+        with pytest.raises(TypeError, match="weights go with an array or a file; a function"):
+            as_source(gaussian, np.ones(3))
+
     @pytest.mark.parametrize(
         "source",
         [
-            ArraySource(jnp.ones((2, 2)), 2),
+            ArraySource(jnp.ones((2, 2)), jnp.ones(2), 2),
             SamplerSource(jax.tree_util.Partial(gaussian), 3),
             HostSource(np.ones((2, 2))),
             IteratorSource([np.ones((2, 2))]),
@@ -280,7 +461,9 @@ class TestErrors:
 
     @pytest.mark.parametrize("source", [None, [[1.0, 2.0]], 3.0])
     def test_anything_else_is_named(self, source):
-        with pytest.raises(TypeError, match=f"source is a {type(source).__name__}; expected"):
+        with pytest.raises(
+            TypeError, match=f"source is a {type(source).__name__}; expected an array .*np.asarray"
+        ):
             as_source(source)
 
     @pytest.mark.parametrize("shape", [(), (4,), (4, 0), (2, 3, 4)])

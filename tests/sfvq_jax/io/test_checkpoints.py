@@ -1,5 +1,7 @@
 """A fit that was interrupted anywhere and resumed is the fit that was not."""
 
+import dataclasses
+import json
 import os
 import random
 import shutil
@@ -58,6 +60,7 @@ def assert_same(result, expected):
     for column, other in zip(result.history, expected.history, strict=True):
         assert column.dtype == other.dtype
         assert_array_equal(column, other)
+    assert result[2:] == expected[2:]
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +157,48 @@ class TestFinished:
         assert numbers[0] > 10
 
 
+class TestFurther:
+    """A checkpoint belongs to a fit, not to how it is spelt."""
+
+    def test_more_bits_go_on_from_the_last_stage(self, file, tmp_path):
+        settings = {"solver": BLOCKS, "checkpoint": tmp_path / "states"}
+        coarse = fit(KEY, file, bits=2, **settings)
+        fine = fit(KEY, file, bits=4, **settings)
+        assert fine.curve.codewords.shape == (16, 3)
+        rounds = len(coarse.history.loss)
+        assert_array_equal(fine.history.loss[:rounds], coarse.history.loss)
+        assert fine.history.codewords[rounds] == 8
+
+    def test_fewer_bits_than_it_has_come_to_are_refused(self, file, tmp_path):
+        settings = {"solver": BLOCKS, "checkpoint": tmp_path / "states"}
+        fit(KEY, file, bits=3, **settings)
+        with pytest.raises(ValueError, match="has gone beyond 4 codewords: ask for as many bits"):
+            fit(KEY, file, bits=2, **settings)
+
+    def test_more_rounds_go_on_where_the_last_ones_still_gained(self, file, tmp_path):
+        settings = {"bits": 2, "checkpoint": tmp_path / "states"}
+        first = fit(KEY, file, solver=LeastSquares(rounds=2), **settings)
+        assert first.converged == (False,)
+        more = fit(KEY, file, solver=LeastSquares(rounds=50), **settings)
+        assert more.converged == (True,)
+        assert_array_equal(more.history.loss[:2], first.history.loss)
+        assert (np.diff(more.history.objective) < 1e-6).all()
+
+    def test_numbers_of_numpy_are_numbers(self, halfway, file, undisturbed):
+        solver = dataclasses.replace(BLOCKS, length_penalty=np.float64(0.2), rounds=np.int64(2))
+        settings = {"bits": np.int64(3), "solver": solver, "checkpoint": halfway}
+        assert_same(fit(KEY, file, **settings), undisturbed)
+
+    def test_a_setting_that_came_later_is_at_its_default(self, halfway, file, undisturbed):
+        described = json.loads((halfway / "fit.json").read_text())
+        del described["solver"]["dithered"], described["defaults"]["dithered"]
+        (halfway / "fit.json").write_text(json.dumps(described))
+        other = dataclasses.replace(BLOCKS, dithered=True)
+        with pytest.raises(ValueError, match="its dithered is False, and here it is True"):
+            fit(KEY, file, bits=3, solver=other, checkpoint=halfway)
+        assert_same(fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway), undisturbed)
+
+
 class TestForeign:
     def refused(self, folder, match, key=KEY, source=X, **settings):
         before = contents(folder)
@@ -166,7 +211,7 @@ class TestForeign:
         (tmp_path / "thesis.tex").write_text("all of it")
         self.refused(tmp_path, r"holds no fit\.json, so it is no folder of checkpoints")
 
-    @pytest.mark.parametrize("text", ["", '{"format_version": 1, "key"', "[1]", "\x00\xff"])
+    @pytest.mark.parametrize("text", ["", '{"format_version": 2, "key"', "[1]", "\x00\xff"])
     def test_a_damaged_description(self, halfway, text):
         (halfway / "fit.json").write_text(text, encoding="latin-1")
         self.refused(halfway, r"fit\.json is damaged")
@@ -177,10 +222,21 @@ class TestForeign:
 
     def test_another_fit(self, halfway):
         self.refused(halfway, r"its key is \[0, 0\], and here it is \[0, 1\]", jax.random.key(1))
-        self.refused(halfway, "its bits is 3, and here it is 2", bits=2)
         self.refused(halfway, "its solver is LeastSquares, and here it is Adam", solver=STEPS)
-        other = LeastSquares(rounds=3, tolerance=0, samples="all", block=150)
-        self.refused(halfway, "its rounds is 2, and here it is 3", solver=other)
+        other = dataclasses.replace(BLOCKS, length_penalty=0.3)
+        self.refused(halfway, "its length_penalty is 0.2, and here it is 0.3", solver=other)
+
+    def test_other_blocks(self, file, halfway, monkeypatch):
+        """Also where they come from a constant of the library, which a new version may change."""
+        other = dataclasses.replace(BLOCKS, block=151)
+        self.refused(halfway, "its stage is .4, 4, 150, 1., and here", source=file, solver=other)
+        settings = {"bits": 2, "solver": LeastSquares(rounds=1), "checkpoint": halfway / "new"}
+        fit(KEY, file, **settings)
+        monkeypatch.setattr("sfvq_jax.rounds.MAX_BLOCK", 300)
+        with pytest.raises(
+            ValueError, match=r"its stage is .4, 1, 500, 1., and here it is .4, 2, 3"
+        ):
+            fit(KEY, file, **settings)
 
     def test_other_latents(self, halfway):
         self.refused(halfway, r"its latents is \[500, 3\]", source=X[:499])

@@ -12,8 +12,9 @@ from sfvq_jax import Curve, CurveRecord, History, check_belongs, load_curve, sav
 
 CODEWORDS = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 HISTORY = History(
-    bits=np.array([2, 3], np.int32),
+    codewords=np.array([4, 8], np.int32),
     loss=np.float32([0.5, 0.25]),
+    objective=np.float32([0.45, 0.22]),
     distortion=np.float32([0.4, 0.2]),
     perplexity=np.float32([2.5, 6.5]),
     use=np.random.default_rng(1).dirichlet(np.ones(7), 2).astype(np.float32),
@@ -71,6 +72,15 @@ class TestRoundTrip:
         assert record.curve.codewords.dtype == np.float32
         assert record[1:] == ("", "", {}, None)
 
+    def test_a_history_that_counts_in_bits_loads(self, tmp_path):
+        columns = {f"history_{name}": column for name, column in HISTORY._asdict().items()}
+        del columns["history_codewords"], columns["history_objective"]
+        path = save_npz(tmp_path / "curve.npz", history_bits=np.array([2, 3], np.int32), **columns)
+        history = load_curve(path).history
+        assert_array_equal(history.codewords, HISTORY.codewords)
+        assert_array_equal(history.distortion, HISTORY.distortion)
+        assert np.isnan(history.objective).all()
+
     def test_published_codebooks_load(self, shared):
         record = load_curve(shared / "data/published_sfvq/CIFAR10-6.npy")
         assert record.curve.codewords.shape == (64, 512)
@@ -85,6 +95,11 @@ class TestWriting:
         assert path.read_bytes() == before
         save_curve(path, RECORD, overwrite=True)
         assert load_curve(path).space == "stylegan2-w"
+
+    def test_a_curve_or_a_result_says_what_to_type(self, tmp_path):
+        for value, what in ((RECORD.curve, "CurveRecord\\(curve\\)"), (3, "result.curve")):
+            with pytest.raises(TypeError, match=what):
+                save_curve(tmp_path / "curve.npz", value)
 
     def test_nothing_is_left_behind_where_writing_fails(self, tmp_path):
         with pytest.raises(TypeError, match="JSON"):
@@ -165,8 +180,8 @@ class TestErrors:
             load_curve(path)
 
     def test_a_newer_format_is_named(self, tmp_path):
-        path = save_npz(tmp_path / "curve.npz", format_version=np.array(2))
-        with pytest.raises(ValueError, match="has format 2; this version reads up to 1"):
+        path = save_npz(tmp_path / "curve.npz", format_version=np.array(3))
+        with pytest.raises(ValueError, match="has format 3; this version reads up to 2"):
             load_curve(path)
 
 

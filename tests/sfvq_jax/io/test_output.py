@@ -139,7 +139,7 @@ def test_the_check_can_be_made_before_the_work(tmp_path):
     check_free(tmp_path / "out")
     (tmp_path / "out").touch()
     check_free(tmp_path / "out", overwrite=True)
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="or pass overwrite=True"):
         check_free(tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         check_free(tmp_path / "nowhere" / "out")

@@ -11,8 +11,9 @@ from sfvq_jax import LeastSquares, Report, fit
 from sfvq_jax.io.progress import JsonLog, Progress, progress_line
 
 MIDDLE = Report(
-    bits=5, last_bits=6, round=3, rounds=10, share=0.4, samples=10**6, samples_per_second=8.123e5,
-    seconds=1.5, seconds_left=125.2, loss=math.nan, distortion=math.nan, perplexity=math.nan,
+    codewords=32, last_codewords=64, move="", round=3, rounds=10, share=0.4, samples=10**6,
+    samples_per_second=8.123e5, seconds=1.5, seconds_left=125.2, loss=math.nan, objective=math.nan,
+    distortion=math.nan, perplexity=math.nan,
 )  # fmt: skip
 END = MIDDLE._replace(share=1.0, loss=0.3, distortion=0.26118, perplexity=30.0, seconds_left=3725.0)
 
@@ -25,26 +26,30 @@ class Terminal(io.StringIO):
 class TestLine:
     def test_says_where_the_fit_is_and_how_long_it_will_take(self):
         assert progress_line(MIDDLE, 0.25) == (
-            "5 of 6 bits, round 3 of 10, 40 %, distortion 0.25, 812k samples/s, at most 2:05 left"
+            "32 of 64 codewords, round 3 of 10, 40 %, distortion 0.25, 812k samples/s,"
+            " about 2:05 left"
         )
         assert progress_line(END, END.distortion) == (
-            "5 of 6 bits, round 3 of 10, distortion 0.2612, 812k samples/s, at most 1:02:05 left"
+            "32 of 64 codewords, round 3 of 10, distortion 0.2612, 812k samples/s,"
+            " about 1:02:05 left"
         )
+        moved = progress_line(END._replace(move="reseed"), END.distortion)
+        assert moved.startswith("32 of 64 codewords, reseed round 3 of 10, ")
 
     def test_leaves_out_what_is_not_known(self):
         report = MIDDLE._replace(seconds_left=math.nan, samples_per_second=12.0, share=math.nan)
-        assert progress_line(report, math.nan) == "5 of 6 bits, round 3 of 10, 12 samples/s"
+        assert progress_line(report, math.nan) == "32 of 64 codewords, round 3 of 10, 12 samples/s"
 
     def test_is_rewritten_in_place_and_kept_once_a_stage(self):
         stream = Terminal()
         progress = Progress(stream)
-        for report in (MIDDLE, END, END._replace(bits=6, round=1)):
+        for report in (MIDDLE, END, END._replace(codewords=64, round=1)):
             progress(report)
         progress.close()
         lines = [line.split("\r")[-1] for line in stream.getvalue().split("\n")]
-        assert [line[:24] for line in lines] == [
-            "5 of 6 bits, round 3 of ",
-            "6 of 6 bits, round 1 of ",
+        assert [line[:27] for line in lines] == [
+            "32 of 64 codewords, round 3",
+            "64 of 64 codewords, round 1",
             "",
         ]
 
@@ -73,9 +78,10 @@ class TestLog:
         history = fit(jax.random.key(0), x, bits=3, solver=solver, on_report=log).history
         log.close()
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        assert [row["bits"] for row in rows] == history.bits.tolist() == [2, 2, 2, 3, 3, 3]
-        assert [row["round"] for row in rows] == [1, 2, 3, 1, 2, 3]
+        assert [row["codewords"] for row in rows] == history.codewords.tolist()
+        assert [row["round"] for row in rows if not row["move"]] == [1, 2, 3, 1, 2, 3]
         np.testing.assert_allclose([row["distortion"] for row in rows], history.distortion)
+        np.testing.assert_allclose([row["objective"] for row in rows], history.objective)
         np.testing.assert_allclose([row["samples"] for row in rows], history.samples)
         assert rows[-1]["seconds_left"] == 0
         assert all(row["samples_per_second"] > 0 for row in rows)

@@ -165,8 +165,9 @@ class TestDistances:
 
 class TestHistory:
     history = History(
-        bits=np.array([2, 2, 3, 3], np.int32),
+        codewords=np.array([4, 4, 8, 8], np.int32),
         loss=np.float32([0.9, 0.8, 0.6, 0.5]),
+        objective=np.float32([0.85, 0.75, 0.55, 0.45]),
         distortion=np.float32([0.8, 0.7, 0.5, 0.4]),
         perplexity=np.float32([3, 3, 7, 3.5]),
         use=np.float32([[1 / 3] * 3 + [0] * 4] * 2 + [[1 / 7] * 7, [1, 0, 0, 0, 0, 0, 0]]),
