@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sfvq_jax import Curve, decode, distortion, dithered_loss, project
-from sfvq_jax.projection import _project, bucket_size
+from sfvq_jax import Curve, decode, distortion, dithered_loss, encode, project
+from sfvq_jax.curve import padded
+from sfvq_jax.projection import _project, bucket_size, nearest_codeword
 
 decode, distortion, dithered_loss = map(jax.jit, (decode, distortion, dithered_loss))
 
@@ -120,9 +121,19 @@ class TestAgainstBruteForce:
     def test_in_half_precision_every_line_of_a_block_is_told_apart(self, dtype):
         codewords = 16 * jnp.eye(257, dtype=dtype)
         result = project(Curve(codewords), codewords)
-        assert result.fraction.dtype == result.squared_distance.dtype == dtype
-        assert_array_equal(np.asarray(result.line) + np.float32(result.fraction), np.arange(257))
+        assert_array_equal(result.position, np.arange(257))
         assert_array_equal(result.squared_distance, np.zeros(257))
+
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+    def test_half_precision_is_computed_in_float32(self, dtype):
+        # squared distances beyond what float16 holds
+        codewords, x = (jnp.asarray(100 * a).astype(dtype) for a in (normal(9, 16), normal(50, 16)))
+        result = project(Curve(codewords), x)
+        expected = project(Curve(codewords.astype(np.float32)), x.astype(np.float32))
+        for one, other in zip(result, expected, strict=True):
+            assert_array_equal(one, other)
+        assert result.fraction.dtype == result.squared_distance.dtype == np.float32
+        assert result.squared_distance.max() > 2**16
 
     def test_a_sample_that_is_no_number_has_no_distance_and_harms_no_other(self):
         codewords, x = normal(300, 4, seed=1), normal(50, 4)
@@ -142,6 +153,48 @@ class TestAgainstBruteForce:
         check(codewords, np.asarray(x))
 
 
+class TestRows:
+    @pytest.mark.parametrize(
+        ("size", "rows"), [(2, 64), (33, 64), (64, 64), (258, 512), (300, 1024)]
+    )
+    def test_those_beyond_the_size_are_never_chosen(self, size, rows):
+        codewords, x = normal(size, 4, seed=1), normal(300, 4)
+        alone = project(Curve(jnp.asarray(codewords)), x)
+        found = jax.jit(project)(padded(Curve(jnp.asarray(codewords)), rows), x)
+        assert (found.line < size - 1).all()
+        assert_allclose(found.squared_distance, alone.squared_distance, rtol=1e-5, atol=1e-6)
+
+    def test_one_program_serves_all_sizes(self):
+        program = jax.jit(project)
+        for size in (2, 40, 300):
+            program(padded(Curve(jnp.asarray(normal(size, 3))), 512), normal(10, 3))
+        assert program._cache_size() == 1
+
+    def test_gradients_reach_the_codewords_and_not_the_rows_beyond(self):
+        codewords, x = jnp.asarray(normal(16, 3)), normal(40, 3)
+
+        def total(codewords):
+            return project(Curve(codewords, jnp.int32(9)), x).squared_distance.sum()
+
+        def of_nine(codewords):
+            return project(Curve(codewords), x).squared_distance.sum()
+
+        gradient = jax.jit(jax.grad(total))(codewords)
+        assert_allclose(gradient[:9], jax.grad(of_nine)(codewords[:9]), atol=1e-4)
+        assert_array_equal(gradient[9:], np.zeros((7, 3)))
+
+
+class TestNearestCodeword:
+    @pytest.mark.parametrize("rows", [40, 64])
+    @pytest.mark.parametrize("offset", [0, 1e3])
+    def test_it_is_that_of_brute_force(self, rows, offset):
+        codewords, x = normal(40, 8, seed=1), normal(2100, 8)
+        nearest = ((np.float64(x)[:, None] - codewords) ** 2).sum(2).argmin(1)
+        curve = padded(Curve(jnp.asarray(codewords + np.float32(offset))), rows)
+        found = jax.jit(nearest_codeword)(curve, x + np.float32(offset))
+        assert (found == nearest).mean() > 0.999
+
+
 class TestOnTheCurve:
     @pytest.mark.parametrize("offset", [0, 1e3])
     def test_a_codeword_is_its_own_nearest_point(self, offset):
@@ -155,6 +208,14 @@ class TestOnTheCurve:
         result = project(Curve(codewords), decode(Curve(codewords), position))
         assert_allclose(result.position, position, atol=1e-4)
         assert_allclose(result.squared_distance, np.zeros(257), atol=1e-8)
+
+    def test_encode_is_the_pair_of_decode(self):
+        curve, position = Curve(jnp.asarray(normal(33, 16))), np.float32(32) * uniform(100)
+        assert_allclose(encode(curve, decode(curve, position)), position, atol=1e-4)
+
+    def test_one_codeword_is_no_curve(self):
+        with pytest.raises(ValueError, match="K >= 2"):
+            project(Curve(normal(1, 4)), normal(3, 4))
 
     @pytest.mark.parametrize("k", [3, 258])
     def test_beyond_the_ends_the_ends_are_nearest(self, k):
@@ -328,6 +389,10 @@ class TestBesideOtherQuantisers:
         codewords, x = normal(9, 4, seed=1), normal(100, 4)
         _, least = nearest_on_curve(codewords, x)
         assert_allclose(distortion(Curve(codewords), x), least.mean() / 4, rtol=1e-5)
+
+    def test_the_distortion_of_no_samples_is_refused(self):
+        with pytest.raises(ValueError, match="x has no rows"):
+            distortion(Curve(jnp.asarray(normal(9, 4))), np.zeros((0, 4), np.float32))
 
     def test_no_dither_comes_below_the_distortion(self):
         curve, x = Curve(jnp.asarray(normal(16, 4, seed=1))), normal(200, 4)

@@ -2,16 +2,19 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import manifold
 
-from sfvq_jax import Curve, codebook_quality, line_lengths, same_class_share
+from sfvq_jax import Curve, codebook_quality, distortion, line_lengths, same_class_share
+from sfvq_jax.curve import padded
 from sfvq_jax.interpret import line_direction
 from sfvq_jax.quality import (
     continuity,
+    health,
     line_use,
     nearest_neighbour_order,
     pairwise_distances,
@@ -120,6 +123,10 @@ class TestCodebookQuality:
         assert_allclose(far[::2, ::2], near, rtol=1e-6)
         assert_array_equal(np.diagonal(far, 1)[::2], np.zeros(20))
 
+    def test_the_order_of_two_codewords_says_nothing(self):
+        with pytest.raises(ValueError, match="three or more"):
+            codebook_quality(Curve(jnp.ones((2, 3))))
+
 
 class TestTrustworthiness:
     @pytest.mark.parametrize(("k", "neighbours"), [(8, 3), (32, 5), (100, 12)])
@@ -214,3 +221,26 @@ class TestUse:
         assert same_class_share(np.array([0, 0, 0, 1, 1, 0])) == 3 / 5
         assert same_class_share(np.array([0, 1, 0, 1])) == 0
         assert same_class_share(np.array([2, 2])) == 1
+
+
+class TestHealth:
+    codewords = np.concatenate([normal(6, 3, seed=1), [[50, 50, 50]]]).astype(np.float32)
+    x = normal(300, 3).astype(np.float32)
+
+    def test_it_counts_nearest_codewords_and_lines(self):
+        curve = Curve(jnp.asarray(self.codewords))
+        nearest = ((self.x[:, None] - self.codewords) ** 2).sum(2).argmin(1)
+        found = jax.jit(health)(curve, self.x)
+        assert_array_equal(found.load, np.bincount(nearest, minlength=7))
+        assert int(found.dead) == 1
+        assert_allclose(found.use.sum(), 300)
+        assert_allclose(found.distortion, distortion(curve, self.x), rtol=1e-5)
+
+    def test_samples_of_no_weight_and_rows_beyond_the_size_are_not_there(self):
+        weight = np.float32(np.arange(300) < 200)
+        some = health(Curve(jnp.asarray(self.codewords)), self.x[:200])
+        found = health(padded(Curve(jnp.asarray(self.codewords)), 16), self.x, weight)
+        assert_array_equal(found.load[:7], some.load)
+        assert_array_equal(found.load[7:], np.zeros(9))
+        assert int(found.dead) == int(some.dead)
+        assert_allclose(found.distortion, some.distortion, rtol=1e-5)
