@@ -24,7 +24,8 @@ import torch
 
 from benchmarks.report import report, use_cores
 from sfvq_jax import Adam, Curve, Source, data_mesh, distortion, initial_curve, subdivide
-from sfvq_jax.rounds import absorb, feeds, plan_round, sum_shapes, zero_sums
+from sfvq_jax.blocks import feeds, plan_round
+from sfvq_jax.rounds import absorb, sum_shapes, zero_sums
 from sfvq_jax.solver import round_steps
 from sfvq_jax.sources import as_source
 from sfvq_jax.span import Span

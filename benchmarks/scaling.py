@@ -42,17 +42,10 @@ from jax.sharding import Mesh
 
 from benchmarks.report import report
 from sfvq_jax import Curve, LeastSquares, Source, data_mesh, fit, project
+from sfvq_jax.blocks import AtHand, feeds, plan_round
 from sfvq_jax.devices import replicate
 from sfvq_jax.projection import MAX_LINES, MAX_ROWS
-from sfvq_jax.rounds import (
-    AtHand,
-    add_sums,
-    feeds,
-    plan_round,
-    sum_shapes,
-    update_by_sums,
-    zero_sums,
-)
+from sfvq_jax.rounds import add_sums, sum_shapes, update_by_sums, zero_sums
 from sfvq_jax.rows.source import Block
 from sfvq_jax.solver import Solver
 from sfvq_jax.sources import as_source

@@ -7,25 +7,25 @@ import dataclasses
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from sfvq_jax.blocks import plan_round, sample
 from sfvq_jax.curve import Curve, trimmed
 from sfvq_jax.devices import check_mesh, data_mesh, default_mesh, replicate
 from sfvq_jax.history import Report, history_of
 from sfvq_jax.io.checkpoints import DEFAULTS, SKETCH, SOLVER, STAGES, Checkpoints
 from sfvq_jax.least_squares import LeastSquares
+from sfvq_jax.measuring import MEASURING_SAMPLES, Measuring, low_rank, measuring_samples
 from sfvq_jax.result import FitResult, warnings_of
-from sfvq_jax.rounds import plan_round, sample
-from sfvq_jax.rows.samplers import check_differ, partial
-from sfvq_jax.rows.source import Block, Source, finite_rows, key_of
+from sfvq_jax.rows.samplers import partial
+from sfvq_jax.rows.source import Block, Source, key_of
 from sfvq_jax.solver import Solver
 from sfvq_jax.sources import as_source
-from sfvq_jax.span import OUTSIDE, Span, find_span
 from sfvq_jax.stage import default_start, stage_sizes
 from sfvq_jax.stages import Stages
 
@@ -33,11 +33,6 @@ Array = jax.Array
 Start = Curve | Callable[[Array, Array, Array, str | None], Curve]
 
 DEFAULT_SOLVER = LeastSquares()
-MEASURING_SAMPLES = 2**13  # at least, where there are as many
-MEASURING_A_CODEWORD = 16
-MEASURING_FLOATS = 2**26  # of more than the least number, at most 256 MiB
-HOLD_OUT = 8  # measuring samples are held out where there are so many times as many latents
-SMALLEST = 1e-17  # differences below it have squares that float32 hardly knows
 
 
 def fit(
@@ -100,10 +95,10 @@ def fit(
         )
     mesh = _mesh(mesh, solver, sizes[-1], source)
     source = source.placed(mesh)
-    measuring = _measuring_samples(key_of(key, 0), source, sizes[-1], mesh)
+    measuring = measuring_samples(key_of(key, 0), source, sizes[-1], mesh)
     x, weight = measuring.block
     first = _start(start, replicate(key_of(key, 1), mesh), measuring.block)
-    low = _low_rank(measuring, mesh)
+    low = low_rank(measuring, mesh)
     here = low.span.on_host()  # of a curve, which is small and not on the mesh
     stages = Stages(
         key_of(key, 2),
@@ -122,7 +117,7 @@ def fit(
     curve = Curve(here.leave(curve.codewords))
     outside = low.outside
     if outside is None:
-        fresh = sample(measuring.source, key_of(key, 3), len(x), mesh)
+        fresh = sample(measuring.source, key_of(key, 3), MEASURING_SAMPLES, mesh)
         outside = low.span.share_outside(*fresh)
     load = np.asarray(health.load)[: sizes[-1]]
     warnings = warnings_of(
@@ -170,7 +165,7 @@ def _started(start: Any, key: Array, block: Block) -> Curve:
 
 
 def _description(
-    key: Array, stages: Stages, measuring: "_Measuring", solver: Solver
+    key: Array, stages: Stages, measuring: Measuring, solver: Solver
 ) -> dict[str, Any]:
     """What tells a fit from others: its key and solver, the samples of each stage, the latents."""
     settings, defaults = solver_settings(solver), {}
@@ -272,88 +267,3 @@ def _mesh(mesh: Mesh | None, solver: Solver, size: int, source: Source) -> Mesh:
         return default_mesh(plan.batch)
     check_mesh(mesh)
     return mesh
-
-
-# What a fit measures with.
-
-
-class _Measuring(NamedTuple):
-    """Measuring samples on every device, what they are, and the source that a fit then reads."""
-
-    block: Block
-    name: str
-    source: Source
-
-
-def _measuring_samples(key: Array, source: Source, size: int, mesh: Mesh) -> _Measuring:
-    """A whole small source; some of others, held out of the rounds if there are enough."""
-    more = min(MEASURING_A_CODEWORD * size, MEASURING_FLOATS // source.latent_dim)
-    count, n = max(MEASURING_SAMPLES, more), source.num_latents
-    block = sample(source, key, count, mesh)
-    present = np.asarray(block.weight) > 0
-    _check_samples(np.asarray(block.x), present)
-    count = int(present.sum())
-    if n is None and not source.per_process:
-        if source.on_device:
-            check_differ(block.x, sample(source, key_of(key, 0), len(present), mesh).x)
-        return _Measuring(block, f"{count} fresh draws", source)
-    if n is None:
-        return _Measuring(block, f"the first {count} latents, which were fitted too", source)
-    if n <= len(present):
-        return _Measuring(block, f"all {count} latents, which were fitted", source)
-    rest = source.held_out(key, len(present)) if n >= HOLD_OUT * len(present) else None
-    if rest is None:
-        return _Measuring(block, f"{count} of the latents that were fitted", source)
-    return _Measuring(block, f"{count} latents held out of the rounds", rest)
-
-
-def _check_samples(x: np.ndarray, present: np.ndarray) -> None:
-    if not present.any():
-        raise ValueError("all weights are 0, and no curve goes through nothing")
-    if not finite_rows(x)[present].all():
-        raise ValueError(
-            "what the source gives has NaN or infinity: look at what makes its latents"
-        )
-    x = x if present.all() else x[present]
-    spread = float(np.ptp(x, axis=0).max())
-    if spread == 0:
-        raise ValueError("all latents are the same point, and no curve goes through one point")
-    if spread < SMALLEST:
-        raise ValueError(
-            f"the latents differ by {spread:.1g} at most, whose square float32 does not know:"
-            " scale them"
-        )
-
-
-class _LowRank(NamedTuple):
-    """A source in the span of its latents.
-
-    Attributes:
-      span: of the latents.
-      source: that is read.
-      reading: what its latents are still mapped to, as they are read.
-      outside: share of the variance outside the span, or None where it is not known yet.
-    """
-
-    span: Span
-    source: Source
-    reading: Span
-    outside: float | None
-
-
-def _low_rank(measuring: _Measuring, mesh: Mesh) -> _LowRank:
-    """An array is mapped at once, so that nothing wide is left; other sources block by block."""
-    source, (x, weight) = measuring.source, measuring.block
-    present = np.asarray(weight) > 0
-    span = find_span(np.asarray(x) if present.all() else np.asarray(x)[present])
-    if span.basis is None:
-        return _LowRank(span, source, span, 0.0)
-    span = Span(replicate(span.basis, mesh))
-    whole = source.whole()
-    if whole is None:
-        return _LowRank(span, source, span, None)
-    outside = span.share_outside(*whole)
-    mapped = source.mapped(span.enter)
-    if outside > OUTSIDE or mapped is None:  # a few latents that no measuring sample stands for
-        return _LowRank(Span(), source, Span(), 0.0)
-    return _LowRank(span, mapped, Span(), outside)

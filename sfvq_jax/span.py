@@ -37,11 +37,11 @@ class Span:
         """r, or None without a basis."""
         return None if self.basis is None else self.basis.shape[1]
 
-    def enter(self, x: Array) -> Array:
+    def enter(self, x: Any) -> Any:
         """Coordinates of points: [N, D] -> [N, r]."""
         return x if self.basis is None else _product(x, self.basis)
 
-    def leave(self, y: Array) -> Array:
+    def leave(self, y: Any) -> Any:
         """Points of coordinates: [N, r] -> [N, D]."""
         return y if self.basis is None else _product(y, self.basis.T)
 

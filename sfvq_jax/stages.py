@@ -3,64 +3,27 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
+from sfvq_jax.blocks import feeds, plan_round
 from sfvq_jax.curve import Curve
-from sfvq_jax.devices import divided, everywhere, replicate
+from sfvq_jax.devices import replicate
 from sfvq_jax.history import Record, Report, empty_history, history_of, records_of
 from sfvq_jax.io.checkpoints import Checkpoints
 from sfvq_jax.quality import Health
-from sfvq_jax.rounds import (
-    Measured,
-    absorb,
-    end_round,
-    feeds,
-    measure,
-    plan_round,
-    sum_shapes,
-    zero_sums,
-)
+from sfvq_jax.rounds import Measured, absorb, end_round, measure, sum_shapes, zero_sums
 from sfvq_jax.rows.source import Block, Source, key_of
 from sfvq_jax.solver import Solver
 from sfvq_jax.span import Span
 from sfvq_jax.stage import better, propose, stage_rows
+from sfvq_jax.state import At, Now, adopt, shapes_of
 
 Array = jax.Array
-
-
-class At(NamedTuple):
-    """Where a fit is, between two blocks: with the arrays of `Now`, all that is needed to go on."""
-
-    stage: int = 0
-    move: int = 0  # of the stage: 0 grows the curve, i is the solver's move i - 1
-    begun: bool = False  # whether the curve is that which the move proposes
-    round: int = 0  # of the move
-    block: int = 0  # of the round: the next one
-    read: int = 0  # latents so far
-    distortion: float | None = None  # of the measuring samples after the round before
-    converged: bool = False
-
-
-class Now(NamedTuple):
-    """The arrays of a fit between two blocks.
-
-    Attributes:
-      curve: in the rows of the stage.
-      state: the solver's.
-      sums: of the round so far, each device's own, [devices, …]; an `Info` of a solver that goes
-        by batches.
-      kept: curve and state from before a move, while its rounds go on; else None.
-    """
-
-    curve: Curve
-    state: Any
-    sums: Any
-    kept: tuple[Curve, Any] | None
 
 
 class Stages:
@@ -231,7 +194,7 @@ class Stages:
         )
 
     def _restore(self, checkpoints: Checkpoints) -> tuple[At, Now] | None:
-        restored = checkpoints.restore(self._template)
+        restored = checkpoints.restore(self._shapes)
         if restored is None:
             return None
         arrays, about = restored
@@ -240,7 +203,7 @@ class Stages:
             self.records = records_of(arrays["history"])
         self.converged = about["converged"]
         if at.begun and now.sums is not None:
-            now = now._replace(sums=_adopt(now.sums, self.solver, self.mesh))
+            now = now._replace(sums=adopt(now.sums, self.solver, self.mesh))
         return self._go_on(at, now)
 
     def _go_on(self, at: At, now: Now) -> tuple[At, Now]:
@@ -253,33 +216,13 @@ class Stages:
         at = At(last, begun=True, round=len(of_stage), read=at.read)
         return at, now._replace(sums=sums)
 
-    def _template(self, about: dict[str, Any]) -> Any:
-        """The shapes of what was saved, with shardings to restore it to."""
-        at = At(**about["at"])
-        if at.stage > len(self.sizes) or (at.begun and at.stage == len(self.sizes)):
-            raise ValueError(
-                f"the checkpoint keeps a fit that has gone beyond {self.sizes[-1]} codewords:"
-                " ask for as many bits as before, or more, or name another folder for it"
-            )
-        stage = at.stage if at.begun else at.stage - 1
-        solver, place = self.solvers[stage], everywhere(self.mesh)
-        rows = stage_rows(solver, self.sizes[stage])
-        codewords = jax.ShapeDtypeStruct((rows, self.held.x.shape[1]), jnp.float32)
-        size = jax.ShapeDtypeStruct((), jnp.int32) if solver.batch is None else None
-        curve = Curve(codewords, size)  # pyright: ignore
-        state = jax.eval_shape(solver.init, curve)
-        sums = sum_shapes(solver, curve, state, about["devices"])
-        kept = (curve, state) if at.begun and at.move else None
-        own = solver.batch is None and about["devices"] == self.mesh.size
-        now = Now(
-            _with_sharding(curve, place),
-            _with_sharding(state, place),
-            _with_sharding(sums, divided(self.mesh) if own else place),
-            _with_sharding(kept, place),
-        )
-        lines = self.sizes[stage] - 1
-        if at.begun and not at.move and at.round == 0 and stage:  # it has no rounds of its own yet
-            lines = self.sizes[stage - 1] - 1
+    def _shapes(self, about: dict[str, Any]) -> Any:
+        """Those of what was saved, by what was noted with it."""
+        at, width = At(**about["at"]), self.held.x.shape[1]
+        now = shapes_of(at, self.solver, self.sizes, width, self.mesh, about["devices"])
+        # a stage that has just begun has no rounds of its own
+        fresh = at.begun and not at.move and at.round == 0
+        lines = self.sizes[max(at.reached - fresh, 0)] - 1
         history = empty_history(about["rounds"], lines) if about["rounds"] else None
         return {"now": now, "history": history}
 
@@ -337,23 +280,3 @@ def _propose(
 
 
 _better = jax.jit(better)
-
-
-def _with_sharding(tree: Any, place: NamedSharding) -> Any:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
-    )
-
-
-def _adopt(sums: Any, solver: Solver, mesh: Mesh) -> Any:
-    """Sums of another number of devices on this mesh: the first one takes over all of them."""
-    if solver.batch is not None:
-        return sums
-
-    def convert(leaf: Array) -> Array:
-        if leaf.shape[0] == mesh.size:
-            return leaf
-        empty = jnp.zeros((mesh.size - 1, *leaf.shape[1:]), leaf.dtype)
-        return jnp.concatenate([leaf.sum(0, keepdims=True), empty])
-
-    return jax.jit(lambda sums: jax.tree.map(convert, sums), out_shardings=divided(mesh))(sums)

@@ -13,10 +13,12 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import itertools
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import matplotlib
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -32,6 +34,15 @@ def free_programs():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_folder():
+    """A cache folder for the command line's compiled programs that is not the user's."""
+    os.environ.setdefault("MPLCONFIGDIR", matplotlib.get_cachedir())  # its list of fonts stays
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        yield
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pickle
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from PIL import Image
 
 import ports
@@ -172,8 +173,9 @@ class TestCompilationCache:
     def cache(self, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setattr("sfvq_jax.cli.compilation.LEAST_SECONDS", 0.0)
+        reset_cache()  # JAX looks for its folder once
         yield tmp_path / "sfvq-jax"
-        jax.experimental.compilation_cache.compilation_cache.reset_cache()
+        reset_cache()
 
     def test_is_used_and_damage_is_ignored(self, tmp_path, cache, capsys):
         first = self.fit(tmp_path)

@@ -13,6 +13,7 @@ from jax import lax
 from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import jensenshannon, pdist
 
+from sfvq_jax.blocks import sample
 from sfvq_jax.curve import Curve, decode
 from sfvq_jax.devices import data_mesh
 from sfvq_jax.images import in_batches, scaled_down
@@ -26,7 +27,6 @@ from sfvq_jax.quality import (
     perplexity,
     same_class_share,
 )
-from sfvq_jax.rounds import sample
 from sfvq_jax.sources import as_source
 
 Array = jax.Array

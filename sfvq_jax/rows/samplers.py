@@ -89,13 +89,11 @@ class _Function:
 
 
 # what cannot change in place, so that its identity or value says all
-_FIXED = (
-    types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, int, float, str,
-    type(None), jax.Array,
-)  # fmt: skip
+_FIXED = (types.ModuleType, types.BuiltinFunctionType, type, int, float, str, type(None), jax.Array)
+_LIBRARIES = ("jax", "numpy")  # whose functions reach nothing that changes
 
 
-def _reached(function: Callable) -> tuple | None:
+def _reached(function: Callable, seen: frozenset[int] = frozenset()) -> tuple | None:
     """All that a plain function reaches outside of itself; None where that may change unseen."""
     if not isinstance(function, types.FunctionType):
         return None
@@ -115,8 +113,21 @@ def _reached(function: Callable) -> tuple | None:
         *(function.__defaults__ or ()),
         *(function.__kwdefaults__ or {}).values(),
     ]
-    fixed = all(isinstance(value, _FIXED) or hasattr(value, "lower") for value in values)
-    return tuple(values) if fixed else None
+    found, seen = [], seen | {id(function)}
+    for value in values:
+        found.append(value)
+        if isinstance(value, _FIXED) or id(value) in seen or _of_library(value):
+            continue
+        more = _reached(value, seen)
+        if more is None:
+            return None
+        found.extend(more)
+    return tuple(found)
+
+
+def _of_library(value: Any) -> bool:
+    module = getattr(value, "__module__", None) or ""
+    return callable(value) and module.split(".")[0] in _LIBRARIES
 
 
 def check_differ(one: Array, other: Array) -> None:

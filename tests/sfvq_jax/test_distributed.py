@@ -9,12 +9,22 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sfvq_jax
-from sfvq_jax import Adam, LeastSquares, fit, load_curve
+from sfvq_jax import (
+    Adam,
+    Curve,
+    CurveRecord,
+    LeastSquares,
+    encode,
+    fit,
+    load_curve,
+    save_curve,
+)
 
 N = 5003  # that no number of processes or devices divides
 ROOT = Path(sfvq_jax.__file__).parents[1]
@@ -23,6 +33,7 @@ ROOT = Path(sfvq_jax.__file__).parents[1]
 WORKER = """
 import json, sys
 import jax
+import jax.numpy as jnp
 import numpy as np
 from sfvq_jax import Adam, IteratorSource, LeastSquares, fit
 
@@ -193,6 +204,17 @@ class TestCommandLine:
         found, expected = (load_curve(tmp_path / f"{name}.npz") for name in ("curve", "expected"))
         assert_array_equal(found.curve.codewords, expected.curve.codewords)
         assert_array_equal(found.history.loss, expected.history.loss)
+
+    def test_positions_are_written_by_two_processes(self, folder, tmp_path):
+        curve, path = Curve(jnp.asarray(np.load(folder / "x.npy")[:4])), tmp_path / "p.npy"
+        save_curve(tmp_path / "c.npz", CurveRecord(curve))
+        command = ["-m", "sfvq_jax.cli", "project", folder / "x.npy", tmp_path / "c.npz"]
+        command += ["-o", path, "--distributed", "--coordinator", f"localhost:{free_port()}"]
+        command += ["--processes", "2", "--process-id"]
+        finish([start([*command, i], 1, folder / "cache") for i in range(2)])
+        expected = encode(curve, np.load(folder / "x.npy"))
+        assert_allclose(np.load(path)[:, 0], expected, atol=1e-5)
+        assert {entry.name for entry in tmp_path.iterdir()} == {"c.npz", "p.npy"}
 
     def test_what_one_process_refuses_all_refuse(self, folder, tmp_path):
         (tmp_path / "curve.npz").write_text("here already")

@@ -25,9 +25,9 @@ from sfvq_jax import (
     line_lengths,
     project,
 )
-from sfvq_jax.fit import _measuring_samples
+from sfvq_jax.blocks import Plan, read_block
+from sfvq_jax.measuring import measuring_samples
 from sfvq_jax.result import warnings_of
-from sfvq_jax.rounds import Plan, read_block
 from sfvq_jax.solver import round_steps, steps
 from sfvq_jax.sources import as_source
 
@@ -242,7 +242,7 @@ class TestMeasuring:
         np.save(tmp_path / "x.npy", x)
         source = as_source(x if kind == "array" else tmp_path / "x.npy")
         mesh = data_mesh(jax.devices()[:1])
-        measuring = _measuring_samples(jax.random.key(0), source.placed(mesh), 4, mesh)
+        measuring = measuring_samples(jax.random.key(0), source.placed(mesh), 4, mesh)
         held = set(np.asarray(measuring.block.x)[:, 0].tolist())
         assert measuring.name == f"{len(measuring.block.x)} latents held out of the rounds"
         plan = Plan(None, 70_000, 1, whole=True)

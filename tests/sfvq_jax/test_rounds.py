@@ -20,8 +20,9 @@ from sfvq_jax import (
     fit,
     project,
 )
+from sfvq_jax.blocks import Feed, feeds, plan_round
 from sfvq_jax.devices import replicate
-from sfvq_jax.rounds import Feed, add_sums, feeds, plan_round, sum_shapes, update_by_sums, zero_sums
+from sfvq_jax.rounds import add_sums, sum_shapes, update_by_sums, zero_sums
 from sfvq_jax.sources import as_source
 from sfvq_jax.span import Span
 

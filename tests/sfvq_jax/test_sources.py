@@ -188,6 +188,16 @@ class TestSamplers:
             exec(make, world)
             made.append(partial(world["made"]).func)
         assert made[0] == made[1] != made[2]
+        # also where a function that is called is what reaches it
+        helper = "helper = lambda key, n: scale * jax.random.normal(key, (n, 3))"
+        made = []
+        for scale in (1.0, 1.0, 2.0):
+            world["scale"] = scale
+            if not made:
+                exec(helper, world)
+            exec("made = lambda key, n: 2 * helper(key, n)", world)
+            made.append(partial(world["made"]).func)
+        assert made[0] == made[1] != made[2]
 
     def test_a_sampler_may_give_weights(self, getkey):
         def weighted(key, n):

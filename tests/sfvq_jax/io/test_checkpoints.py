@@ -232,7 +232,7 @@ class TestForeign:
         self.refused(halfway, "its stage is .4, 4, 150, 1., and here", source=file, solver=other)
         settings = {"bits": 2, "solver": LeastSquares(rounds=1), "checkpoint": halfway / "new"}
         fit(KEY, file, **settings)
-        monkeypatch.setattr("sfvq_jax.rounds.MAX_BLOCK", 300)
+        monkeypatch.setattr("sfvq_jax.blocks.MAX_BLOCK", 300)
         with pytest.raises(
             ValueError, match=r"its stage is .4, 1, 500, 1., and here it is .4, 2, 3"
         ):

@@ -1,0 +1,103 @@
+"""What a fit measures with, and the span that it finds by it."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from sfvq_jax.blocks import sample
+from sfvq_jax.devices import replicate
+from sfvq_jax.rows.samplers import check_differ
+from sfvq_jax.rows.source import Block, Source, finite_rows, key_of
+from sfvq_jax.span import OUTSIDE, Span, find_span
+
+Array = jax.Array
+
+MEASURING_SAMPLES = 2**13  # at least, where there are as many
+MEASURING_A_CODEWORD = 16
+MEASURING_FLOATS = 2**26  # of more than the least number, at most 256 MiB
+HOLD_OUT = 8  # measuring samples are held out where there are so many times as many latents
+SMALLEST = 1e-17  # differences below it have squares that float32 hardly knows
+
+
+class Measuring(NamedTuple):
+    """Measuring samples on every device, what they are, and the source that a fit then reads."""
+
+    block: Block
+    name: str
+    source: Source
+
+
+def measuring_samples(key: Array, source: Source, size: int, mesh: Mesh) -> Measuring:
+    """A whole small source; some of others, held out of the rounds if there are enough."""
+    more = min(MEASURING_A_CODEWORD * size, MEASURING_FLOATS // source.latent_dim)
+    wanted, n = max(MEASURING_SAMPLES, more), source.num_latents
+    block = sample(source, key, wanted, mesh)
+    present = np.asarray(block.weight) > 0
+    _check_samples(np.asarray(block.x), present)
+    count = int(present.sum())
+    if n is None and not source.per_process:
+        if source.on_device:
+            check_differ(block.x, sample(source, key_of(key, 0), wanted, mesh).x)
+        return Measuring(block, f"{count} fresh draws", source)
+    if n is None:
+        return Measuring(block, f"the first {count} latents, which were fitted too", source)
+    if n <= wanted:
+        return Measuring(block, f"all {count} latents, which were fitted", source)
+    rest = source.held_out(key, wanted) if n >= HOLD_OUT * wanted else None
+    if rest is None:
+        return Measuring(block, f"{count} of the latents that were fitted", source)
+    return Measuring(block, f"{count} latents held out of the rounds", rest)
+
+
+def _check_samples(x: np.ndarray, present: np.ndarray) -> None:
+    if not present.any():
+        raise ValueError("all weights are 0, and no curve goes through nothing")
+    if not finite_rows(x)[present].all():
+        raise ValueError(
+            "what the source gives has NaN or infinity: look at what makes its latents"
+        )
+    x = x if present.all() else x[present]
+    spread = float(np.ptp(x, axis=0).max())
+    if spread == 0:
+        raise ValueError("all latents are the same point, and no curve goes through one point")
+    if spread < SMALLEST:
+        raise ValueError(
+            f"the latents differ by {spread:.1g} at most, whose square float32 does not know:"
+            " scale them"
+        )
+
+
+class LowRank(NamedTuple):
+    """A source in the span of its latents.
+
+    Attributes:
+      span: of the latents.
+      source: that is read.
+      reading: what its latents are still mapped to, as they are read.
+      outside: share of the variance outside the span, or None where it is not known yet.
+    """
+
+    span: Span
+    source: Source
+    reading: Span
+    outside: float | None
+
+
+def low_rank(measuring: Measuring, mesh: Mesh) -> LowRank:
+    """An array is mapped at once, so that nothing wide is left; other sources block by block."""
+    source, (x, weight) = measuring.source, measuring.block
+    present = np.asarray(weight) > 0
+    span = find_span(np.asarray(x) if present.all() else np.asarray(x)[present])
+    if span.basis is None:
+        return LowRank(span, source, span, 0.0)
+    span = Span(replicate(span.basis, mesh))
+    whole = source.whole()
+    if whole is None:
+        return LowRank(span, source, span, None)
+    outside = span.share_outside(*whole)
+    mapped = source.mapped(span.enter)
+    if outside > OUTSIDE or mapped is None:  # a few latents that no measuring sample stands for
+        return LowRank(Span(), source, Span(), 0.0)
+    return LowRank(span, mapped, Span(), outside)

@@ -1,0 +1,106 @@
+"""What a fit under way is: where it is and its arrays, all that is needed to go on."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.devices import divided, everywhere
+from sfvq_jax.rounds import sum_shapes
+from sfvq_jax.solver import Solver
+from sfvq_jax.stage import stage_rows
+
+Array = jax.Array
+
+
+class At(NamedTuple):
+    """Where a fit is, between two blocks: with the arrays of `Now`, all that is needed to go on."""
+
+    stage: int = 0
+    move: int = 0  # of the stage: 0 grows the curve, i is the solver's move i - 1
+    begun: bool = False  # whether the curve is that which the move proposes
+    round: int = 0  # of the move
+    block: int = 0  # of the round: the next one
+    read: int = 0  # latents so far
+    distortion: float | None = None  # of the measuring samples after the round before
+    converged: bool = False
+
+    @property
+    def reached(self) -> int:
+        """The stage in whose rows the curve is: the one before, until the move has begun."""
+        return self.stage if self.begun else self.stage - 1
+
+
+class Now(NamedTuple):
+    """The arrays of a fit between two blocks.
+
+    Attributes:
+      curve: in the rows of the stage.
+      state: the solver's.
+      sums: of the round so far, each device's own, [devices, …]; an `Info` of a solver that goes
+        by batches.
+      kept: curve and state from before a move, while its rounds go on; else None.
+    """
+
+    curve: Curve
+    state: Any
+    sums: Any
+    kept: tuple[Curve, Any] | None
+
+
+def shapes_of(
+    at: At, solver: Solver, sizes: list[int], width: int, mesh: Mesh, devices: int
+) -> Now:
+    """The shapes of a state that was saved, with shardings to restore it to.
+
+    Args:
+      at: where it was.
+      solver: any stage's.
+      sizes: codewords of each stage.
+      width: of the codewords.
+      mesh: to restore it to.
+      devices: of the fit that saved it.
+
+    Raises:
+      ValueError: it has gone beyond the last stage.
+    """
+    if at.stage > len(sizes) or (at.begun and at.stage == len(sizes)):
+        raise ValueError(
+            f"the checkpoint keeps a fit that has gone beyond {sizes[-1]} codewords: ask for as"
+            " many bits as before, or more, or name another folder for it"
+        )
+    rows, place = stage_rows(solver, sizes[at.reached]), everywhere(mesh)
+    codewords = jax.ShapeDtypeStruct((rows, width), jnp.float32)
+    size = jax.ShapeDtypeStruct((), jnp.int32) if solver.batch is None else None
+    curve = Curve(codewords, size)  # pyright: ignore[reportArgumentType]
+    state = jax.eval_shape(solver.init, curve)
+    kept = (curve, state) if at.begun and at.move else None
+    own = solver.batch is None and devices == mesh.size
+    return Now(
+        _placed(curve, place),
+        _placed(state, place),
+        _placed(sum_shapes(solver, curve, state, devices), divided(mesh) if own else place),
+        _placed(kept, place),
+    )
+
+
+def adopt(sums: Any, solver: Solver, mesh: Mesh) -> Any:
+    """Sums of another number of devices on this mesh: the first one takes over all of them."""
+    if solver.batch is not None:
+        return sums
+
+    def convert(leaf: Array) -> Array:
+        if leaf.shape[0] == mesh.size:
+            return leaf
+        empty = jnp.zeros((mesh.size - 1, *leaf.shape[1:]), leaf.dtype)
+        return jnp.concatenate([leaf.sum(0, keepdims=True), empty])
+
+    return jax.jit(lambda sums: jax.tree.map(convert, sums), out_shardings=divided(mesh))(sums)
+
+
+def _placed(tree: Any, place: NamedSharding) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
+    )
