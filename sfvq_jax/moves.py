@@ -45,6 +45,7 @@ def reseed(curve: Curve, x: Array, weight: Array, axis: str | None = None) -> Pr
       axis: name of the axis over which the samples are divided.
     """
     codewords, x = wide(curve.codewords), wide(x)
+    weight = jnp.asarray(weight, x.dtype)
     rows = codewords.shape[0]
     real = jnp.arange(rows) < curve.num_codewords
     cells = _cells(Curve(codewords, curve.size), x, weight, axis)

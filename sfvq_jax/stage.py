@@ -166,6 +166,7 @@ def stage(
         )
         return Loop(new.codewords, state, info.objective, done)
 
+    x, weight = jnp.asarray(x), jnp.asarray(weight)
     dtype = wide(curve.codewords).dtype
     nothing = jnp.full(solver.rounds, jnp.nan, dtype)
     done = Rounds(nothing, nothing, jnp.int32(0), jnp.zeros((), bool))

@@ -76,6 +76,7 @@ def occurrence(
       axis: name of the axis over which the samples are divided.
     """
     codewords, x = wide(curve.codewords), wide(x)
+    weight = jnp.asarray(weight, x.dtype)
     curve = Curve(codewords, jnp.asarray(curve.num_codewords, jnp.int32))
     line, t, _ = project(curve, x)
     corner = line + (t > 0.5).astype(line.dtype)
