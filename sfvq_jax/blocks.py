@@ -240,8 +240,12 @@ def found_by_all(found: int) -> int:
     return sum(in_all_processes(found))
 
 
-def sample(source: Source, key: Array, count: int, mesh: Mesh) -> Block:
-    """Some latents on every device; all, in order, if there are no more. Padding has weight 0."""
+def sample(source: Source, key: Array, count: int, mesh: Mesh, *, again: bool = False) -> Block:
+    """Some latents on every device; all, in order, if there are no more. Padding has weight 0.
+
+    Args:
+      again: of a source that each process reads for itself, those that come after the first ones.
+    """
     n = source.num_latents
     order = None if n is not None and n <= count else key
     count = count if n is None else min(n, count)
@@ -252,8 +256,9 @@ def sample(source: Source, key: Array, count: int, mesh: Mesh) -> Block:
         order = None if order is None else replicate(order, mesh)
         return _read_on_device(source, order, count, mesh)
     if source.per_process:  # one pass at most, and as many for each device
-        order, count = None, round_up(count, mesh.size)
-    block, _ = read_block(source, order, 0, count, Plan(1, count, 1, whole=True), mesh)
+        order, count = key if again else None, round_up(count, mesh.size)
+    start = count if again and source.per_process else 0
+    block, _ = read_block(source, order, start, count, Plan(1, count, 1, whole=True), mesh)
     return block if mesh.size == 1 else gather(block, mesh)
 
 

@@ -85,20 +85,23 @@ def fit(
     >>> result.curve.codewords.shape, result.dead
     ((8, 2), 0)
     """
-    key, sizes = _checked_key(key), _checked_sizes(bits, start)
+    key, last = _checked_key(key), 2 ** _checked_bits(bits)
     _check_solver(solver)
     source = as_source(source, weights)
-    if source.num_latents is not None and source.num_latents < sizes[-1]:
+    if source.num_latents is not None and source.num_latents < last:
         raise ValueError(
-            f"{source.num_latents} latents are fewer than the {sizes[-1]} codewords of bits={bits}:"
+            f"{source.num_latents} latents are fewer than the {last} codewords of bits={bits}:"
             " give more latents or fewer bits"
         )
-    mesh = _mesh(mesh, solver, sizes[-1], source)
+    mesh = _mesh(mesh, solver, last, source)
     source = source.placed(mesh)
-    measuring = measuring_samples(key_of(key, 0), source, sizes[-1], mesh)
+    measuring = measuring_samples(key_of(key, 0), source, last, mesh)
     x, weight = measuring.block
     first = _start(start, replicate(key_of(key, 1), mesh), measuring.block)
-    low = low_rank(measuring, mesh)
+    sizes = stage_sizes(first.codewords.shape[0], last)
+    plan = plan_round(solver, last, source, mesh)
+    samples = (plan.blocks or 1) * plan.block_samples
+    low = low_rank(key_of(key, 4), measuring, samples, mesh)
     here = low.span.on_host()  # of a curve, which is small and not on the mesh
     stages = Stages(
         key_of(key, 2),
@@ -117,7 +120,7 @@ def fit(
     curve = Curve(here.leave(curve.codewords))
     outside = low.outside
     if outside is None:
-        fresh = sample(measuring.source, key_of(key, 3), MEASURING_SAMPLES, mesh)
+        fresh = sample(measuring.source, key_of(key, 3), MEASURING_SAMPLES, mesh, again=True)
         outside = low.span.share_outside(*fresh)
     load = np.asarray(health.load)[: sizes[-1]]
     warnings = warnings_of(
@@ -145,7 +148,10 @@ def fit(
 def _start(start: Start | None, key: Array, block: Block) -> Curve:
     """What the first stage begins with."""
     width = block.x.shape[1]
-    if start is None or callable(start):
+    if start is not None and not isinstance(start, Curve) and not callable(start):
+        hint = ": pass its .curve" if hasattr(start, "curve") else ""
+        raise TypeError(f"start is a {type(start).__name__}; expected a Curve or a function{hint}")
+    if start is None or not isinstance(start, Curve):
         found = _started(partial(default_start if start is None else start), key, block)
         if not isinstance(found, Curve):
             raise TypeError(f"start gives a {type(found).__name__}; expected a Curve")
@@ -229,23 +235,16 @@ def _checked_key(key: Any) -> Array:
     )
 
 
-def _checked_sizes(bits: Any, start: Any) -> list[int]:
-    """Codewords of each stage."""
+def _checked_bits(bits: Any) -> int:
     try:
         bits = operator.index(bits)
     except TypeError as error:
         raise TypeError(f"bits is {bits!r}; expected a whole number") from error
-    first = 4
-    if isinstance(start, Curve):
-        first = trimmed(start).codewords.shape[0]
-    elif start is not None and not callable(start):
-        hint = ": pass its .curve" if hasattr(start, "curve") else ""
-        raise TypeError(f"start is a {type(start).__name__}; expected a Curve or a function{hint}")
     if bits < 2:
         raise ValueError(
             f"bits is {bits}; a curve starts with four codewords, so bits must be >= 2"
         )
-    return stage_sizes(first, 2**bits)
+    return bits
 
 
 def _check_solver(solver: Any) -> None:

@@ -85,19 +85,26 @@ class LowRank(NamedTuple):
     outside: float | None
 
 
-def low_rank(measuring: Measuring, mesh: Mesh) -> LowRank:
-    """An array is mapped at once, so that nothing wide is left; other sources block by block."""
+def low_rank(key: Array, measuring: Measuring, samples: int, mesh: Mesh) -> LowRank:
+    """What can be mapped at once is, so that nothing wide is left; the rest is block by block.
+
+    Args:
+      key: of draws.
+      measuring: samples, and the source.
+      samples: that a round takes.
+      mesh: devices.
+    """
     source, (x, weight) = measuring.source, measuring.block
     present = np.asarray(weight) > 0
     span = find_span(np.asarray(x) if present.all() else np.asarray(x)[present])
     if span.basis is None:
         return LowRank(span, source, span, 0.0)
-    span = Span(replicate(span.basis, mesh))
-    whole = source.whole()
-    if whole is None:
-        return LowRank(span, source, span, None)
-    outside = span.share_outside(*whole)
-    mapped = source.mapped(span.enter)
-    if outside > OUTSIDE or mapped is None:  # a few latents that no measuring sample stands for
+    span, whole = Span(replicate(span.basis, mesh)), source.whole()
+    outside = None if whole is None else span.share_outside(*whole)
+    if outside is not None and outside > OUTSIDE:  # rows that no measuring sample stands for
         return LowRank(Span(), source, Span(), 0.0)
-    return LowRank(span, mapped, Span(), outside)
+    enter = jax.tree_util.Partial(Span.enter, span)
+    mapped = source.mapped(enter, replicate(key, mesh), samples)
+    if mapped is None:
+        return LowRank(span, source, span, outside)
+    return LowRank(span, mapped.placed(mesh), Span(), outside)

@@ -55,8 +55,8 @@ class ArraySource(Source):
     def held_out(self, key: Array, count: int) -> "ArraySource":
         return ArraySource(self.latents, _without(self, key, count), self.num_latents)
 
-    def mapped(self, function: Callable[[Array], Array]) -> "ArraySource":
-        return ArraySource(jax.jit(function)(self.latents), self.weights, self.num_latents)
+    def mapped(self, function: Callable[[Array], Array], key: Array, samples: int) -> "ArraySource":
+        return ArraySource(_mapped(function, self.latents), self.weights, self.num_latents)
 
     def placed(self, mesh: Mesh) -> "ArraySource":
         rest = -self.latents.shape[0] % mesh.size
@@ -113,6 +113,11 @@ def _on_host(latents: jax.Array) -> bool:
 @functools.partial(jax.jit, static_argnames="rest")
 def _pad(latents: Array, rest: int) -> Array:
     return jnp.pad(latents.astype(jnp.float32), ((0, rest), (0, 0)))
+
+
+@jax.jit
+def _mapped(function: Any, latents: Array) -> Array:
+    return function(latents)
 
 
 @functools.partial(jax.jit, static_argnames="count")

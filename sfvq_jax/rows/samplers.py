@@ -1,16 +1,24 @@
 """Functions that draw latents, inside the compiled programs of a fit."""
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from sfvq_jax.rows.arrays import ArraySource
 from sfvq_jax.rows.source import Block, Source, as_block
 
 Array = jax.Array
+
+SUPPLY = 2**17  # draws of a sampler in few dimensions, at least
+SUPPLY_FLOATS = 2**26  # in them, at most: 256 MiB
+MAX_BLOCK = 2**14  # drawn at once
+BLOCK_FLOATS = 2**24
 
 
 @flax.struct.dataclass
@@ -34,6 +42,22 @@ class SamplerSource(Source):
                 " sampler (key, n) gives [n, D]"
             )
         return block
+
+    def mapped(
+        self, function: Callable[[Array], Array], key: Array, samples: int
+    ) -> ArraySource | None:
+        """A supply of draws, at least `SUPPLY` and as many as a round takes, from which it draws.
+
+        Mapped draws are small, so that many fit in memory; to draw them wide in each round, and map
+        them, would take most of its time.
+        """
+        width = jax.eval_shape(function, jnp.zeros((1, self.latent_dim))).shape[1]
+        block = max(1, min(MAX_BLOCK, BLOCK_FLOATS // self.latent_dim))
+        blocks = -(-max(SUPPLY, samples) // block)
+        if blocks * block * width > SUPPLY_FLOATS:
+            return None
+        found = _supply(self, function, key, blocks, block)
+        return ArraySource(found.x, found.weight, blocks * block)
 
 
 def sampler_source(sampler: jax.tree_util.Partial) -> SamplerSource:
@@ -128,6 +152,16 @@ def _reached(function: Callable, seen: frozenset[int] = frozenset()) -> tuple | 
 def _of_library(value: Any) -> bool:
     module = getattr(value, "__module__", None) or ""
     return callable(value) and module.split(".")[0] in _LIBRARIES
+
+
+@functools.partial(jax.jit, static_argnames=("blocks", "block"))
+def _supply(source: SamplerSource, function: Any, key: Array, blocks: int, block: int) -> Block:
+    def draw(i: Array) -> Block:
+        x, weight = source.read(key, i * block, block)
+        return Block(function(x), weight)
+
+    found = jax.lax.map(draw, jnp.arange(blocks))
+    return jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), found)
 
 
 def check_differ(one: Array, other: Array) -> None:

@@ -80,8 +80,18 @@ class Source:
         """
         return None
 
-    def mapped(self, function: Callable[[Array], Array]) -> "Source | None":
-        """The same with its latents mapped at once, [R, D] -> [R, r], if they are at hand whole."""
+    def mapped(
+        self, function: Callable[[Array], Array], key: Array, samples: int
+    ) -> "Source | None":
+        """The same, or as good, with its latents mapped at once, [N, D] -> [N, r].
+
+        None where they are too many, or are read anew each time: each block is mapped then.
+
+        Args:
+          function: the map, of any number of latents; a jax.tree_util.Partial.
+          key: of draws.
+          samples: that a round takes.
+        """
         return None
 
     def placed(self, mesh: Any) -> "Source":

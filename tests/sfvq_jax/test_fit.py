@@ -156,7 +156,7 @@ class TestSameAgain:
 
 class TestStart:
     def test_a_curve_is_gone_on_from(self, gaussian_fit):
-        solver = LeastSquares(rounds=3)
+        solver = LeastSquares(rounds=3, length_penalty=0.01)
         result = fit(jax.random.key(0), gaussian(), bits=5, solver=solver, start=gaussian_fit.curve)
         assert set(result.history.codewords.tolist()) == {32}
         assert result.history.distortion[-1] < 1.02 * gaussian_fit.history.distortion[-1]
@@ -188,7 +188,7 @@ class TestStart:
 
 
 class TestWeights:
-    solver = LeastSquares(rounds=3)
+    solver = LeastSquares(rounds=3, samples="all")
 
     def test_a_row_of_weight_two_counts_as_two(self):
         x = gaussian(1000)
@@ -239,6 +239,7 @@ class TestMeasuring:
     def test_of_a_large_one_some_are_held_out_of_the_rounds(self, kind, tmp_path):
         """Known by their value: those that are measured have a coordinate that no other has."""
         x = gaussian(70_000)
+        x[:, 0] = np.random.default_rng(1).permutation(70_000)
         np.save(tmp_path / "x.npy", x)
         source = as_source(x if kind == "array" else tmp_path / "x.npy")
         mesh = data_mesh(jax.devices()[:1])
@@ -499,7 +500,7 @@ class TestErrors:
         ],
     )
     def test_settings_that_make_no_schedule(self, settings):
-        with pytest.raises(ValueError, match=r"must be positive|at least one epoch of one batch"):
+        with pytest.raises(ValueError, match=r"a positive number|at least one epoch"):
             Adam(**settings)
 
 
