@@ -140,5 +140,5 @@ def _distance(points: Array, x: Array, curve: Curve) -> Array:
     """|x - point|² less |x|², infinite for rows that are no lines, [M, B]."""
     norm = jnp.sum(points**2, 1)
     if curve.size is not None:
-        norm = jnp.where(jnp.arange(len(points)) < curve.num_lines, norm, jnp.inf)
+        norm = jnp.where(jnp.arange(len(points), dtype=jnp.int32) < curve.num_lines, norm, jnp.inf)
     return norm[:, None] - 2 * jnp.matmul(points, x.T, precision="highest")

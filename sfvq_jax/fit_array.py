@@ -149,7 +149,7 @@ def _fit_array(
         before = [sizes[max(first - 1, 0)], *of_rows[:-1]]
         left = np.arange(len(of_rows))[::-1] + len(sizes) - first - len(of_rows)
         keys = jax.random.split(jax.random.fold_in(stages_key, first), len(of_rows))
-        plan = (jnp.array(before), jnp.array(of_rows), jnp.array(left), keys)
+        plan = (*(jnp.array(numbers, jnp.int32) for numbers in (before, of_rows, left)), keys)
         codewords = padded(curve, rows).codewords
         codewords, info = _stages(solver, codewords, plan, x, weight, axis)
         curve, infos = Curve(codewords), [*infos, info]
@@ -208,7 +208,7 @@ def _stages(
             jax.eval_shape(lambda: (its_solver.init(now), health(now, x, weight))),
         )
         kept = _Kept(codewords, state, unknown, jnp.zeros((), bool))
-        kept, done = lax.scan(refine, kept, jnp.arange(1 + len(solver.moves)))
+        kept, done = lax.scan(refine, kept, jnp.arange(1 + len(solver.moves), dtype=jnp.int32))
         use = kept.health.use / kept.health.use.sum()
         info = StageInfo(
             done.objective,

@@ -198,4 +198,4 @@ def solve(sums: NormalSums, curve: Curve, length_penalty: Any, m: Array) -> Curv
 
 
 def _line_mask(curve: Curve) -> Array:
-    return jnp.arange(curve.codewords.shape[0] - 1) < curve.num_lines
+    return jnp.arange(curve.codewords.shape[0] - 1, dtype=jnp.int32) < curve.num_lines

@@ -47,16 +47,16 @@ def reseed(curve: Curve, x: Array, weight: Array, axis: str | None = None) -> Pr
     codewords, x = wide(curve.codewords), wide(x)
     weight = jnp.asarray(weight, x.dtype)
     rows = codewords.shape[0]
-    real = jnp.arange(rows) < curve.num_codewords
+    index = jnp.arange(rows, dtype=jnp.int32)
+    real = index < curve.num_codewords
     cells = _cells(Curve(codewords, curve.size), x, weight, axis)
     dead = real & (cells.load == 0)
     score = jnp.where(real & (cells.samples > 1), cells.load * cells.variance, 0)
-    rank = jnp.zeros(rows, jnp.int32).at[jnp.argsort(-score)].set(jnp.arange(rows))
-    split = (rank < dead.sum()) & (score > 0)
+    rank = jnp.zeros(rows, jnp.int32).at[jnp.argsort(-score)].set(index)
+    split = (rank < dead.sum(dtype=jnp.int32)) & (score > 0)
     kept = real & ~dead
 
     half = jnp.sqrt(2 / jnp.pi * cells.variance)[:, None] * cells.direction
-    index = jnp.arange(rows, dtype=jnp.int32)
     before = lax.cummax(jnp.where(kept, index, -1))
     before = jnp.concatenate([jnp.full(1, -1, jnp.int32), before[:-1]])  # the living one before
     after = lax.cummin(jnp.where(kept, index, rows), reverse=True)
@@ -75,12 +75,12 @@ def reseed(curve: Curve, x: Array, weight: Array, axis: str | None = None) -> Pr
     second = jnp.where(turned, lower, upper)
 
     count = kept.astype(jnp.int32) + split.astype(jnp.int32)
-    place = jnp.cumsum(count) - count
+    place = jnp.cumsum(count, dtype=jnp.int32) - count
     outside = jnp.int32(rows)
     new = jnp.zeros_like(codewords).at[jnp.where(kept, place, outside)].set(first, mode="drop")
     new = new.at[jnp.where(split, place + 1, outside)].set(second, mode="drop")
     # where few cells can be split, the last codeword is repeated
-    new = tied(new, count.sum()).codewords.astype(curve.codewords.dtype)
+    new = tied(new, count.sum(dtype=jnp.int32)).codewords.astype(curve.codewords.dtype)
     return Proposal(Curve(new, curve.size), jnp.any(dead) & jnp.any(split))
 
 

@@ -167,7 +167,8 @@ def _line_blocks(codewords: Array, num_lines: int) -> tuple[_Blocks, int]:
     """The blocks, and how many of them hold lines."""
     last = codewords.shape[0] - 1
     num_blocks, lines = _equal_parts(last, MAX_LINES)
-    index = jnp.arange(num_blocks)[:, None] * lines + jnp.arange(lines + 1)[None]
+    index = jnp.arange(num_blocks, dtype=jnp.int32)[:, None] * lines
+    index = index + jnp.arange(lines + 1, dtype=jnp.int32)[None]
     corners = codewords[jnp.minimum(index, last)]
     start, step = corners[:, :-1], jnp.diff(corners, axis=1)
     padding = index[:, :-1, None] >= num_lines

@@ -54,9 +54,7 @@ class Health(NamedTuple):
     dead: Array
 
 
-def health(
-    curve: Curve, x: Array, weight: Array | None = None, axis: str | None = None
-) -> Health:
+def health(curve: Curve, x: Array, weight: Array | None = None, axis: str | None = None) -> Health:
     """Looks at samples [N, D] of weights [N] by exact projection; pure, for jit and vmap.
 
     Args:
@@ -76,7 +74,7 @@ def health(
             jnp.sum(weight * squared_distance),
         ),
     )
-    real = jnp.arange(len(load)) < curve.num_codewords
+    real = jnp.arange(len(load), dtype=jnp.int32) < curve.num_codewords
     dead = jnp.sum(real & (load == 0), dtype=jnp.int32)
     return Health(error / (load.sum() * curve.latent_dim), load, use, dead)
 

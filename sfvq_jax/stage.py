@@ -214,7 +214,7 @@ def _drawn(
     number = sample_numbers(weight, axis)
     present = weight > 0
     total = sum_over(axis, jnp.sum(present, dtype=jnp.int32))
-    drawn = jax.random.randint(key, (count,), 0, jnp.maximum(total, 1))
+    drawn = jax.random.randint(key, (count,), 0, jnp.maximum(total, 1), jnp.int32)
     until = number + present.astype(number.dtype)  # ascending: of samples up to and with this one
     row = jnp.searchsorted(until, drawn + 1).astype(jnp.int32)
     mine = (row < len(weight)) & (drawn >= number[0])

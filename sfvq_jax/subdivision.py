@@ -173,9 +173,10 @@ def sample_numbers(weight: Array, axis: str | None = None) -> Array:
     present = (weight > 0).astype(jnp.int32)
     before = 0
     if axis is not None:
-        counts = lax.all_gather(present.sum(), axis)
-        before = jnp.sum(jnp.where(jnp.arange(len(counts)) < lax.axis_index(axis), counts, 0))
-    return jnp.cumsum(present) - present + before
+        counts = lax.all_gather(present.sum(dtype=jnp.int32), axis)
+        earlier = jnp.arange(len(counts), dtype=jnp.int32) < lax.axis_index(axis)
+        before = jnp.sum(jnp.where(earlier, counts, 0), dtype=jnp.int32)
+    return jnp.cumsum(present, dtype=jnp.int32) - present + before
 
 
 def _zeros(x: Array) -> Array:
