@@ -37,6 +37,11 @@ def measuring_samples(key: Array, source: Source, size: int, mesh: Mesh) -> Meas
     present = np.asarray(block.weight) > 0
     _check_samples(np.asarray(block.x), present)
     count = int(present.sum())
+    if count < min(size, wanted):
+        raise ValueError(
+            f"{count} latents, those of weight 0 left out, are fewer than the {size} codewords:"
+            " give more latents or fewer bits"
+        )
     if n is None and not source.per_process:
         if source.on_device:
             check_differ(block.x, sample(source, key_of(key, 0), wanted, mesh).x)

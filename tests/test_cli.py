@@ -166,7 +166,7 @@ class TestCompilationCache:
         jax.clear_caches()
         latents = array_file(tmp_path, np.random.default_rng(0).normal(size=(50, 2)))
         out = ["-o", str(tmp_path / "c.npz"), "--overwrite"]
-        assert main([*options, "fit", str(latents), "--bits", "2", "--rounds", "1", *out]) == 0
+        assert main(["fit", str(latents), "--bits", "2", "--rounds", "1", *out, *options]) == 0
         return load_curve(tmp_path / "c.npz").curve.codewords
 
     @pytest.fixture

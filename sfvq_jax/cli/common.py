@@ -37,6 +37,12 @@ def add_command(
     """A command's parser; with --output and --overwrite where `output` says what is written."""
     command = commands.add_parser(name, help=help, description=help)
     command.set_defaults(run=run)
+    command.add_argument(
+        "--no-compilation-cache",
+        dest="compilation_cache",
+        action="store_false",
+        help="keep no compiled programs in the user's cache folder",
+    )
     if output:
         command.add_argument("--overwrite", action="store_true", help="replace the output")
         command.add_argument(

@@ -42,12 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sfvq-jax", description="Maps of latent spaces.")
-    parser.add_argument(
-        "--no-compilation-cache",
-        dest="compilation_cache",
-        action="store_false",
-        help="keep no compiled programs in the user's cache folder",
-    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = functools.partial(add_command, commands)
     add_demo(add)

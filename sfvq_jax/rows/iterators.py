@@ -53,11 +53,12 @@ class IteratorSource(Source):
         self._begin_pass()
 
     def _begin_pass(self) -> None:
-        again = hasattr(self, "_blocks")
+        again, before = hasattr(self, "_blocks"), getattr(self, "_blocks", None)
         self._blocks = iter(self._open())
         self._number = 0  # of the next block
         self._rest: Block | None = None
-        self._rest = self._next_block()
+        if self._blocks is not before:
+            self._rest = self._next_block()
         if self._rest is None and again:
             raise ValueError(
                 "the iterator gives no blocks the second time: pass a function that makes a fresh"

@@ -217,6 +217,13 @@ class TestWeights:
         expected = fit(jax.random.key(0), x[:700], **settings)
         assert_allclose(result.curve.codewords, expected.curve.codewords, atol=1e-4)
 
+    def test_so_few_of_weight_above_zero_are_named(self):
+        weights = (np.arange(4096) < 7).astype(float)
+        with pytest.raises(ValueError, match="7 latents, those of weight 0 left out, are fewer"):
+            fit(jax.random.key(0), gaussian(), bits=3, weights=weights)
+        with pytest.raises(ValueError, match=r"5 latents, .* are fewer than the 8 codewords"):
+            fit(jax.random.key(0), IteratorSource([gaussian(5)]), bits=3)
+
     def test_all_zero_is_named(self):
         with pytest.raises(ValueError, match="all weights are 0"):
             fit(jax.random.key(0), gaussian(), bits=2, weights=np.zeros(4096))

@@ -388,8 +388,9 @@ class TestIterators:
         assert_array_equal(source.read(None, 2, 4).weight, [2, 3, 1, 1])
 
     @pytest.mark.parametrize("samples", [None, "all"])
-    def test_a_function_that_gives_the_same_iterator_again_is_named(self, getkey, samples):
-        blocks = iter([self.rows] * 30)
+    @pytest.mark.parametrize("number", [30, 3000])
+    def test_a_function_that_gives_the_same_iterator_again_is_named(self, getkey, samples, number):
+        blocks = iter([self.rows] * number)
         solver = LeastSquares(samples=samples, rounds=2)
         with pytest.raises(
             ValueError, match="no blocks the second time: pass a function that make"
