@@ -43,7 +43,7 @@ from jax.sharding import Mesh
 from benchmarks.report import report
 from sfvq_jax import ArraySource, Curve, LeastSquares, SamplerSource, data_mesh, fit, project
 from sfvq_jax.least_squares import PRODUCT_CODEWORDS
-from sfvq_jax.projection import MAX_LINES, MAX_ROWS
+from sfvq_jax.projection import tile_sizes
 from sfvq_jax.sharding import (
     Block,
     add_block,
@@ -227,7 +227,7 @@ def project_bytes(k: int, n: int, d: int) -> int:
     K·D, and five numbers a line. A tile: those of them that it reads, 2 K·D, its samples centred
     and as they were, and their products with a block of codewords.
     """
-    rows, lines = min(n, MAX_ROWS), min(k, MAX_LINES)
+    rows, lines = (min(size, most) for size, most in zip((n, k), tile_sizes(), strict=True))
     return FLOAT * max(5 * k * d + 5 * k, 2 * k * d + 2 * rows * d + lines * rows)
 
 

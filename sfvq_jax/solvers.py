@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from sfvq_jax.curve import Curve
 from sfvq_jax.least_squares import NormalSums, add_samples, length_term, objective, solve, zero_sums
 from sfvq_jax.objective import dithered_loss, nearest_dithered
-from sfvq_jax.projection import project
+from sfvq_jax.projection import check_precision, project
 
 Array = jax.Array
 
@@ -100,6 +100,7 @@ class LeastSquares:
         nearest point of all.
       block: samples that are read and projected at once on all devices together; None is 64 MiB of
         them, at most 65,536. Draws of a sampler depend on it.
+      precision: of the products that choose each sample's line; see `project`.
     """
 
     length_penalty: float = 0.2
@@ -108,6 +109,7 @@ class LeastSquares:
     samples: int | str | None = None
     dithered: bool = False
     block: int | None = None
+    precision: str = "highest"
 
     def __post_init__(self) -> None:
         if not self.length_penalty >= 0 or not self.tolerance >= 0:
@@ -118,6 +120,7 @@ class LeastSquares:
             raise ValueError(f'samples is {self.samples!r}; expected a number, "all" or None')
         if isinstance(self.samples, int) and self.samples < 1:
             raise ValueError(f"samples is {self.samples}; a round needs at least one")
+        check_precision(self.precision)
 
     def plan(self, num_codewords: int, latent_dim: int, num_latents: int | None) -> Plan:
         samples = self.samples
@@ -194,7 +197,7 @@ class LeastSquares:
             fractions = jax.random.uniform(key, (curve.num_lines,))
             line, fraction, squared_distance = nearest_dithered(curve, x, fractions)
         else:
-            line, fraction, squared_distance = project(curve, x)
+            line, fraction, squared_distance = project(curve, x, precision=self.precision)
         origin = curve.codewords.mean(0)
         return add_samples(sums, x, weight, line, fraction, squared_distance, origin)
 
