@@ -226,7 +226,8 @@ class FaissServer:
 
     def search(self) -> None:
         """One search of all samples."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write("search\n")
         self._process.stdin.flush()
         self._process.stdout.readline()

@@ -7,7 +7,14 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sfvq_jax import Curve, project
-from sfvq_jax.least_squares import PULL, add_samples, objective, solve, zero_sums
+from sfvq_jax.least_squares import (
+    PULL,
+    add_samples,
+    objective,
+    solve,
+    solve_tridiagonal,
+    zero_sums,
+)
 
 
 def assigned(n, k, d, seed=0, offset=0.0):
@@ -163,3 +170,14 @@ class TestSolve:
 def _with_curve(sums_and_origin, curve, length_penalty):
     sums, origin = sums_and_origin
     return sums, curve, length_penalty, origin
+
+
+def test_a_tridiagonal_system_is_solved_as_a_dense_one():
+    random = np.random.default_rng(0)
+    off = random.normal(size=99).astype(np.float32)
+    # barely definite: each row's diagonal is as large as what stands beside it, and a little more
+    diagonal = np.abs(np.pad(off, (1, 0))) + np.abs(np.pad(off, (0, 1))) + np.float32(1e-2)
+    right = random.normal(size=(100, 7)).astype(np.float32)
+    dense = np.diag(np.float64(diagonal)) + np.diag(np.float64(off), 1) + np.diag(off, -1)
+    solution = jax.jit(solve_tridiagonal)(diagonal, off, right)
+    assert_allclose(solution, np.linalg.solve(dense, right), rtol=1e-3, atol=1e-3)
