@@ -20,7 +20,8 @@ faiss-cpu brings an OpenBLAS of its own, which falls back to a kernel of 2004 on
 does not know. So FAISS runs in a process for each kernel that may suit, the fastest one counts and
 is named, and a fallback is refused; NumPy's kernel is looked at too.
 
-Every contender runs once, compiled and warm, in each of several rounds; the least time counts. The
+Every contender runs once, compiled and warm, in each of several rounds; the least time counts (of
+65,536 codewords the only one, which compiles, within half a minute). The
 machine should have nothing else to do: threads that wait for each other, FAISS' above all, lose
 more by company than others.
 """
@@ -45,7 +46,7 @@ from sfvq_jax import Curve, LeastSquares, project
 
 THREADS = 2
 N, D = 2**16, 512
-ROUNDS = {64: 24, 256: 12, 1024: 6, 4096: 3, 65536: 1}  # by K
+ROUNDS = {64: 24, 256: 12, 1024: 6, 4096: 3, 65536: 0}  # by K
 PRODUCT_FLOATS = 2**29  # at once: 2 GiB
 UNTILED_K = 4096  # at most: it holds several arrays [N, K]
 PRODUCTS = ("jax X·Cᵀ", "jax C·Xᵀ", "torch X·Cᵀ", "numpy X·Cᵀ")
@@ -101,7 +102,7 @@ def main() -> None:
 
 
 def least_times(contenders: Contenders, rounds: int) -> dict[str, float]:
-    """Milliseconds of each, the least of `rounds` in turn after one to warm up."""
+    """Milliseconds of each, the least of `rounds` in turn after one to warm up, or that one."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(1 + rounds):
         for name, run in contenders.items():
@@ -109,7 +110,7 @@ def least_times(contenders: Contenders, rounds: int) -> dict[str, float]:
             start = time.perf_counter()
             run()
             times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: min(values[1:]) for name, values in times.items()}
+    return {name: min(values[1:] or values) for name, values in times.items()}
 
 
 def our_contenders(x: np.ndarray, codewords: np.ndarray) -> Contenders:

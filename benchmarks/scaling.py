@@ -14,7 +14,7 @@ division itself costs. Four tables:
     rate       samples a second of rounds of `LeastSquares` on an array that lies divided over the
                devices, by those of one device in the same run
     memory     temporary bytes of the compiled programs beside what the code says they are
-               (`project_bytes`, `add_block_bytes`, `finish_bytes`), and a round at that size
+               (`project_bytes`, `add_block_bytes`, `finish_bytes`)
     large      the most memory that a process has when it fits an .npy of 8 GiB, in one pass
 """
 
@@ -184,7 +184,7 @@ def rates(n: int) -> list[Row]:
 
 
 def memory(k: int, n: int) -> list[Row]:
-    """Temporaries of the compiled programs on one device, and the seconds of a round."""
+    """Temporaries of the compiled programs on one device."""
     mesh = data_mesh(jax.devices()[:1])
     solver = LeastSquares()
     rows_of_block = min(n, solver.plan(k, D, None).block_samples)
@@ -217,7 +217,7 @@ def memory(k: int, n: int) -> list[Row]:
                 "ratio": found.temp_size_in_bytes / expected,
             }
         )
-    return [*rows, {"program": "a round", "N": n, "seconds": round_seconds(solver, k, n)}]
+    return rows
 
 
 def project_bytes(k: int, n: int, d: int) -> int:
@@ -238,26 +238,9 @@ def add_block_bytes(k: int, n: int, d: int) -> int:
 
 
 def finish_bytes(k: int, d: int) -> int:
-    """The right side, the solution, and two more of their size on the way; four diagonals."""
-    return FLOAT * (4 * k * d + 4 * k)
-
-
-def round_seconds(solver: LeastSquares, k: int, n: int) -> float:
-    """Of one round on n samples, compiled."""
-    mesh = data_mesh(jax.devices()[:1])
-    plan = solver.plan(k, D, None)
-    rows = min(n, plan.block_samples)
-    x = np.random.default_rng(0).standard_normal((n, D), np.float32)
-    blocks = [Block(jnp.asarray(part), jnp.ones(len(part))) for part in np.split(x, -(-n // rows))]
-    key = jax.random.key(0)
-    state = state_of(solver, mesh, k, D)
-    add = add_block.lower(solver, mesh, state, key, blocks[0]).compile()
-    end = finish.lower(solver, mesh, state).compile()
-    start = time.perf_counter()
-    for block in blocks:
-        state = add(state, key, block)
-    jax.block_until_ready(end(state))
-    return time.perf_counter() - start
+    """The right side, what elimination leaves of it, the solution, and two more of their size on the
+    way; five diagonals."""
+    return FLOAT * (5 * k * d + 5 * k)
 
 
 def _shape(*sizes: int) -> jax.ShapeDtypeStruct:
