@@ -238,7 +238,7 @@ def add_block_bytes(k: int, n: int, d: int) -> int:
 
 
 def finish_bytes(k: int, d: int) -> int:
-    """The right side, what elimination leaves of it, the solution, and two more of their size on the
+    """The right side, what elimination leaves of it, the solution, two more of their size on the
     way; five diagonals."""
     return FLOAT * (5 * k * d + 5 * k)
 
