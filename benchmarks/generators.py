@@ -5,12 +5,14 @@
 
 StyleGAN2 at 256 px with its default channels, beside a plain PyTorch version of its synthesis
 network, in the two forms that are in use: one kernel a sample (a grouped convolution), and inputs
-and outputs scaled around one shared kernel; the faster one counts. BigGAN-deep at 128 px and full
-width, beside the package pytorch-pretrained-biggan. Random weights, the same on both sides, on two
-CPU threads; where JAX has a GPU, in float32 and bfloat16 there.
+and outputs scaled around one shared kernel, this also with channels last in memory. BigGAN-deep at
+128 px and full width, beside the package pytorch-pretrained-biggan, in both orders of memory. The
+fastest other counts. Random weights, the same on both sides, on two CPU threads; where JAX has a
+GPU, in float32 and bfloat16 there.
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -117,33 +119,38 @@ def stylegan2_contenders(batch: int, dtype: str) -> dict[str, Callable[[], Any]]
         lambda x: torch.tensor(np.asarray(x), device=device),
         model.variables["constants"]["synthesis"],
     )
-    prepared = prepare_stylegan2(params, torch_dtype)
+    prepared = prepare_stylegan2(params, torch_dtype, torch.contiguous_format)
+    last = prepare_stylegan2(params, torch_dtype, torch.channels_last)
     torch_ws = torch.tensor(np.asarray(ws), device=device)
 
-    def run_torch(fused: bool) -> Any:
+    def run_torch(prepared: dict, fused: bool) -> Any:
         with torch.inference_mode():
             images = synthesise(prepared, noise, torch_ws, fused=fused, dtype=torch_dtype)
         return images.cpu()
 
     return {
         "ours": lambda: np.asarray(model.synthesis(ws)).transpose(0, 3, 1, 2),
-        "PyTorch, a kernel a sample": lambda: run_torch(True),
-        "PyTorch, shared kernel": lambda: run_torch(False),
+        "PyTorch, a kernel a sample": lambda: run_torch(prepared, True),
+        "PyTorch, shared kernel": lambda: run_torch(prepared, False),
+        "PyTorch, channels last": lambda: run_torch(last, False),
     }
 
 
-def prepare_stylegan2(params: dict, dtype: Any) -> dict:
-    """Kernels as PyTorch has them, [O, I, k, k], and affine weights with their gain."""
+def prepare_stylegan2(params: dict, dtype: Any, order: Any) -> dict:
+    """Kernels as PyTorch has them, [O, I, k, k], and affine weights with their gain.
+
+    Kernels and the first input are in the given order of memory, which the activations then keep.
+    """
     prepared = {}
     for block, layers in params.items():
         prepared[block] = {}
         for name, layer in layers.items():
             if name == "const":
-                prepared[block][name] = layer.permute(2, 0, 1)[None].to(dtype)
+                prepared[block][name] = layer.permute(2, 0, 1)[None].to(dtype, memory_format=order)
                 continue
             affine = layer["affine"]
             prepared[block][name] = {
-                "weight": layer["weight"].permute(3, 2, 0, 1).contiguous(),
+                "weight": layer["weight"].permute(3, 2, 0, 1).contiguous(memory_format=order),
                 "bias": layer["bias"].to(dtype),
                 "affine": affine["weight"] / affine["weight"].shape[0] ** 0.5,
                 "affine_bias": affine["bias"],
@@ -268,17 +275,19 @@ def biggan_contenders(batch: int, dtype: str) -> dict[str, Callable[[], Any]]:
     z = model.sample_z(jax.random.key(0), batch, 0.4)
     y = jax.nn.one_hot(jnp.arange(batch), 1000)
     upstream = upstream.to(torch_dtype)
+    last = copy.deepcopy(upstream).to(memory_format=torch.channels_last)
     torch_z, torch_y = (
         torch.tensor(np.asarray(x), device=device, dtype=torch_dtype) for x in (z, y)
     )
 
-    def run_torch() -> Any:
+    def run_torch(network: Any) -> Any:
         with torch.inference_mode():
-            return upstream(torch_z, torch_y, 0.4).float().cpu()
+            return network(torch_z, torch_y, 0.4).float().cpu()
 
     return {
         "ours": lambda: np.asarray(model(z, y, 0.4)).transpose(0, 3, 1, 2),
-        "pytorch-pretrained-biggan": run_torch,
+        "pytorch-pretrained-biggan": lambda: run_torch(upstream),
+        "the same, channels last": lambda: run_torch(last),
     }
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
+# what OpenBLAS takes on processors that it does not know
+FALLBACK_KERNELS = ("Prescott", "Core2", "Nehalem", "ARMV8", "armv8", "generic")
 
 Row = Mapping[str, Any]
 
@@ -18,6 +20,42 @@ Row = Mapping[str, Any]
 def use_cores(number: int) -> None:
     """Leaves this process so many cores; to be called before JAX starts its threads."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:number])
+
+
+def blas_kernels() -> dict[str, str]:
+    """The kernel of each OpenBLAS that is loaded, by the package that brought it.
+
+    Raises:
+      SystemExit: one of them is a fallback for processors that it does not know, and what is timed
+        with it would be slower than it is.
+    """
+    kernels = _loaded_kernels()
+    for package, kernel in kernels.items():
+        if kernel in FALLBACK_KERNELS:
+            raise SystemExit(
+                f"the OpenBLAS of {package} takes its fallback kernel {kernel} on this processor:"
+                " set OPENBLAS_CORETYPE to one that suits it, such as SkylakeX, Zen or Haswell"
+            )
+    return kernels
+
+
+def blas_kernel(package: str) -> str | None:
+    """The kernel of the OpenBLAS that a package brought; None for a fallback, or without one."""
+    kernel = _loaded_kernels().get(package)
+    return None if kernel in FALLBACK_KERNELS else kernel
+
+
+def _loaded_kernels() -> dict[str, str]:
+    from threadpoolctl import threadpool_info
+
+    return {
+        # …/site-packages/faiss_cpu.libs/libopenblas….so
+        Path(library["filepath"]).parent.name.removesuffix(".libs").removesuffix("_cpu"): str(
+            library["architecture"]
+        )
+        for library in threadpool_info()
+        if library["internal_api"] == "openblas"
+    }
 
 
 def report(

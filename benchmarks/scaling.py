@@ -14,7 +14,7 @@ division itself costs. Four tables:
     rate       samples a second of rounds of `LeastSquares` on an array that lies divided over the
                devices, by those of one device in the same run
     memory     temporary bytes of the compiled programs beside what the code says they are
-               (`project_bytes`, `add_block_bytes`, `finish_bytes`), and a round at that size
+               (`project_bytes`, `add_block_bytes`, `finish_bytes`)
     large      the most memory that a process has when it fits an .npy of 8 GiB, in one pass
 """
 
@@ -44,7 +44,7 @@ from benchmarks.report import report
 from sfvq_jax import Curve, LeastSquares, Source, data_mesh, fit, project
 from sfvq_jax.blocks import AtHand, feeds, plan_round
 from sfvq_jax.devices import replicate
-from sfvq_jax.projection import MAX_LINES, MAX_ROWS
+from sfvq_jax.projection import tile_sizes
 from sfvq_jax.rounds import add_sums, sum_shapes, update_by_sums, zero_sums
 from sfvq_jax.rows.source import Block
 from sfvq_jax.solver import Solver
@@ -183,7 +183,7 @@ def rates(n: int) -> list[Row]:
 
 
 def memory(k: int, n: int) -> list[Row]:
-    """Temporaries of the compiled programs on one device, and the seconds of a round."""
+    """Temporaries of the compiled programs on one device."""
     mesh = data_mesh(jax.devices()[:1])
     solver = LeastSquares()
     rows_of_block = min(n, BLOCK_ROWS)
@@ -217,7 +217,7 @@ def memory(k: int, n: int) -> list[Row]:
                 "ratio": found.temp_size_in_bytes / expected,
             }
         )
-    return [*rows, {"program": "a round", "N": n, "seconds": round_seconds(solver, k, n)}]
+    return rows
 
 
 def project_bytes(k: int, n: int, d: int) -> int:
@@ -227,7 +227,7 @@ def project_bytes(k: int, n: int, d: int) -> int:
     K·D, and five numbers a line. A tile: those of them that it reads, 2 K·D, its samples centred
     and as they were, and their products with a block of codewords.
     """
-    rows, lines = min(n, MAX_ROWS), min(k, MAX_LINES)
+    rows, lines = (min(size, most) for size, most in zip((n, k), tile_sizes(), strict=True))
     return FLOAT * max(5 * k * d + 5 * k, 2 * k * d + 2 * rows * d + lines * rows)
 
 
@@ -238,26 +238,9 @@ def add_bytes(k: int, n: int, d: int) -> int:
 
 
 def update_bytes(k: int, d: int) -> int:
-    """The right side, the solution, and two more of their size on the way; four diagonals."""
-    return FLOAT * (4 * k * d + 4 * k)
-
-
-def round_seconds(solver: LeastSquares, k: int, n: int) -> float:
-    """Of one round on n samples, compiled."""
-    mesh = data_mesh(jax.devices()[:1])
-    x = np.random.default_rng(0).standard_normal((n, D), np.float32)
-    feeds = [
-        AtHand(Block(jnp.asarray(part), jnp.ones(len(part))), Span())
-        for part in np.split(x, -(-n // min(n, BLOCK_ROWS)))
-    ]
-    curve, state, sums, key = begin(solver, mesh, k, D)
-    add = add_sums.lower(mesh, solver, curve, sums, key, feeds[0], 0, 1).compile()
-    end = update_by_sums.lower(solver, curve, state, sums).compile()
-    start = time.perf_counter()
-    for feed in feeds:
-        sums = add(solver, curve, sums, key, feed, 0, 1)
-    jax.block_until_ready(end(solver, curve, state, sums))
-    return time.perf_counter() - start
+    """The right side, what elimination leaves of it, the solution, two more of their size on the
+    way; five diagonals."""
+    return FLOAT * (5 * k * d + 5 * k)
 
 
 def _shape(*sizes: int) -> jax.ShapeDtypeStruct:

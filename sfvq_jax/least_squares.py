@@ -25,7 +25,7 @@ from jax import lax
 
 from sfvq_jax.curve import Curve, curve_length, line_lengths, wide
 from sfvq_jax.dither import nearest_dithered
-from sfvq_jax.projection import Projection, project
+from sfvq_jax.projection import Projection, check_precision, project
 from sfvq_jax.solver import Info, Solver, check_samples, is_number
 from sfvq_jax.sums import by_line
 
@@ -77,6 +77,7 @@ class LeastSquares(Solver):
         nearest point of all.
       block: samples that are read and projected at once on all devices together; None is 64 MiB of
         them, at most 65,536. Draws of a sampler depend on it.
+      precision: of the products that choose each sample's line; see `project`.
       moves: after the rounds of a stage, see `Solver`.
     """
 
@@ -87,6 +88,7 @@ class LeastSquares(Solver):
     samples: int | str | None = flax.struct.field(pytree_node=False, default=None)
     dithered: bool = flax.struct.field(pytree_node=False, default=False)
     block: int | None = flax.struct.field(pytree_node=False, default=None)
+    precision: str = flax.struct.field(pytree_node=False, default="highest")
     moves: tuple[str, ...] = flax.struct.field(
         pytree_node=False, default=("reseed", "reseed", "reorder")
     )
@@ -98,6 +100,7 @@ class LeastSquares(Solver):
         if self.rounds < 1 or (self.block is not None and self.block < 1):
             raise ValueError(f"a stage needs at least one round of at least one sample: {self}")
         check_samples(self.samples)
+        check_precision(self.precision)
 
     def init(self, curve: Curve) -> Array:
         """m, the step up to which the penalty is quadratic, [], as long as no samples are seen."""
@@ -111,7 +114,7 @@ class LeastSquares(Solver):
         if self.dithered:
             fractions = jax.random.uniform(key, (len(codewords) - 1,), codewords.dtype)
             return normal_sums(curve, x, weight, nearest_dithered(curve, x, fractions))
-        return normal_sums(curve, x, weight, project(curve, x))
+        return normal_sums(curve, x, weight, project(curve, x, precision=self.precision))
 
     def update(self, curve: Curve, state: Array, sums: NormalSums) -> tuple[Curve, Array, Info]:
         m = mean_step(curve, sums)
@@ -151,13 +154,13 @@ def normal_sums(curve: Curve, x: Array, weight: Array, place: Projection) -> Nor
     nearer = jnp.where(t < 0.5, weight, 0), jnp.where(t < 0.5, 0, weight)
     # one pass over the samples adds up all that belongs to their lines
     columns = jnp.stack([start * (1 - t), stop * t, start * t, *nearer], 1)
-    at_start, at_stop, coupling, near_start, near_stop = (
-        jnp.zeros((k, 5), x.dtype).at[line].add(columns).T
-    )
+    origin = curve.codewords.mean(0)
+    moment, of_lines = by_line(line, start, stop, x, k, origin=origin, columns=columns)
+    at_start, at_stop, coupling, near_start, near_stop = of_lines.T
     return NormalSums(
         diagonal=at_start + jnp.roll(at_stop, 1),
         coupling=coupling,
-        moment=by_line(line, start, stop, x - curve.codewords.mean(0, keepdims=True), k),
+        moment=moment,
         load=near_start + jnp.roll(near_stop, 1),
         error=jnp.sum(weight * squared_distance),
     )
@@ -191,10 +194,48 @@ def solve(sums: NormalSums, curve: Curve, length_penalty: Any, m: Array) -> Curv
     off = sums.coupling[:-1] - stiff
     origin = curve.codewords.mean(0, keepdims=True)
     right = sums.moment + PULL * load * (curve.codewords - origin)
-    solution = lax.linalg.tridiagonal_solve(
-        jnp.pad(off, (1, 0)), diagonal, jnp.pad(off, (0, 1)), right
+    return Curve(solve_tridiagonal(diagonal, off, right) + origin, curve.size)
+
+
+def solve_tridiagonal(diagonal: Array, off: Array, right: Array) -> Array:
+    """The solution [K, D] of a symmetric positive definite tridiagonal system.
+
+    Args:
+      diagonal: [K].
+      off: beside it, [K - 1].
+      right: D right sides, [K, D].
+    """
+    # LAPACK's solver, which JAX calls on a CPU, takes eight times as long for hundreds of right
+    # sides, and wants them in an order of memory in which the sums before it are slow
+    return lax.platform_dependent(
+        diagonal,
+        jnp.pad(off, (1, 0)),
+        jnp.pad(off, (0, 1)),
+        right,
+        cpu=_eliminate,
+        default=lambda diagonal, below, above, right: lax.linalg.tridiagonal_solve(
+            below, diagonal, above, right
+        ),
     )
-    return Curve(solution + origin, curve.size)
+
+
+def _eliminate(diagonal: Array, below: Array, above: Array, right: Array) -> Array:
+    """Gaussian elimination without pivoting, row by row and back (Thomas' algorithm)."""
+
+    def down(before: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[tuple, tuple]:
+        (ratio, solved), (pivot, below, above, right) = before, row
+        pivot = pivot - below * ratio
+        now = (above / pivot, (right - below * solved) / pivot)
+        return now, now
+
+    def up(after: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
+        ratio, solved = row
+        solution = solved - ratio * after
+        return solution, solution
+
+    first = (jnp.zeros_like(above[0]), jnp.zeros_like(right[0]))
+    _, rows = lax.scan(down, first, (diagonal, below, above, right))
+    return lax.scan(up, jnp.zeros_like(right[0]), rows, reverse=True)[1]
 
 
 def _line_mask(curve: Curve) -> Array:

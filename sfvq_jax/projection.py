@@ -10,6 +10,7 @@ numbers would otherwise lose the distances of data that lies far from the origin
 fraction and distance are then computed again from x - c_j itself.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -20,8 +21,7 @@ from sfvq_jax.curve import Curve, check_curve, wide
 
 Array = jax.Array
 
-MAX_ROWS = 1024  # samples in a tile
-MAX_LINES = 256  # lines in a block: its products stay in cache, and bfloat16 counts so far
+PRECISIONS = ("highest", "tf32", "bfloat16")
 
 
 class Projection(NamedTuple):
@@ -44,10 +44,10 @@ class Projection(NamedTuple):
         return self.line.astype(self.fraction.dtype) + self.fraction
 
 
-def project(curve: Curve, x: Array) -> Projection:
+def project(curve: Curve, x: Array, *, precision: str = "highest") -> Projection:
     """Projects samples onto the curve.
 
-    Memory beyond the input and the result is a tile of 1024 samples by 256 lines. Sizes N are
+    Memory beyond the input and the result is a tile of samples by lines (`tile_sizes`). Sizes N are
     padded to a few buckets (`bucket_size`), so that a varying N compiles a few programs only;
     samples that fill a bucket, as all powers of two do, are not copied.
 
@@ -55,6 +55,10 @@ def project(curve: Curve, x: Array) -> Projection:
       curve: K codewords of width D.
       x: samples, [N, D]; computed in the dtype of the codewords, or float32 where that is of half
         precision, in which squares overflow and fractions of a line are few.
+      precision: of the products that choose the line. "highest" is exact within float32; "tf32"
+        and "bfloat16" (with float32 sums) are faster on accelerators that have them, and may choose
+        another line where two are about as near. Fraction and squared distance on the chosen line
+        are computed in full in any case.
 
     Returns:
       Projection of [N] arrays. Fraction and squared distance are differentiable in x and curve.
@@ -65,12 +69,13 @@ def project(curve: Curve, x: Array) -> Projection:
     (1, 0.25, 1.0)
     """
     check_width(curve, x)
+    check_precision(precision)
     n = x.shape[0]
     curve = Curve(wide(curve.codewords), curve.size)
     x = jnp.asarray(x, curve.codewords.dtype)
     if n < bucket_size(n):  # padding by nothing would be a copy too
         x = jnp.pad(x, ((0, bucket_size(n) - n), (0, 0)))
-    return Projection(*(value[:n] for value in _project(curve, x)))
+    return Projection(*(value[:n] for value in _project(curve, x, precision)))
 
 
 def encode(curve: Curve, x: Array) -> Array:
@@ -102,6 +107,21 @@ def check_width(curve: Curve, x: Array) -> None:
         )
 
 
+def check_precision(precision: str) -> None:
+    """Raises ValueError unless it is one of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+
+
+def tile_sizes() -> tuple[int, int]:
+    """Samples in a tile, and lines in a block of lines, at most.
+
+    On a CPU their products stay in the cache. An accelerator takes larger parts, since each costs
+    it a few launches.
+    """
+    return (2048, 512) if jax.default_backend() == "cpu" else (8192, 2048)
+
+
 def bucket_size(n: int) -> int:
     """The least of 1, 2, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, … that holds n: at most 1/4 above."""
     n = max(n, 1)
@@ -109,16 +129,19 @@ def bucket_size(n: int) -> int:
     return -(-n // quantum) * quantum
 
 
-@jax.jit
-def _project(curve: Curve, x: Array) -> Projection:
+@functools.partial(jax.jit, static_argnames="precision")
+def _project(curve: Curve, x: Array, precision: str) -> Projection:
     n, d = x.shape
+    max_rows, max_lines = tile_sizes()
     mean = lax.stop_gradient(curve.codewords.mean(0, keepdims=True))
-    blocks, visited = _line_blocks(lax.stop_gradient(curve.codewords) - mean, curve.num_lines)
+    blocks, visited = _line_blocks(
+        lax.stop_gradient(curve.codewords) - mean, curve.num_lines, max_lines
+    )
     step = jnp.diff(curve.codewords, axis=0)
     squared_length = jnp.sum(step**2, 1)
 
     def project_tile(tile: Array) -> Projection:
-        line = _nearest_line_of_tile(blocks, visited, lax.stop_gradient(tile) - mean)
+        line = _nearest_line_of_tile(blocks, visited, lax.stop_gradient(tile) - mean, precision)
         return project_on_line(tile, line)
 
     def project_on_line(tile: Array, line: Array) -> Projection:
@@ -129,7 +152,7 @@ def _project(curve: Curve, x: Array) -> Projection:
         squared_distance = jnp.sum((offset - fraction[:, None] * its_step) ** 2, 1)
         return Projection(line, fraction, squared_distance)
 
-    num_tiles, rows = _equal_parts(n, MAX_ROWS)
+    num_tiles, rows = _equal_parts(n, max_rows)
     tiles = jnp.pad(x, ((0, num_tiles * rows - n), (0, 0))).reshape(num_tiles, rows, d)
     return Projection(*(value.reshape(-1)[:n] for value in lax.map(project_tile, tiles)))
 
@@ -163,10 +186,10 @@ class _Blocks(NamedTuple):
     first: Array  # index of each block's first line, [blocks]
 
 
-def _line_blocks(codewords: Array, num_lines: int) -> tuple[_Blocks, int]:
+def _line_blocks(codewords: Array, num_lines: int, max_lines: int) -> tuple[_Blocks, int]:
     """The blocks, and how many of them hold lines."""
     last = codewords.shape[0] - 1
-    num_blocks, lines = _equal_parts(last, MAX_LINES)
+    num_blocks, lines = _equal_parts(last, max_lines)
     index = jnp.arange(num_blocks, dtype=jnp.int32)[:, None] * lines
     index = index + jnp.arange(lines + 1, dtype=jnp.int32)[None]
     corners = codewords[jnp.minimum(index, last)]
@@ -186,12 +209,12 @@ def _line_blocks(codewords: Array, num_lines: int) -> tuple[_Blocks, int]:
     return blocks, -(-num_lines // lines)
 
 
-def _nearest_line_of_tile(blocks: _Blocks, visited: int, x: Array) -> Array:
+def _nearest_line_of_tile(blocks: _Blocks, visited: int, x: Array, precision: str) -> Array:
     """Index of the nearest line of each sample [rows, D], [rows] int32; all centred alike."""
 
     def visit(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
         block = jax.tree.map(lambda v: lax.dynamic_index_in_dim(v, i, keepdims=False), blocks)
-        product = jnp.matmul(block.codewords, x.T, precision="highest")  # [lines + 1, rows]
+        product = _product(block.codewords, x.T, precision)  # [lines + 1, rows]
         start, stop = product[:-1], product[1:]
         along = start - stop - block.start_dot_step
         # a clip that need not pass NaN on
@@ -202,7 +225,7 @@ def _nearest_line_of_tile(blocks: _Blocks, visited: int, x: Array) -> Array:
         distance = start + block.squared_norm - fraction * (along - fraction * block.squared_length)
         least = distance.min(0)
         # on a CPU a second least of floats takes a fraction of the time of integers or argmin
-        index = jnp.arange(distance.shape[0], dtype=x.dtype)[:, None]
+        index = jnp.arange(distance.shape[0], dtype=jnp.float32)[:, None]
         index = jnp.where(distance <= least[None], index, distance.shape[0] - 1).min(0)
         nearer = least < best[0]
         return (
@@ -230,6 +253,16 @@ def nearest_codeword(curve: Curve, x: Array) -> Array:
         return jnp.where(nearest, index, len(codewords) - 1).min(0)
 
     n = x.shape[0]
-    num_tiles, rows = _equal_parts(n, MAX_ROWS)
+    num_tiles, rows = _equal_parts(n, tile_sizes()[0])
     tiles = jnp.pad(x, ((0, num_tiles * rows - n), (0, 0))).reshape(num_tiles, rows, -1)
     return lax.map(of_tile, tiles).reshape(-1)[:n]
+
+
+def _product(codewords: Array, x: Array, precision: str) -> Array:
+    """codewords [M, D] times x [D, N]."""
+    if precision == "bfloat16":
+        codewords, narrow = codewords.astype(jnp.bfloat16), x.astype(jnp.bfloat16)
+        product = jnp.matmul(codewords, narrow, preferred_element_type=jnp.float32)
+        return product.astype(x.dtype)
+    names = {"highest": "highest", "tf32": "tensorfloat32"}  # in JAX
+    return jnp.matmul(codewords, x, precision=names[precision])

@@ -1,5 +1,6 @@
 """Sums over samples, by row of the codebook and over devices."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,7 +10,9 @@ from jax import lax
 Array = jax.Array
 
 TILE = 1024  # samples whose part of the sums is one matrix product
-PRODUCT_ROWS = 256  # beyond them, adding row by row is cheaper than a product with zeros
+PRODUCT_ROWS = 64  # beyond them a product with all rows is mostly one with zeros, on a CPU
+ACCELERATOR_PRODUCT_ROWS = 256  # an accelerator adds up more of them row by row
+SORTED_TILE, WINDOW = 512, 16  # sorted samples, and rows of the result, in one product
 
 
 def sum_over(axis: str | None, tree: Any) -> Any:
@@ -24,37 +27,122 @@ def on_each(axis: str | None, tree: Any) -> Any:
 
 def by_row(index: Array, weight: Array, x: Array, rows: int) -> Array:
     """Σ w x over the samples [N, D] of each row, [rows, D], of indices [N] and weights [N]."""
-    return by_line(index, weight, jnp.zeros_like(weight), x, rows)
+    return by_line(index, weight, jnp.zeros_like(weight), x, rows)[0]
 
 
-def by_line(line: Array, start: Array, stop: Array, x: Array, rows: int) -> Array:
-    """Σ start x at row `line` and Σ stop x at row `line + 1`, [rows, D].
+def by_line(
+    line: Array,
+    start: Array,
+    stop: Array,
+    x: Array,
+    rows: int,
+    *,
+    origin: Array | None = None,
+    columns: Array | None = None,
+) -> tuple[Array, Array]:
+    """Sums over the samples of each line, in one pass.
 
     Args:
       line: [N] int32.
       start: share of each sample that its line's first row gets, [N].
       stop: share that the next row gets, [N].
       x: samples, [N, D].
-      rows: of the result.
+      rows: of the results.
+      origin: o, which is subtracted from every sample, tile by tile, [D]; 0 by default.
+      columns: other numbers of each sample, [N, C]; none by default.
+
+    Returns:
+      Σ start (x - o) at row `line` and Σ stop (x - o) at row `line + 1`, [rows, D]; Σ columns at row
+      `line`, [rows, C].
     """
-    if rows > PRODUCT_ROWS:
-        zero = jnp.zeros((rows, x.shape[1]), x.dtype)
-        return zero.at[line].add(start[:, None] * x).at[line + 1].add(stop[:, None] * x)
-    index = jnp.arange(rows, dtype=line.dtype)[:, None]
+    columns = jnp.zeros_like(x, shape=(len(x), 0)) if columns is None else columns
+    origin = jnp.zeros_like(x, shape=x.shape[1:]) if origin is None else origin
+    samples = (origin[None], line, start, stop, x, columns)
+    most = PRODUCT_ROWS if jax.default_backend() == "cpu" else ACCELERATOR_PRODUCT_ROWS
+    if rows <= most:
+        return _by_product(rows, *samples)
+    by_window, by_scatter = (functools.partial(way, rows) for way in (_by_window, _by_scatter))
+    return lax.platform_dependent(*samples, cpu=by_window, default=by_scatter)
+
+
+def _by_product(
+    rows: int, origin: Array, line: Array, start: Array, stop: Array, x: Array, columns: Array
+) -> tuple[Array, Array]:
+    """By products of the shares [rows, tile] of each tile of samples."""
+    row = jnp.arange(rows, dtype=line.dtype)[:, None]
     n = x.shape[0]
     tile = min(TILE, n)
 
-    def add_tile(i: Array, total: Array) -> Array:
+    def add_tile(i: Array, totals: tuple[Array, Array]) -> tuple[Array, Array]:
         # the last tile reaches back over samples of the one before, which then count nothing
         first = jnp.minimum(i * tile, n - tile)
-        tile_x, tile_line, tile_start, tile_stop = (
-            lax.dynamic_slice_in_dim(array, first, tile) for array in (x, line, start, stop)
+        its_line, *rest = (
+            lax.dynamic_slice_in_dim(a, first, tile) for a in (line, start, stop, x, columns)
         )
-        new = (first + jnp.arange(tile) >= i * tile).astype(x.dtype)
-        share = jnp.where(index == tile_line[None], (new * tile_start)[None], 0)
-        share += jnp.where(index == tile_line[None] + 1, (new * tile_stop)[None], 0)
-        return total + jnp.matmul(share, tile_x, precision="highest")
+        its_line = jnp.where(first + jnp.arange(tile) >= i * tile, its_line, -2)
+        return tuple(map(jnp.add, totals, _products(row, origin, its_line, *rest)))  # pyright: ignore
 
-    # built from x, so that it varies over the shards as x does
-    zero = jnp.zeros((rows, x.shape[1]), x.dtype) + jnp.zeros_like(x[:1])
-    return lax.fori_loop(0, -(-n // tile), add_tile, zero)
+    return lax.fori_loop(0, -(-n // tile), add_tile, _nothing(rows, x, columns))
+
+
+def _by_scatter(
+    rows: int, origin: Array, line: Array, start: Array, stop: Array, x: Array, columns: Array
+) -> tuple[Array, Array]:
+    x, (total, of_columns) = x - origin, _nothing(rows, x, columns)
+    total = total.at[line].add(start[:, None] * x).at[line + 1].add(stop[:, None] * x)
+    return total, of_columns.at[line].add(columns)
+
+
+def _by_window(
+    rows: int, origin: Array, line: Array, start: Array, stop: Array, x: Array, columns: Array
+) -> tuple[Array, Array]:
+    """Samples in the order of their lines: a tile of them belongs to few rows, a window or more."""
+    n = x.shape[0]
+    tile, window = min(SORTED_TILE, n), min(WINDOW, rows)
+    order = jnp.pad(jnp.argsort(line).astype(jnp.int32), (0, -n % tile), mode="edge")
+    real = jnp.arange(len(order)) < n
+
+    def add_tile(i: Array, totals: tuple[Array, Array]) -> tuple[Array, Array]:
+        its_order, its_real = (lax.dynamic_slice_in_dim(a, i * tile, tile) for a in (order, real))
+        its_line, *rest = (
+            a.at[its_order].get(mode="promise_in_bounds") for a in (line, start, stop, x, columns)
+        )
+        last = jnp.minimum(its_line[-1] + 1, rows - 1)
+
+        def add_window(carry: tuple[Array, Any]) -> tuple[Array, Any]:
+            first, totals = carry
+            # a window at the end reaches back over rows that have been counted
+            base = jnp.minimum(first, rows - window)
+            row = base + jnp.arange(window, dtype=line.dtype)[:, None]
+            row = jnp.where(row >= first, row, -3)
+            added = _products(row, origin, jnp.where(its_real, its_line, -6), *rest)
+            totals = tuple(
+                lax.dynamic_update_slice_in_dim(
+                    total, lax.dynamic_slice_in_dim(total, base, window) + more, base, 0
+                )
+                for total, more in zip(totals, added, strict=True)
+            )
+            return base + window, totals
+
+        return lax.while_loop(lambda carry: carry[0] <= last, add_window, (its_line[0], totals))[1]
+
+    return lax.fori_loop(0, len(order) // tile, add_tile, _nothing(rows, x, columns))
+
+
+def _products(
+    row: Array, origin: Array, line: Array, start: Array, stop: Array, x: Array, columns: Array
+) -> tuple[Array, Array]:
+    """The sums at some rows [M, 1] over some samples."""
+    on_line = row == line[None]
+    share = jnp.where(on_line, start[None], 0) + jnp.where(row == line[None] + 1, stop[None], 0)
+    return (
+        jnp.matmul(share, x - origin, precision="highest"),
+        jnp.matmul(on_line.astype(x.dtype), columns, precision="highest"),
+    )
+
+
+def _nothing(rows: int, x: Array, columns: Array) -> tuple[Array, Array]:
+    # built from the samples, so that it varies over the shards as they do
+    return tuple(  # pyright: ignore
+        jnp.zeros((rows, a.shape[1]), x.dtype) + jnp.zeros_like(a[:1]) for a in (x, columns)
+    )

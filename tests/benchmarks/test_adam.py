@@ -25,11 +25,12 @@ def test_a_batch_gives_the_same_loss_and_gradient(k, b, d):
     codewords, x, fractions = normal(k, d, seed=1), normal(b, d), uniform(k - 1)
     loss, gradient = jax.jit(jax.value_and_grad(dithered_loss))(Curve(codewords), x, fractions)
 
-    parameter, _ = adam.torch_init(codewords, Adam())
-    torch_loss = adam.torch_loss(parameter, torch.from_numpy(x), torch.from_numpy(fractions))
-    torch_loss.backward()
-    assert_allclose(loss, torch_loss.detach(), rtol=1e-6)
-    assert_allclose(gradient.codewords, parameter.grad, atol=1e-7)
+    for loss_function in (adam.torch_loss, adam.torch_loss_by_product):
+        parameter, _ = adam.torch_init(codewords, Adam())
+        torch_loss = loss_function(parameter, torch.from_numpy(x), torch.from_numpy(fractions))
+        torch_loss.backward()
+        assert_allclose(loss, torch_loss.detach(), rtol=1e-6)
+        assert_allclose(gradient.codewords, parameter.grad, atol=1e-7)
 
 
 def test_steps_move_the_codewords_alike():

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from sfvq_jax import Curve, LeastSquares, distortion, dithered_loss, line_lengths, solver
 from sfvq_jax.curve import padded
-from sfvq_jax.least_squares import PULL, mean_step, normal_sums, solve
+from sfvq_jax.least_squares import PULL, mean_step, normal_sums, solve, solve_tridiagonal
 from sfvq_jax.projection import Projection
 
 step = jax.jit(solver.step)
@@ -235,3 +235,14 @@ class TestLeastSquares:
         traced = jax.jit(lambda left, size: one.anneal(left, size).length_penalty)
         assert one.anneal(left, size).length_penalty == 0.25 * factor
         assert_allclose(traced(left, size), 0.25 * factor)
+
+
+def test_a_tridiagonal_system_is_solved_as_a_dense_one():
+    random = np.random.default_rng(0)
+    off = random.normal(size=99).astype(np.float32)
+    # barely definite: each row's diagonal is as large as what stands beside it, and a little more
+    diagonal = np.abs(np.pad(off, (1, 0))) + np.abs(np.pad(off, (0, 1))) + np.float32(1e-2)
+    right = random.normal(size=(100, 7)).astype(np.float32)
+    dense = np.diag(np.float64(diagonal)) + np.diag(np.float64(off), 1) + np.diag(off, -1)
+    solution = jax.jit(solve_tridiagonal)(diagonal, off, right)
+    assert_allclose(solution, np.linalg.solve(dense, right), rtol=1e-3, atol=1e-3)

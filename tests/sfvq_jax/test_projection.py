@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sfvq_jax import Curve, decode, distortion, dithered_loss, encode, project
+from sfvq_jax import Curve, LeastSquares, decode, distortion, dithered_loss, encode, project, solver
 from sfvq_jax.curve import padded
-from sfvq_jax.projection import _project, bucket_size, nearest_codeword
+from sfvq_jax.projection import PRECISIONS, _project, bucket_size, nearest_codeword
 
 decode, distortion, dithered_loss = map(jax.jit, (decode, distortion, dithered_loss))
 
@@ -62,7 +62,7 @@ def check(codewords, x):
     return result
 
 
-# K, N and D; 256 lines are a block and 1024 samples are a tile
+# K, N and D; 512 lines are a block and 2048 samples are a tile
 SHAPES = [
     (2, 1, 1),
     (2, 50, 3),
@@ -70,11 +70,11 @@ SHAPES = [
     (5, 1, 512),
     (16, 2049, 64),
     (64, 300, 512),
-    (257, 101, 3),
-    (258, 1025, 3),
-    (513, 509, 16),
-    (300, 2570, 4),
-    (700, 1024, 2),
+    (513, 101, 3),
+    (514, 2049, 3),
+    (1025, 509, 16),
+    (300, 4500, 4),
+    (1400, 1024, 5),
 ]
 CURVES = {
     "a random curve": normal(33, 16, seed=1),
@@ -119,10 +119,10 @@ class TestAgainstBruteForce:
 
     @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
     def test_in_half_precision_every_line_of_a_block_is_told_apart(self, dtype):
-        codewords = 16 * jnp.eye(257, dtype=dtype)
+        codewords = 16 * jnp.eye(513, dtype=dtype)
         result = project(Curve(codewords), codewords)
-        assert_array_equal(result.position, np.arange(257))
-        assert_array_equal(result.squared_distance, np.zeros(257))
+        assert_array_equal(result.position, np.arange(513))
+        assert_array_equal(result.squared_distance, np.zeros(513))
 
     @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
     def test_half_precision_is_computed_in_float32(self, dtype):
@@ -193,6 +193,34 @@ class TestNearestCodeword:
         curve = padded(Curve(jnp.asarray(codewords + np.float32(offset))), rows)
         found = jax.jit(nearest_codeword)(curve, x + np.float32(offset))
         assert (found == nearest).mean() > 0.999
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+class TestPrecision:
+    def test_lower_precision_may_choose_another_line_that_is_about_as_near(self, precision):
+        codewords, x = normal(64, 128, seed=1), normal(300, 128)
+        least = nearest_on_curve(codewords, x)[1]
+        line, fraction, found = project(Curve(jnp.asarray(codewords)), x, precision=precision)
+        # a product of bfloat16s is off by at most 2**-8 of |x| |c|
+        assert (found <= least + 2**-6 * (x**2).sum(1)).all()
+        # whatever the line, what is told of it is exact
+        start, stop = np.float64(codewords[line]), np.float64(codewords[line + 1])
+        point = start + np.asarray(fraction)[:, None] * (stop - start)
+        assert_allclose(found, ((x - point) ** 2).sum(1), rtol=1e-5)
+
+    def test_a_round_of_least_squares_at_any_precision_is_about_the_same(self, precision):
+        curve, x = Curve(jnp.asarray(normal(16, 32, seed=1))), normal(500, 32)
+        step, key = jax.jit(solver.step), jax.random.key(0)
+        exact, other = (
+            step(one, curve, one.init(curve), key, x)[0].codewords
+            for one in (LeastSquares(), LeastSquares(precision=precision))
+        )
+        assert_allclose(other, exact, atol=0.05)
+
+
+def test_a_precision_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="precision is 'float32'; expected one of highest, tf32"):
+        project(Curve(jnp.asarray(normal(5, 3))), normal(2, 3), precision="float32")
 
 
 class TestOnTheCurve:
@@ -304,7 +332,7 @@ class TestMemoryAndPrograms:
 
     def test_differences_of_all_samples_to_all_codewords_are_never_made(self):
         input_bytes = 4 * 2**16 * self.d
-        tile_bytes = 4 * 1024 * self.k
+        tile_bytes = 4 * 2048 * self.k
         # one [N, K, D] would be 256 times the input, one [N, K] four times
         assert self.temporary_bytes(2**16) < 3.5 * input_bytes + 8 * tile_bytes
 
