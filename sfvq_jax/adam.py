@@ -60,20 +60,23 @@ class Adam(Solver):
     def init(self, curve: Curve) -> optax.ScaleByAdamState:
         return optax.scale_by_adam().init(wide(curve.codewords))  # pyright: ignore
 
-    def statistics(self, curve: Curve, key: Array, x: Array, weight: Array) -> DitheredSums:
+    def draw(self, curve: Curve, key: Array) -> Array:
+        """λ, one a line, [K - 1]."""
+        return jax.random.uniform(key, (len(curve.codewords) - 1,), wide(curve.codewords).dtype)
+
+    def statistics(self, curve: Curve, drawn: Array, x: Array, weight: Array) -> DitheredSums:
         """Σ w |x - p|², its gradient, and Σ w by codeword."""
         codewords = wide(curve.codewords)
         x, weight = jnp.asarray(x, codewords.dtype), jnp.asarray(weight, codewords.dtype)
-        ratio = jax.random.uniform(key, (len(codewords) - 1,), codewords.dtype)
-        sums = dithered_sums(Curve(codewords, curve.size), x, ratio, weight)
-        near_start = jnp.where(ratio < 0.5, sums.load, 0)
+        sums = dithered_sums(Curve(codewords, curve.size), x, drawn, weight)
+        near_start = jnp.where(drawn < 0.5, sums.load, 0)
         load = jnp.pad(near_start, (0, 1)) + jnp.pad(sums.load - near_start, (1, 0))
         return sums._replace(load=load)
 
     def update(
         self, curve: Curve, state: optax.ScaleByAdamState, sums: DitheredSums
     ) -> tuple[Curve, optax.ScaleByAdamState, Info]:
-        size = sums.load.sum() * curve.latent_dim
+        size = sums.weight * curve.latent_dim
         size = jnp.where(size > 0, size, 1)  # a batch of padding moves nothing
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to an integer count
             direction, state = optax.scale_by_adam().update(sums.gradient / size, state)  # pyright: ignore

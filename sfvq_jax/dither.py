@@ -28,11 +28,13 @@ class DitheredSums(NamedTuple):
       error: Σ w |x - p|², [].
       gradient: of `error` by the codewords, [K, D].
       load: Σ w by line, [K - 1].
+      weight: Σ w, []; not the sum of `load`, for which a step would have to wait.
     """
 
     error: Array
     gradient: Array
     load: Array
+    weight: Array
 
 
 def dithered_loss(curve: Curve, x: Array, fractions: Array, weight: Array | None = None) -> Array:
@@ -64,7 +66,7 @@ def dithered_sums(curve: Curve, x: Array, fractions: Array, weight: Array) -> Di
     ratio = fractions[:, None]
     gradient = jnp.pad((1 - ratio) * slope, ((0, 1), (0, 0)))
     gradient += jnp.pad(ratio * slope, ((1, 0), (0, 0)))
-    return DitheredSums(_error(at), gradient, at.number)
+    return DitheredSums(_error(at), gradient, at.number, weight.sum())
 
 
 def nearest_dithered(curve: Curve, x: Array, fractions: Array) -> Projection:

@@ -33,6 +33,7 @@ Array = jax.Array
 Start = Curve | Callable[[Array, Array, Array, str | None], Curve]
 
 DEFAULT_SOLVER = LeastSquares()
+TOLD = {"samples", "block", "rounds"}  # by the plan of each stage; how far to go is left open
 
 
 def fit(
@@ -196,13 +197,13 @@ def _description(
 
 
 def solver_settings(solver: Solver) -> dict[str, Any]:
-    """The fields of a solver; but for the number of rounds, which says only how far to go."""
+    """The fields of a solver; but for those that a plan tells, and the number of rounds."""
     fields = (
         [field.name for field in dataclasses.fields(solver)]
         if dataclasses.is_dataclass(solver)
         else list(vars(solver))
     )
-    return {name: getattr(solver, name) for name in fields if name != "rounds"}
+    return {name: getattr(solver, name) for name in fields if name not in TOLD}
 
 
 def _sketch(latents: np.ndarray, weight: np.ndarray) -> list[float]:

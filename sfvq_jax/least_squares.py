@@ -107,12 +107,12 @@ class LeastSquares(Solver):
         lines = jnp.asarray(curve.num_lines, wide(curve.codewords).dtype)
         return curve_length(curve) / lines
 
-    def statistics(self, curve: Curve, key: Array, x: Array, weight: Array) -> NormalSums:
+    def statistics(self, curve: Curve, drawn: Array, x: Array, weight: Array) -> NormalSums:
         codewords = wide(curve.codewords)
         curve, x = Curve(codewords, curve.size), jnp.asarray(x, codewords.dtype)
         weight = jnp.asarray(weight, codewords.dtype)
         if self.dithered:
-            fractions = jax.random.uniform(key, (len(codewords) - 1,), codewords.dtype)
+            fractions = jax.random.uniform(drawn, (len(codewords) - 1,), codewords.dtype)
             return normal_sums(curve, x, weight, nearest_dithered(curve, x, fractions))
         return normal_sums(curve, x, weight, project(curve, x, precision=self.precision))
 

@@ -29,7 +29,7 @@ def sum_shapes(solver: Solver, curve: Curve, state: Any, devices: int) -> Any:
     block = Block(_float(1, curve.latent_dim), _float(1))
 
     def begin(curve: Curve, state: Any, block: Block) -> Any:
-        sums = solver.statistics(curve, jax.random.key(0), *block)
+        sums = solver.statistics(curve, solver.draw(curve, jax.random.key(0)), *block)
         if solver.batch is not None:
             return solver.update(curve, state, sums)[2]
         return jax.tree.map(lambda leaf: jnp.stack([leaf] * devices), sums)
@@ -77,7 +77,8 @@ def add_sums(
     stop: Array,
 ) -> Any:
     def of_shard(curve: Curve, key: Array, sums: Any, block: Block) -> Any:
-        new = solver.statistics(on_each(_axis(mesh), curve), key, *block)
+        drawn = solver.draw(curve, key)
+        new = solver.statistics(on_each(_axis(mesh), curve), drawn, *block)
         return jax.tree.map(lambda sum, new: sum + new[None], sums, new)
 
     if mesh.size > 1:

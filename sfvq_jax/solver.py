@@ -8,7 +8,7 @@ weight 0 is not there. A whole solver of your own:
     class OnlineMeans(Solver):
         rate: float = 0.5
 
-        def statistics(self, curve, key, x, weight):
+        def statistics(self, curve, drawn, x, weight):
             nearest = jnp.rint(encode(curve, x)).astype(jnp.int32)
             ...
 """
@@ -73,8 +73,15 @@ class Solver:
         """What a stage needs to go on beside the curve, at its start; a pytree."""
         return ()
 
-    def statistics(self, curve: Curve, key: Array, x: Array, weight: Array) -> Any:
-        """Sums over samples x [N, D] of weight [N]; `key` is the update's, for all samples."""
+    def draw(self, curve: Curve, key: Array) -> Any:
+        """What an update leaves to chance, the same for all of its samples; by default the key.
+
+        Many updates in a loop draw theirs at once before it.
+        """
+        return key
+
+    def statistics(self, curve: Curve, drawn: Any, x: Array, weight: Array) -> Any:
+        """Sums over samples x [N, D] of weight [N]; `drawn` is what `draw` gave."""
         raise NotImplementedError
 
     def update(self, curve: Curve, state: Any, sums: Any) -> tuple[Curve, Any, Info]:
@@ -125,7 +132,13 @@ def step(
     0.3333
     """
     weight = jnp.ones_like(x[:, 0]) if weight is None else weight
-    sums = solver.statistics(on_each(axis, curve), key, x, weight)
+    return _step(solver, curve, state, solver.draw(curve, key), x, weight, axis)
+
+
+def _step(
+    solver: Solver, curve: Curve, state: Any, drawn: Any, x: Array, weight: Array, axis: str | None
+) -> tuple[Curve, Any, Info]:
+    sums = solver.statistics(on_each(axis, curve), drawn, x, weight)
     return update(solver, curve, state, sum_over(axis, sums))
 
 
@@ -159,7 +172,7 @@ def steps(
     """
     x = x.reshape(-1, number, x.shape[1])
     weight = weight.reshape(-1, number)
-    keys = jax.random.split(key, number)
+    drawn = jax.vmap(lambda key: solver.draw(curve, key))(jax.random.split(key, number))
 
     def one(i: Array, carry: tuple[Array, Any, Info]) -> tuple[Array, Any, Info]:
         codewords, state, total = carry
@@ -167,13 +180,12 @@ def steps(
             lax.dynamic_index_in_dim(array, i, 1, keepdims=False) for array in (x, weight)
         )
         now = Curve(codewords, curve.size)
-        new, state, info = step(solver, now, state, keys[i], batch, its_weight, axis)
+        its_drawn = jax.tree.map(lambda leaf: leaf[i], drawn)
+        new, state, info = _step(solver, now, state, its_drawn, batch, its_weight, axis)
         return new.codewords, state, jax.tree.map(jnp.add, total, info)
 
     # a first step outside the loop would be a second copy of the program
-    shapes = jax.eval_shape(
-        lambda: solver.update(curve, state, solver.statistics(curve, key, x[:, 0], weight[:, 0]))[2]
-    )
+    shapes = jax.eval_shape(lambda: step(solver, curve, state, key, x[:, 0], weight[:, 0])[2])
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     codewords, state, total = lax.fori_loop(0, number, one, (curve.codewords, state, nothing))
     info = Info(total.objective / number, total.distortion / number, total.load)

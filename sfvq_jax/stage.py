@@ -15,7 +15,7 @@ from jax import lax
 from sfvq_jax.curve import Curve, row_bucket, tied, wide
 from sfvq_jax.moves import Proposal, reorder, reseed
 from sfvq_jax.quality import Health
-from sfvq_jax.solver import Solver, round_steps, step, steps
+from sfvq_jax.solver import Info, Solver, round_steps, step, steps
 from sfvq_jax.subdivision import initial_curve, occurrence, sample_numbers, subdivide
 from sfvq_jax.sums import sum_over
 
@@ -180,20 +180,22 @@ def stage(
 
 def one_round(
     solver: Solver, curve: Curve, state: Any, key: Array, x: Array, weight: Array, axis: str | None
-) -> tuple[Curve, Any, Any]:
+) -> tuple[Curve, Any, Info]:
     """One pass over samples at hand, or over as many as the solver asks for, drawn from them."""
-    if solver.batch is None:
-        if solver.samples is None or isinstance(solver.samples, str):
-            return step(solver, curve, state, key, x, weight, axis)
-        draw_key, key = jax.random.split(key)
-        x, weight = _drawn(draw_key, solver.samples, x, weight, axis)
+    all_of_them = solver.samples is None or isinstance(solver.samples, str)
+    if solver.batch is None and all_of_them:
         return step(solver, curve, state, key, x, weight, axis)
+    present = _present(weight, axis)
+    if solver.batch is None:
+        draw_key, key = jax.random.split(key)
+        drawn = _drawn(draw_key, solver.samples, present, x, weight)  # pyright: ignore
+        return step(solver, curve, state, key, *drawn, axis)
     blocks, number = round_steps(solver)
     batch = solver.batch
 
-    def block(carry: tuple[Array, Any], key: Array) -> tuple[tuple[Array, Any], Any]:
+    def block(carry: tuple[Array, Any], key: Array) -> tuple[tuple[Array, Any], Info]:
         draw_key, key = jax.random.split(key)
-        drawn = _drawn(draw_key, batch * number, x, weight, axis)
+        drawn = _drawn(draw_key, batch * number, present, x, weight)
         now = Curve(carry[0], curve.size)
         new, state, info = steps(solver, now, carry[1], key, *drawn, number=number, axis=axis)
         return (new.codewords, state), info
@@ -204,19 +206,34 @@ def one_round(
     return Curve(codewords, curve.size), state, jax.tree.map(lambda leaf: leaf.mean(0), info)
 
 
+class _Present(NamedTuple):
+    """Where the samples of weight above 0 are: this shard's rows [N], its first one's number among
+    those of all shards, how many are here and on all shards."""
+
+    rows: Array
+    first: Array
+    here: Array
+    total: Array
+
+
+def _present(weight: Array, axis: str | None) -> _Present:
+    number = sample_numbers(weight, axis)
+    n, place = weight.shape[0], number - number[0]
+    index = jnp.arange(n, dtype=jnp.int32)
+    rows = jnp.zeros_like(place).at[jnp.where(weight > 0, place, n)].set(index, mode="drop")
+    here = jnp.sum(weight > 0, dtype=jnp.int32)
+    return _Present(rows, number[0], here, sum_over(axis, here))
+
+
 def _drawn(
-    key: Array, count: int, x: Array, weight: Array, axis: str | None
+    key: Array, count: int, present: _Present, x: Array, weight: Array
 ) -> tuple[Array, Array]:
     """Samples drawn with replacement among those of weight above 0, [count, D], and their weights.
 
     The same on any number of shards: each draws all, and weighs those of others with 0.
     """
-    number = sample_numbers(weight, axis)
-    present = weight > 0
-    total = sum_over(axis, jnp.sum(present, dtype=jnp.int32))
-    drawn = jax.random.randint(key, (count,), 0, jnp.maximum(total, 1), jnp.int32)
-    until = number + present.astype(number.dtype)  # ascending: of samples up to and with this one
-    row = jnp.searchsorted(until, drawn + 1).astype(jnp.int32)
-    mine = (row < len(weight)) & (drawn >= number[0])
-    row = jnp.minimum(row, len(weight) - 1)
+    drawn = jax.random.randint(key, (count,), 0, jnp.maximum(present.total, 1), jnp.int32)
+    drawn = drawn - present.first
+    mine = (drawn >= 0) & (drawn < present.here)
+    row = present.rows[jnp.where(mine, drawn, 0)]
     return x[row], jnp.where(mine, weight[row], 0)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -69,7 +68,8 @@ class Stages:
         at, now = restored or (At(), self._first(start))
         while at.stage < len(self.sizes):
             at, now = self._move(at, now, checkpoints)
-        codewords = jnp.asarray(np.asarray(now.curve.codewords)[: self.sizes[-1]])
+        # a copy on the default device, wherever it was fitted; `jnp.asarray` would compile
+        codewords = jax.device_put(np.asarray(now.curve.codewords)[: self.sizes[-1]])
         measured = measure(self.solver, now.curve, now.state, self.held)
         return Curve(codewords), measured.health
 
@@ -229,7 +229,7 @@ class Stages:
     def plan(self) -> list[list[int | None]]:
         """Codewords and samples of each stage, as a checkpoint's description keeps them."""
         return [
-            [size, plan.blocks, plan.batch, plan.steps]
+            [size, plan.blocks, plan.batch, plan.steps, plan.whole]
             for size, plan in zip(self.sizes, self.plans, strict=True)
         ]
 

@@ -124,6 +124,7 @@ def test_fit_goes_on_from_a_curve_and_takes_weights(curve, tmp_path, capsys):
     more = ["--start", str(curve), "--bits", "4", *QUICK]
     assert main(["fit", "fashion_mnist", "-o", str(out), *more]) == 0
     assert sorted(set(load_curve(out).history.codewords.tolist())) == [8, 16]
+    capsys.readouterr()
     wrong = ["fit", "fashion_mnist", "--space", "z", "-o", tmp_path / "z.npz", *more]
     assert "stylegan2-w" in refused(capsys, tmp_path, wrong)
 
@@ -131,6 +132,7 @@ def test_fit_goes_on_from_a_curve_and_takes_weights(curve, tmp_path, capsys):
     np.save(tmp_path / "w.npy", np.ones(300))
     command = ["fit", str(latents), "--bits", "2", "--weights", str(tmp_path / "w.npy")]
     assert main([*command, "-o", str(tmp_path / "weighted.npz")]) == 0
+    capsys.readouterr()
     np.save(tmp_path / "w.npy", np.ones(299))
     assert "expected (300,)" in refused(capsys, tmp_path, [*command, "-o", tmp_path / "c.npz"])
     command[1] = "fashion_mnist"
@@ -225,6 +227,7 @@ def test_convert_reads_nvidias_pickles(fixture_file, tmp_path, capsys):
     assert json.loads((tmp_path / "tiny/config.json").read_text())["source"]["file"] == source.name
     output = tmp_path / "curve.npz"
     assert main(["fit", str(tmp_path / "tiny"), "--bits", "2", "-o", str(output), *QUICK]) == 0
+    capsys.readouterr()
     assert "exists already" in refused(capsys, tmp_path, ["convert", source, tmp_path / "tiny"])
     truncated = tmp_path / "truncated.pkl"
     truncated.write_bytes(source.read_bytes()[:100_000])
@@ -327,8 +330,8 @@ def array_file(folder, array):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.full((100, 4), np.nan, np.float32), "NaN or infinity in 100 of 100 rows"),
-        (np.append(np.zeros((99, 1)), [[np.inf]], 0), "in 1 of 100 rows, the first in row 99"),
+        (np.full((100, 4), np.nan, np.float32), "NaN or infinity in row 0, and in 100 of"),
+        (np.append(np.zeros((99, 1)), [[np.inf]], 0), "in row 99, and in 1 of the 100 rows"),
         (np.zeros((100, 4, 4), np.float32), r"has shape (100, 4, 4); expected [N, D]"),
         (np.zeros(100, np.float32), "expected [N, D]"),
         (np.zeros((100, 4), np.int64), "floating point"),

@@ -182,7 +182,7 @@ class TestStart:
         with pytest.raises(ValueError, match=r"shape \(8, 3\), but the latents have width 2"):
             fit(jax.random.key(0), x, bits=3, start=curve)
         with pytest.raises(ValueError, match="start has 8 codewords, more than the 4"):
-            fit(jax.random.key(0), x, bits=2, start=curve)
+            fit(jax.random.key(0), x, bits=2, start=Curve(jnp.zeros((8, 2))))
         with pytest.raises(TypeError, match=r"start is a CurveRecord; .*: pass its \.curve"):
             fit(jax.random.key(0), x, bits=3, start=CurveRecord(curve))
 

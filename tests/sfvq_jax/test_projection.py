@@ -165,7 +165,7 @@ class TestRows:
         assert_allclose(found.squared_distance, alone.squared_distance, rtol=1e-5, atol=1e-6)
 
     def test_one_program_serves_all_sizes(self):
-        program = jax.jit(project)
+        program = jax.jit(lambda curve, x: project(curve, x))
         for size in (2, 40, 300):
             program(padded(Curve(jnp.asarray(normal(size, 3))), 512), normal(10, 3))
         assert program._cache_size() == 1

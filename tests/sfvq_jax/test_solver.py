@@ -25,7 +25,7 @@ class BatchSOM(Solver):
 
     radius: Any = 1.0
 
-    def statistics(self, curve, key, x, weight):
+    def statistics(self, curve, drawn, x, weight):
         place = project(curve, x)
         nearest = jnp.rint(place.position).astype(jnp.int32)
         moment = by_row(nearest, weight, x, len(curve.codewords))
@@ -66,9 +66,10 @@ class TestEverySolver:
     def test_its_statistics_are_additive_over_samples(self, name, getkey):
         one, curve, x, key = SOLVERS[name], start(), gaussian(), getkey()
         weight = np.random.default_rng(0).uniform(0, 2, 504).astype(np.float32)
-        whole = one.statistics(curve, key, x, weight)
+        drawn = one.draw(curve, key)
+        whole = one.statistics(curve, drawn, x, weight)
         parts = [
-            one.statistics(curve, key, x[part], weight[part])
+            one.statistics(curve, drawn, x[part], weight[part])
             for part in (slice(0, 100), slice(100, 101), slice(101, None))
         ]
         for total, *each in zip(*map(jax.tree.leaves, (whole, *parts)), strict=True):

@@ -184,6 +184,10 @@ class TestFurther:
         assert_array_equal(more.history.loss[:2], first.history.loss)
         assert (np.diff(more.history.objective) < 1e-6).all()
 
+    def test_the_same_blocks_told_otherwise_are_the_same(self, halfway, file, undisturbed):
+        solver = dataclasses.replace(BLOCKS, samples=500)
+        assert_same(fit(KEY, file, bits=3, solver=solver, checkpoint=halfway), undisturbed)
+
     def test_numbers_of_numpy_are_numbers(self, halfway, file, undisturbed):
         solver = dataclasses.replace(BLOCKS, length_penalty=np.float64(0.2), rounds=np.int64(2))
         settings = {"bits": np.int64(3), "solver": solver, "checkpoint": halfway}
@@ -229,12 +233,12 @@ class TestForeign:
     def test_other_blocks(self, file, halfway, monkeypatch):
         """Also where they come from a constant of the library, which a new version may change."""
         other = dataclasses.replace(BLOCKS, block=151)
-        self.refused(halfway, "its stage is .4, 4, 150, 1., and here", source=file, solver=other)
+        self.refused(halfway, "its stage is .4, 4, 150, 1, True., and", source=file, solver=other)
         settings = {"bits": 2, "solver": LeastSquares(rounds=1), "checkpoint": halfway / "new"}
         fit(KEY, file, **settings)
         monkeypatch.setattr("sfvq_jax.blocks.MAX_BLOCK", 300)
         with pytest.raises(
-            ValueError, match=r"its stage is .4, 1, 500, 1., and here it is .4, 2, 3"
+            ValueError, match=r"its stage is .4, 1, 500, 1, True., and here it is .4, 2, 3"
         ):
             fit(KEY, file, **settings)
 

@@ -56,11 +56,12 @@ def test_are_those_of_project_in_the_order_of_the_source(kind, tmp_path):
 
 
 def test_a_long_curve_keeps_the_digits_of_the_fraction(tmp_path):
-    k = 2**14
-    curve = Curve(jnp.stack([jnp.arange(k, dtype=jnp.float32), jnp.zeros(k)], 1))
-    x = np.float32([[k - 2 + 1 / 512, 0.0], [5.25, 0.0]])
-    write_positions(tmp_path / "p.npy", curve, x)
-    assert_array_equal(np.load(tmp_path / "p.npy")[:, 0], [k - 2 + 1 / 512, 5.25])
+    codewords = np.random.default_rng(2).normal(size=(2**14, 32)).astype(np.float32)
+    at = np.array([16000.1234, 16001.4321])  # of which float32 knows three digits
+    line, fraction = at.astype(int), (at % 1)[:, None]
+    x = (1 - fraction) * codewords[line] + fraction * codewords[line + 1]
+    write_positions(tmp_path / "p.npy", Curve(jnp.asarray(codewords)), x)
+    assert_allclose(np.load(tmp_path / "p.npy")[:, 0], at, rtol=0, atol=1e-5)
 
 
 def test_what_was_interrupted_goes_on_where_it_was(tmp_path):
