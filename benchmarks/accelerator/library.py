@@ -136,7 +136,8 @@ def biggan_program(config: Any, variables: dict, z: Array, y: Array, precision: 
     row = stats_row(0.4, config.num_stats)
 
     def images(variables: dict, z: Array, y: Array) -> Array:
-        embedding = jnp.matmul(y, variables["params"]["embedding"]["weight"])
+        weight = variables["params"]["embedding"]["weight"]
+        embedding = jnp.matmul(y, weight, precision="highest")
         every_layer = [
             jnp.broadcast_to(a[:, None], (len(a), config.num_zs, a.shape[1]))
             for a in (z, embedding)
