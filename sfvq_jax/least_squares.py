@@ -20,7 +20,9 @@ from sfvq_jax.curve import Curve
 Array = jax.Array
 
 TILE = 1024  # samples whose part of the sums is one matrix product
+ACCELERATOR_TILE = 2**15
 PRODUCT_CODEWORDS = 256  # beyond them, adding row by row is cheaper than a product with zeros
+ELIMINATED = 1024  # rows of a system, at most, that an accelerator solves row by row
 PULL = 1e-4  # weight of the present codeword, in shares of an even load a codeword
 
 
@@ -94,7 +96,7 @@ def _add_by_product(
 ) -> Array:
     index = jnp.arange(moment.shape[0], dtype=line.dtype)[:, None]
     n = x.shape[0]
-    rows = min(TILE, n)
+    rows = min(TILE if jax.default_backend() == "cpu" else ACCELERATOR_TILE, n)
 
     def add_tile(i: Array, moment: Array) -> Array:
         # the last tile reaches back over samples of the one before, which then count nothing
@@ -141,19 +143,18 @@ def solve_tridiagonal(diagonal: Array, off: Array, right: Array) -> Array:
     """
     # LAPACK's solver, which JAX calls on a CPU, takes eight times as long for hundreds of right
     # sides, and wants them in an order of memory in which the sums before it are slow
-    return lax.platform_dependent(
-        diagonal,
-        jnp.pad(off, (1, 0)),
-        jnp.pad(off, (0, 1)),
-        right,
-        cpu=_eliminate,
-        default=lambda diagonal, below, above, right: lax.linalg.tridiagonal_solve(
-            below, diagonal, above, right
-        ),
-    )
+    system = (diagonal, jnp.pad(off, (1, 0)), jnp.pad(off, (0, 1)), right)
+
+    def default(diagonal: Array, below: Array, above: Array, right: Array) -> Array:
+        if len(diagonal) <= ELIMINATED:
+            # each launch of a GPU does several rows; its library takes 4 ms however few they are
+            return _eliminate(diagonal, below, above, right, unroll=16)
+        return lax.linalg.tridiagonal_solve(below, diagonal, above, right)
+
+    return lax.platform_dependent(*system, cpu=_eliminate, default=default)
 
 
-def _eliminate(diagonal: Array, below: Array, above: Array, right: Array) -> Array:
+def _eliminate(diagonal: Array, below: Array, above: Array, right: Array, unroll: int = 1) -> Array:
     """Gaussian elimination without pivoting, row by row and back (Thomas' algorithm)."""
 
     def down(before: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[tuple, tuple]:
@@ -168,8 +169,8 @@ def _eliminate(diagonal: Array, below: Array, above: Array, right: Array) -> Arr
         return solution, solution
 
     first = (jnp.zeros_like(above[0]), jnp.zeros_like(right[0]))
-    _, rows = lax.scan(down, first, (diagonal, below, above, right))
-    return lax.scan(up, jnp.zeros_like(right[0]), rows, reverse=True)[1]
+    _, rows = lax.scan(down, first, (diagonal, below, above, right), unroll=unroll)
+    return lax.scan(up, jnp.zeros_like(right[0]), rows, reverse=True, unroll=unroll)[1]
 
 
 def objective(sums: NormalSums, curve: Curve, length_penalty: float | Array) -> Array:
