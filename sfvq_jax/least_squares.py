@@ -31,6 +31,7 @@ from sfvq_jax.sums import by_line
 
 Array = jax.Array
 
+ELIMINATED = 1024  # rows of a system, at most, that an accelerator solves row by row
 PULL = 1e-4  # weight of the present codeword, in shares of an even load a codeword
 EARLY_CODEWORDS = 16  # of the stages in which the penalty is greater, at least
 LEAST_USE = 1e-6  # share of an even load that each line's step counts with at least
@@ -207,19 +208,18 @@ def solve_tridiagonal(diagonal: Array, off: Array, right: Array) -> Array:
     """
     # LAPACK's solver, which JAX calls on a CPU, takes eight times as long for hundreds of right
     # sides, and wants them in an order of memory in which the sums before it are slow
-    return lax.platform_dependent(
-        diagonal,
-        jnp.pad(off, (1, 0)),
-        jnp.pad(off, (0, 1)),
-        right,
-        cpu=_eliminate,
-        default=lambda diagonal, below, above, right: lax.linalg.tridiagonal_solve(
-            below, diagonal, above, right
-        ),
-    )
+    system = (diagonal, jnp.pad(off, (1, 0)), jnp.pad(off, (0, 1)), right)
+
+    def default(diagonal: Array, below: Array, above: Array, right: Array) -> Array:
+        if len(diagonal) <= ELIMINATED:
+            # each launch of a GPU does several rows; its library takes 4 ms however few they are
+            return _eliminate(diagonal, below, above, right, unroll=16)
+        return lax.linalg.tridiagonal_solve(below, diagonal, above, right)
+
+    return lax.platform_dependent(*system, cpu=_eliminate, default=default)
 
 
-def _eliminate(diagonal: Array, below: Array, above: Array, right: Array) -> Array:
+def _eliminate(diagonal: Array, below: Array, above: Array, right: Array, unroll: int = 1) -> Array:
     """Gaussian elimination without pivoting, row by row and back (Thomas' algorithm)."""
 
     def down(before: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[tuple, tuple]:
@@ -234,8 +234,8 @@ def _eliminate(diagonal: Array, below: Array, above: Array, right: Array) -> Arr
         return solution, solution
 
     first = (jnp.zeros_like(above[0]), jnp.zeros_like(right[0]))
-    _, rows = lax.scan(down, first, (diagonal, below, above, right))
-    return lax.scan(up, jnp.zeros_like(right[0]), rows, reverse=True)[1]
+    _, rows = lax.scan(down, first, (diagonal, below, above, right), unroll=unroll)
+    return lax.scan(up, jnp.zeros_like(right[0]), rows, reverse=True, unroll=unroll)[1]
 
 
 def _line_mask(curve: Curve) -> Array:

@@ -119,7 +119,7 @@ def tile_sizes() -> tuple[int, int]:
     On a CPU their products stay in the cache. An accelerator takes larger parts, since each costs
     it a few launches.
     """
-    return (2048, 512) if jax.default_backend() == "cpu" else (8192, 2048)
+    return (2048, 512) if jax.default_backend() == "cpu" else (32768, 1024)
 
 
 def bucket_size(n: int) -> int:
@@ -223,14 +223,11 @@ def _nearest_line_of_tile(blocks: _Blocks, visited: int, x: Array, precision: st
         fraction = jnp.where(fraction < 1, fraction, 1)
         # less |x|², the same for all lines
         distance = start + block.squared_norm - fraction * (along - fraction * block.squared_length)
-        least = distance.min(0)
-        # on a CPU a second least of floats takes a fraction of the time of integers or argmin
-        index = jnp.arange(distance.shape[0], dtype=jnp.float32)[:, None]
-        index = jnp.where(distance <= least[None], index, distance.shape[0] - 1).min(0)
+        least, index = _least(distance)
         nearer = least < best[0]
         return (
             jnp.where(nearer, least, best[0]),
-            jnp.where(nearer, index.astype(jnp.int32) + block.first, best[1]),
+            jnp.where(nearer, index + block.first, best[1]),
         )
 
     nothing = (jnp.full_like(x[:, 0], jnp.inf), jnp.zeros_like(x[:, 0], jnp.int32))
@@ -256,6 +253,30 @@ def nearest_codeword(curve: Curve, x: Array) -> Array:
     num_tiles, rows = _equal_parts(n, tile_sizes()[0])
     tiles = jnp.pad(x, ((0, num_tiles * rows - n), (0, 0))).reshape(num_tiles, rows, -1)
     return lax.map(of_tile, tiles).reshape(-1)[:n]
+
+
+def _least(distance: Array) -> tuple[Array, Array]:
+    """The least of each column and the first row that has it, of [M, N]: [N] and [N] int32."""
+    return lax.platform_dependent(distance, cpu=_least_in_two, default=_least_in_one)
+
+
+def _least_in_two(distance: Array) -> tuple[Array, Array]:
+    # on a CPU a second least of floats takes a fraction of the time of integers or argmin
+    least = distance.min(0)
+    index = jnp.arange(distance.shape[0], dtype=jnp.float32)[:, None]
+    index = jnp.where(distance <= least[None], index, distance.shape[0] - 1).min(0)
+    return least, index.astype(jnp.int32)
+
+
+def _least_in_one(distance: Array) -> tuple[Array, Array]:
+    # an accelerator is kept busy by reading, so it reads once
+    def lesser(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+        first = (one[0] < other[0]) | ((one[0] == other[0]) & (one[1] < other[1]))
+        return jnp.where(first, one[0], other[0]), jnp.where(first, one[1], other[1])
+
+    index = lax.broadcasted_iota(jnp.int32, distance.shape, 0)
+    none = (jnp.asarray(jnp.inf, distance.dtype), jnp.int32(0))
+    return lax.reduce((distance, index), none, lesser, (0,))
 
 
 def _product(codewords: Array, x: Array, precision: str) -> Array:

@@ -10,6 +10,7 @@ from jax import lax
 Array = jax.Array
 
 TILE = 1024  # samples whose part of the sums is one matrix product
+ACCELERATOR_TILE = 2**15  # on an accelerator, which each part costs some launches
 PRODUCT_ROWS = 64  # beyond them a product with all rows is mostly one with zeros, on a CPU
 ACCELERATOR_PRODUCT_ROWS = 256  # an accelerator adds up more of them row by row
 SORTED_TILE, WINDOW = 512, 16  # sorted samples, and rows of the result, in one product
@@ -52,12 +53,12 @@ def by_line(
       columns: other numbers of each sample, [N, C]; none by default.
 
     Returns:
-      Σ start (x - o) at row `line` and Σ stop (x - o) at row `line + 1`, [rows, D]; Σ columns at row
-      `line`, [rows, C].
+      Σ start (x - o) at row `line` and Σ stop (x - o) at the next, [rows, D]; Σ columns at row `line`,
+      [rows, C].
     """
     columns = jnp.zeros_like(x, shape=(len(x), 0)) if columns is None else columns
     origin = jnp.zeros_like(x, shape=x.shape[1:]) if origin is None else origin
-    samples = (origin[None], line, start, stop, x, columns)
+    samples = tuple(map(jnp.asarray, (origin[None], line, start, stop, x, columns)))
     most = PRODUCT_ROWS if jax.default_backend() == "cpu" else ACCELERATOR_PRODUCT_ROWS
     if rows <= most:
         return _by_product(rows, *samples)
@@ -71,7 +72,7 @@ def _by_product(
     """By products of the shares [rows, tile] of each tile of samples."""
     row = jnp.arange(rows, dtype=line.dtype)[:, None]
     n = x.shape[0]
-    tile = min(TILE, n)
+    tile = min(TILE if jax.default_backend() == "cpu" else ACCELERATOR_TILE, n)
 
     def add_tile(i: Array, totals: tuple[Array, Array]) -> tuple[Array, Array]:
         # the last tile reaches back over samples of the one before, which then count nothing

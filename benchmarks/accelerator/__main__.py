@@ -79,8 +79,12 @@ def run_parts(parts: Sequence[str], folder: Path, seconds: float, quick: bool) -
 def part_process(name: str, quick: bool) -> Iterator[subprocess.Popen]:
     """A process that imports what the part needs, then waits for its order; it ends with us."""
     command = [sys.executable, "-m", "benchmarks.accelerator.part", name]
-    # JAX would take most of the card's memory, and PyTorch is to have some
-    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
+    # JAX would take most of the card's memory, and PyTorch is to have some; to try Triton's
+    # products beside the library's takes 6 to 8 seconds a program
+    environment = {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",
+    } | os.environ
     if quick:  # threads of two processes that wait for each other take long over little
         environment["OMP_NUM_THREADS"] = "1"
     process = subprocess.Popen(
