@@ -14,21 +14,25 @@ from sfvq_jax.interpret import trial
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """All names after the code of docs/your_model.md ran, in order, in an empty folder."""
-    text = (DOCS / "your_model.md").read_text(encoding="utf-8")
+def run_page(name):
+    """All names after the code of a page ran, in order."""
+    text = (DOCS / name).read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     names: dict = {"__name__": "page"}
+    exec(compile(code, f"docs/{name}", "exec"), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """That of docs/your_model.md, in an empty folder."""
     with pytest.MonkeyPatch.context() as patch:
         # to be quick
         few = {"SPREAD_SAMPLES": 512, "SCREENED": 16, "RECOGNISED": 4, "RECOGNITION_EPOCHS": 1}
         for name, value in few.items():
             patch.setattr(trial, name, value)
         patch.chdir(tmp_path_factory.mktemp("page"))
-        exec(compile(code, "docs/your_model.md", "exec"), names)
-        names["folder"] = Path.cwd()
-    return names
+        return run_page("your_model.md") | {"folder": Path.cwd()}
 
 
 def test_the_model_is_a_latent_model(page):
@@ -111,3 +115,10 @@ def test_the_direction_came_back_from_its_file(page):
     assert_allclose(record.direction.vector, right.direction.vector, rtol=1e-6)
     assert (record.name, record.space) == (right.name, "spots-z")
     assert record.direction.layers == (0, 0)
+
+
+def test_a_solver_of_one_s_own_fits_and_its_numbers_are_vmapped():
+    page = run_page("your_solver.md")
+    assert page["result"].curve.codewords.shape == (16, 2)
+    assert page["result"].history.distortion[-1] < page["result"].history.distortion[0]
+    assert (np.diff(page["steps"]) < 0).all()
