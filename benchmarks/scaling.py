@@ -14,7 +14,7 @@ division itself costs. Four tables:
     rate       samples a second of rounds of `LeastSquares` on an array that lies divided over the
                devices, by those of one device in the same run
     memory     temporary bytes of the compiled programs beside what the code says they are
-               (`project_bytes`, `add_block_bytes`, `finish_bytes`)
+               (`project_bytes`, `add_bytes`, `update_bytes`)
     large      the most memory that a process has when it fits an .npy of 8 GiB, in one pass
 """
 
@@ -50,7 +50,6 @@ from sfvq_jax.rows.source import Block
 from sfvq_jax.solver import Solver
 from sfvq_jax.sources import as_source
 from sfvq_jax.span import Span
-from sfvq_jax.sums import PRODUCT_ROWS
 
 DEVICES = (1, 2, 4, 8)
 K, D = 64, 512
@@ -232,15 +231,13 @@ def project_bytes(k: int, n: int, d: int) -> int:
 
 
 def add_bytes(k: int, n: int, d: int) -> int:
-    """Those of `project` and its result; or samples times their weights at both ends, 2 N·D."""
-    by_row = 2 * n * d + 6 * n if k > PRODUCT_ROWS else 0
-    return max(project_bytes(k, n, d) + FLOAT * 3 * n, FLOAT * by_row)
+    """Those of `project`, its result, and the block's sums; of samples only tiles are copied."""
+    return project_bytes(k, n, d) + FLOAT * (3 * n + k * d + 3 * k)
 
 
 def update_bytes(k: int, d: int) -> int:
-    """The right side, what elimination leaves of it, the solution, two more of their size on the
-    way; five diagonals."""
-    return FLOAT * (5 * k * d + 5 * k)
+    """The right side, what elimination leaves of it, the solution; four diagonals."""
+    return FLOAT * (3 * k * d + 4 * k)
 
 
 def _shape(*sizes: int) -> jax.ShapeDtypeStruct:

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import ports
-from benchmarks.accelerator.library import PRECISIONS, PULL
+from benchmarks.accelerator.library import LEAST_USE, PRECISIONS, PULL
 from benchmarks.accelerator.record import OutOfTimeError, Part, Row
 from ports.upstream import read as read_upstream
-from sfvq_jax import Adam, Curve, LeastSquares, fit, project
+from sfvq_jax import Adam, Curve, LeastSquares, fit, project, step
 
 CHECKOUT = Path(__file__).parents[2]
 UPSTREAM = CHECKOUT / "tests/fixtures/stylegan2/tiny_ada_gray_cond"
@@ -127,11 +127,12 @@ def check_round(n: int, k: int, precision: str) -> Row:
     """Error of a round's step by the step's size, and of the distortion after it."""
     x, before, expected, distortion = round_to_check(n, k)
     solver = LeastSquares(precision=precision)
-    ours = jax.jit(solver.step)(Curve(jnp.asarray(before)), jnp.asarray(x))[0].codewords
-    ours, step = np.asarray(ours, np.float64), expected - before
+    curve, key = Curve(jnp.asarray(before)), jax.random.key(0)
+    ours = jax.jit(step)(solver, curve, solver.init(curve), key, jnp.asarray(x))[0].codewords
+    ours, way = np.asarray(ours, np.float64), expected - before
     change = nearest(x, ours).squared_distance.mean() - distortion
     return judged(
-        step=(np.linalg.norm(ours - expected) / np.linalg.norm(step), STEP[precision]),
+        step=(np.linalg.norm(ours - expected) / np.linalg.norm(way), STEP[precision]),
         distortion=(abs(change) / distortion, DISTORTION[precision]),
     )
 
@@ -153,12 +154,18 @@ def check_adam() -> Row:
     before = rng.standard_normal((k, d), np.float32)
     batches = rng.standard_normal((ADAM_STEPS, ADAM_BATCH, d), np.float32)
     fractions = rng.random((ADAM_STEPS, k - 1), np.float32)
-    state = jax.jit(solver.init)(Curve(jnp.asarray(before)))
-    step = jax.jit(solver.step)
+    curve = Curve(jnp.asarray(before))
+    state = jax.jit(solver.init)(curve)
+
+    @jax.jit
+    def step_on(curve: Curve, state: Any, x: jax.Array, fractions: jax.Array) -> tuple[Curve, Any]:
+        sums = solver.statistics(curve, fractions, x, jnp.ones_like(x[:, 0]))
+        return solver.update(curve, state, sums)[:2]
+
     for x, its_fractions in zip(batches, fractions, strict=True):
-        state = step(state, jnp.asarray(x), jnp.asarray(its_fractions))
+        curve, state = step_on(curve, state, jnp.asarray(x), jnp.asarray(its_fractions))
     expected = reference_adam(before, batches, fractions, solver.learning_rate)
-    ours = np.asarray(state.curve.codewords, np.float64)
+    ours = np.asarray(curve.codewords, np.float64)
     way = np.linalg.norm(expected - before)
     return judged(step=(np.linalg.norm(ours - expected) / way, ADAM_STEP))
 
@@ -202,7 +209,10 @@ def squared_distance(
 
 
 def reference_round(x: np.ndarray, codewords: np.ndarray, penalty: float) -> np.ndarray:
-    """The codewords after a round, [K, D] float64, from the dense normal matrix."""
+    """The codewords after a round, [K, D] float64, from the dense normal matrix.
+
+    Lines beyond the mean step, which the samples inside the lines weigh, are held by less.
+    """
     k = len(codewords)
     x, codewords = x.astype(np.float64), codewords.astype(np.float64)
     found = nearest(x, codewords)
@@ -211,7 +221,12 @@ def reference_round(x: np.ndarray, codewords: np.ndarray, penalty: float) -> np.
     share[rows, found.line + 1] += found.fraction
     steps = np.diff(np.eye(k), axis=0)
     load = len(x) / k
-    matrix = share.T @ share + load * (penalty * steps.T @ steps + PULL * np.eye(k))
+    inside = found.fraction * (1 - found.fraction)
+    use = np.bincount(found.line, inside, minlength=k - 1) + LEAST_USE * load
+    length = np.linalg.norm(steps @ codewords, axis=1)
+    mean_step = (use * length).sum() / use.sum()
+    stiff = penalty * np.minimum(1, mean_step / length)
+    matrix = share.T @ share + load * (steps.T @ (stiff[:, None] * steps) + PULL * np.eye(k))
     return np.linalg.solve(matrix, share.T @ x + load * PULL * codewords)
 
 

@@ -1,11 +1,12 @@
 """Rounds of least squares, where their time goes, and whole fits; beside k-means in PyTorch.
 
-round     all samples of an array taken in and the system solved, `add` and `finish`; and of it,
-          each compiled by itself: the projection, the sums over samples, the system. Dispatch
-          is the time until Python may go on, before the device is done
+round     all samples of an array taken in, the system solved and the sums emptied, as in a fit;
+          and of it, each compiled by itself: the projection, the sums over samples, the system.
+          Dispatch is the time until Python may go on, before the device is done
 k-means   product and argmin, sums by index_add, means: a round as PyTorch has it
 fit       `sfvq_jax.fit` from an array or from a sampler, the first time and once compiled; what
-          smaller fits have compiled is not compiled again
+          smaller fits have compiled is not compiled again. Its rounds are those in its history,
+          without those of moves that were not kept, whose samples count all the same
 """
 
 import functools
@@ -19,10 +20,9 @@ import numpy as np
 from benchmarks.accelerator import pytorch
 from benchmarks.accelerator.library import (
     PRECISIONS,
+    Rounds,
     block_of,
     project_program,
-    round_programs,
-    round_state,
     sums_programs,
 )
 from benchmarks.accelerator.record import OutOfTimeError, Part, Row
@@ -83,15 +83,14 @@ def rounds(part: Part, x: Array, all_bits: tuple[int, ...], precisions: tuple[st
 
 def measure_round(x: Array, k: int, precision: str) -> Row:
     n, d = x.shape
-    add, finish = round_programs(k, n, d, precision)
     curve, block = Curve(jax.random.normal(jax.random.key(1), (k, d))), block_of(x)
-    state, key = round_state(curve), jax.random.key(0)
+    its_rounds = Rounds(curve.codewords, x, precision)
     dispatched = []
 
     def whole_round() -> Any:
-        nonlocal state
         start = time.perf_counter()
-        state, loss = finish(add(state, key, block))
+        its_rounds.add()
+        loss = its_rounds.finish()
         dispatched.append(time.perf_counter() - start)
         return loss
 
@@ -129,7 +128,8 @@ def measure_k_means(x: Any, k: int, rows: int, precision: str) -> Row:
 def measure_fit(part: Part, source: Any, bits: int, solver: LeastSquares) -> Row:
     def stop_in_time(report: Report) -> None:
         if part.seconds_left < 0:
-            raise OutOfTimeError(f"no time was left at {report.bits} bits, round {report.round}")
+            where = f"{report.codewords} codewords, round {report.round} {report.move}"
+            raise OutOfTimeError(f"no time was left at {where}".rstrip())
 
     start = time.perf_counter()
     found = fit(jax.random.key(0), source, bits=bits, solver=solver, on_report=stop_in_time)
@@ -139,7 +139,7 @@ def measure_fit(part: Part, source: Any, bits: int, solver: LeastSquares) -> Row
     return {
         "seconds": seconds,
         "samples/s": float(history.samples[-1]) / seconds,
-        "rounds": len(history.bits),
+        "rounds": len(history.codewords),
         "distortion": float(history.distortion[-1]),
     }
 

@@ -1,6 +1,7 @@
 """All calls that go deeper into the libraries than their public names, in one place."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,12 +13,18 @@ import numpy as np
 from jax import lax
 from jax.stages import Compiled
 
-from sfvq_jax import Adam, ArraySource, Curve, LeastSquares, data_mesh, project
-from sfvq_jax.least_squares import PULL, add_samples, solve, zero_sums
+from sfvq_jax import Adam, Curve, LeastSquares, Projection, data_mesh, project
+from sfvq_jax.blocks import AtHand, Feed, feeds, plan_round
+from sfvq_jax.devices import replicate
+from sfvq_jax.least_squares import LEAST_USE, PULL, mean_step, normal_sums, solve
 from sfvq_jax.projection import PRECISIONS
-from sfvq_jax.sharding import Block, add_block, add_drawn, finish
+from sfvq_jax.rounds import absorb, add_sums, descend, sum_shapes, update_by_sums, zero_sums
+from sfvq_jax.rows.source import Block
+from sfvq_jax.solver import round_steps
+from sfvq_jax.sources import as_source
+from sfvq_jax.span import Span
 
-__all__ = ["PRECISIONS", "PULL"]
+__all__ = ["LEAST_USE", "PRECISIONS", "PULL"]
 
 Array = jax.Array
 
@@ -31,23 +38,42 @@ def project_program(k: int, n: int, d: int, precision: str) -> Compiled:
     return program.lower(Curve(shape(k, d)), shape(n, d)).compile()
 
 
-def round_programs(k: int, n: int, d: int, precision: str) -> tuple[Compiled, Compiled]:
-    """A round of least squares over one block, compiled; both use the state up.
+class Rounds:
+    """Rounds of least squares over one block of samples [N, D], compiled, as a fit has them.
 
-    Returns:
-      add: (state, key, block) -> state.
-      finish: state -> (state, loss).
+    Attributes:
+      program: what `add` calls.
     """
-    solver, mesh = LeastSquares(precision=precision), one_device()
-    state, block = jax.eval_shape(round_state, Curve(shape(k, d))), Block(shape(n, d), shape(n))
-    add = add_block.lower(solver, mesh, state, jax.random.key(0), block)
-    return add.compile(), finish.lower(solver, mesh, state).compile()
 
+    def __init__(self, codewords: Array, x: Array, precision: str):
+        self._solver, self._mesh = LeastSquares(precision=precision), one_device()
+        curve = Curve(codewords)
+        self._curve, self._state = replicate((curve, self._solver.init(curve)), self._mesh)
+        self._shapes = sum_shapes(self._solver, self._curve, self._state, 1)
+        self._empty()
+        key = replicate(jax.random.key(0), self._mesh)
+        self._block = (key, AtHand(block_of(x), Span()), np.int32(0), np.int32(1))
+        self.program = add_sums.lower(
+            self._mesh, self._solver, self._curve, self._sums, *self._block
+        ).compile()
+        self._update = update_by_sums.lower(
+            self._solver, self._curve, self._state, self._sums
+        ).compile()
 
-@jax.jit
-def round_state(curve: Curve) -> Any:
-    """What a round starts from."""
-    return LeastSquares().init(curve, 1)
+    def add(self) -> Any:
+        """The sums, with those of the block once more."""
+        self._sums = self.program(self._solver, self._curve, self._sums, *self._block)
+        return self._sums
+
+    def finish(self) -> Array:
+        """Updates the curve, and empties the sums; the loss."""
+        updated = self._update(self._solver, self._curve, self._state, self._sums)
+        self._curve, self._state = updated.curve, updated.state
+        self._empty()
+        return updated.loss
+
+    def _empty(self) -> None:
+        self._sums = zero_sums(self._mesh, self._solver, self._shapes)
 
 
 def sums_programs(k: int, n: int, d: int) -> tuple[Compiled, Compiled]:
@@ -59,12 +85,11 @@ def sums_programs(k: int, n: int, d: int) -> tuple[Compiled, Compiled]:
     """
     penalty = LeastSquares().length_penalty
 
-    def add(curve: Curve, block: Block, places: Any) -> Any:
-        origin = curve.codewords.mean(0)
-        return add_samples(zero_sums(curve), block.x, block.weight, *places, origin)
+    def add(curve: Curve, block: Block, places: Projection) -> Any:
+        return normal_sums(curve, *block, places)
 
     def solve_for(sums: Any, curve: Curve) -> Curve:
-        return solve(sums, curve, penalty, curve.codewords.mean(0))
+        return solve(sums, curve, penalty, mean_step(curve, sums))
 
     curve, block = Curve(shape(k, d)), Block(shape(n, d), shape(n))
     places = jax.eval_shape(project, curve, block.x)
@@ -80,26 +105,57 @@ def block_of(x: Array) -> Block:
     return Block(x, jnp.ones_like(x[:, 0]))
 
 
-def adam_state(solver: Adam, codewords: Array) -> Any:
-    return jax.jit(solver.init)(Curve(codewords))
+class Epochs:
+    """Epochs of Adam on rows of an array [N, D], one after another."""
 
+    def __init__(self, solver: Adam, codewords: Array, data: Array):
+        self._solver, self._mesh = solver, one_device()
+        curve = Curve(codewords)
+        self._curve, self._state = replicate((curve, solver.init(curve)), self._mesh)
+        self._shapes = sum_shapes(solver, self._curve, self._state, 1)
+        self._source = as_source(data).placed(self._mesh)
+        self._plan = plan_round(solver, len(codewords), self._source, self._mesh)
+        self.steps = math.prod(round_steps(solver))  # in an epoch
 
-def adam_epoch(solver: Adam, state: Any, data: Array, key: Array) -> Any:
-    """The state after an epoch on rows of an array [N, D]; the one before is used up."""
-    mesh, source = one_device(), ArraySource(data, len(data))
-    plan = solver.plan(state.curve.num_codewords, source.latent_dim, source.num_latents)
-    keys = jax.random.split(key)
-    state = add_drawn(solver, mesh, plan, state, source, keys, 0, plan.blocks)
-    return finish(solver, mesh, state)[0]
+    def run(self, key: Array) -> Array:
+        """An epoch as `sfvq_jax.fit` runs it, block after block; the codewords after it."""
+        info = self._no_info()
+        for feed in self._feeds(key):
+            self._curve, self._state, info = absorb(
+                self._mesh,
+                self._solver,
+                self._plan.steps,
+                self._curve,
+                self._state,
+                info,
+                replicate(key, self._mesh),
+                feed,
+            )
+            jax.block_until_ready((self._state, info))
+        return self._curve.codewords
 
+    def in_one_call(self, key: Array) -> tuple[Compiled, Callable[[], Array]]:
+        """The compiled program, and what runs a whole epoch in one call of it."""
+        key = replicate(key, self._mesh)
+        blocks = (key, next(self._feeds(key)).feed, np.int32(0), np.int32(self._plan.blocks))
 
-def adam_program(solver: Adam, k: int, n: int, d: int) -> Compiled:
-    """(state, source, keys, first block, last block) -> state, compiled."""
-    mesh, source = one_device(), ArraySource(shape(n, d), n)
-    state = jax.eval_shape(solver.init, Curve(shape(k, d)))
-    keys = jax.random.split(jax.random.key(0))
-    plan = solver.plan(k, d, n)
-    return add_drawn.lower(solver, mesh, plan, state, source, keys, 0, plan.blocks).compile()
+        def arguments() -> tuple:
+            return (self._solver, self._curve, self._state, self._no_info(), *blocks)
+
+        solver, *rest = arguments()
+        program = descend.lower(self._mesh, solver, self._plan.steps, *rest).compile()
+
+        def run() -> Array:
+            self._curve, self._state, _ = program(*arguments())
+            return self._curve.codewords
+
+        return program, run
+
+    def _feeds(self, key: Array) -> Iterator[Feed]:
+        return feeds(self._source, Span(), self._plan, (key, key), 0, 0, self._mesh)
+
+    def _no_info(self) -> Any:
+        return zero_sums(self._mesh, self._solver, self._shapes)
 
 
 def one_device() -> jax.sharding.Mesh:

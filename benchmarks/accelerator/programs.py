@@ -16,18 +16,16 @@ from jax.stages import Compiled
 from benchmarks.accelerator import ceilings
 from benchmarks.accelerator.library import (
     PRECISIONS,
-    adam_program,
-    adam_state,
+    Epochs,
+    Rounds,
     analysis,
     block_of,
     project_program,
-    round_programs,
-    round_state,
     sums_programs,
 )
 from benchmarks.accelerator.record import Part, Row
 from benchmarks.accelerator.timing import timed
-from sfvq_jax import Adam, ArraySource, Curve, project
+from sfvq_jax import Adam, Curve, project
 
 Array = jax.Array
 # a program, a call of it, and its operations
@@ -85,16 +83,9 @@ def projection(k: int, n: int, d: int, precision: str) -> Prepared:
 
 
 def least_squares_add(k: int, n: int, d: int) -> Prepared:
-    """A block of a round; it uses its state up, and so is given what it gave."""
-    program, _ = round_programs(k, n, d, "highest")
-    state, block = round_state(Curve(normal(1, k, d))), block_of(normal(0, n, d))
-
-    def add() -> Any:
-        nonlocal state
-        state = program(state, jax.random.key(0), block)
-        return state
-
-    return program, add, 2.0 * n * k * d
+    """A block of a round."""
+    rounds = Rounds(normal(1, k, d), normal(0, n, d), "highest")
+    return rounds.program, rounds.add, 2.0 * n * k * d
 
 
 def sums(k: int, n: int, d: int) -> Prepared:
@@ -115,16 +106,10 @@ def solve(k: int, n: int, d: int) -> Prepared:
 
 def adam(solver: Adam, k: int, n: int, d: int) -> Prepared:
     """An epoch; its operations are those of two products a step."""
-    program, x = adam_program(solver, k, n, d), normal(0, n, d)
-    state, keys = adam_state(solver, x[:k]), jax.random.split(jax.random.key(0))
-    source, blocks = ArraySource(x, n), solver.plan(k, d, n).blocks
-
-    def epoch() -> Any:
-        nonlocal state
-        state = program(state, source, keys, 0, blocks)
-        return state
-
-    return program, epoch, 4.0 * solver.steps_per_epoch * solver.batch_size * k * d
+    x = normal(0, n, d)
+    epochs = Epochs(solver, x[:k], x)
+    program, run = epochs.in_one_call(jax.random.key(0))
+    return program, run, 4.0 * epochs.steps * solver.batch_size * k * d
 
 
 def normal(seed: int, *shape: int) -> Array:
