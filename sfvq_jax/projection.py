@@ -99,7 +99,15 @@ def distortion(curve: Curve, x: Array) -> Array:
 
 
 def check_width(curve: Curve, x: Array) -> None:
-    """Raises ValueError unless x is [N, D] with the curve's D."""
+    """Raises ValueError unless x is [N, D] with the curve's D; TypeError if one is neither."""
+    if not isinstance(curve, Curve):
+        hint = ": pass its .curve" if hasattr(curve, "curve") else ""
+        raise TypeError(f"curve is a {type(curve).__name__}; expected a Curve{hint}")
+    if not hasattr(x, "ndim"):
+        raise TypeError(
+            f"x is a {type(x).__name__}; expected an array [N, {curve.latent_dim}], such as"
+            " np.asarray(x)"
+        )
     check_curve(curve)
     if x.ndim != 2 or x.shape[1] != curve.latent_dim:
         raise ValueError(

@@ -53,8 +53,8 @@ def by_line(
       columns: other numbers of each sample, [N, C]; none by default.
 
     Returns:
-      Σ start (x - o) at row `line` and Σ stop (x - o) at the next, [rows, D]; Σ columns at row `line`,
-      [rows, C].
+      Σ start (x - o) at row `line` and Σ stop (x - o) at the next, [rows, D]; Σ columns at row
+      `line`, [rows, C].
     """
     columns = jnp.zeros_like(x, shape=(len(x), 0)) if columns is None else columns
     origin = jnp.zeros_like(x, shape=x.shape[1:]) if origin is None else origin

@@ -1,6 +1,7 @@
 """The projection against brute force over all lines in float64."""
 
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -221,6 +222,19 @@ class TestPrecision:
 def test_a_precision_that_is_none_is_refused():
     with pytest.raises(ValueError, match="precision is 'float32'; expected one of highest, tf32"):
         project(Curve(jnp.asarray(normal(5, 3))), normal(2, 3), precision="float32")
+
+
+@pytest.mark.parametrize(
+    ("swap", "message"),
+    [
+        (lambda curve, x: (x, curve), "curve is a ndarray; expected a Curve"),
+        (lambda curve, x: (SimpleNamespace(curve=curve), x), "pass its .curve"),
+        (lambda curve, x: (curve, x.tolist()), "x is a list; expected an array .N, 3., such as"),
+    ],
+)
+def test_what_is_no_curve_or_no_array_is_told(swap, message):
+    with pytest.raises(TypeError, match=message):
+        project(*swap(Curve(jnp.asarray(normal(5, 3))), normal(2, 3)))
 
 
 class TestOnTheCurve:
