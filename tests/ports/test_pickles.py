@@ -349,7 +349,8 @@ def test_paths_are_text(load, path):
 
 def test_every_shared_checkpoint_is_read_as_pytorch_reads_it(shared):
     torch = pytest.importorskip("torch")
-    fixtures = sorted((shared / "fixtures").rglob("*.p*")) + sorted(shared.rglob("*_model.bin"))
+    folder = shared / "fixtures"
+    fixtures = sorted(folder.rglob("*.p*")) + sorted(folder.rglob("*_model.bin"))
     assert fixtures
     for path in fixtures:
         content = read(path)
