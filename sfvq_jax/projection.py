@@ -22,6 +22,7 @@ from sfvq_jax.curve import Curve, check_curve, wide
 Array = jax.Array
 
 PRECISIONS = ("highest", "tf32", "bfloat16")
+LEAST_ROWS = 256  # samples in a tile that is compared with all codewords, unless there are fewer
 
 
 class Projection(NamedTuple):
@@ -258,7 +259,10 @@ def nearest_codeword(curve: Curve, x: Array) -> Array:
         return jnp.where(nearest, index, len(codewords) - 1).min(0)
 
     n = x.shape[0]
-    num_tiles, rows = _equal_parts(n, tile_sizes()[0])
+    # all codewords at once, so that more of them take fewer samples
+    max_rows, max_lines = tile_sizes()
+    most = min(max_rows, max(LEAST_ROWS, max_rows * max_lines // len(codewords)))
+    num_tiles, rows = _equal_parts(n, most)
     tiles = jnp.pad(x, ((0, num_tiles * rows - n), (0, 0))).reshape(num_tiles, rows, -1)
     return lax.map(of_tile, tiles).reshape(-1)[:n]
 
