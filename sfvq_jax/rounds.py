@@ -16,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from sfvq_jax.blocks import Feed
 from sfvq_jax.curve import Curve
 from sfvq_jax.devices import AXIS, divided, everywhere
-from sfvq_jax.quality import Health, health
+from sfvq_jax.quality import Health, health, perplexity
 from sfvq_jax.rows.source import Block
 from sfvq_jax.solver import Info, Solver, steps, update
 from sfvq_jax.sums import on_each
@@ -174,9 +174,8 @@ class Measured(NamedTuple):
 def measure(solver: Solver, curve: Curve, state: Any, block: Block) -> Measured:
     """By exact projection of measuring samples."""
     found = health(curve, *block)
-    use = found.use / found.use.sum()
-    entropy = -jnp.sum(use * jnp.log(jnp.where(use > 0, use, 1)))
-    return Measured(found, jnp.asarray(solver.penalty(curve, state)), jnp.exp(entropy))
+    spread = perplexity(found.use / found.use.sum())
+    return Measured(found, jnp.asarray(solver.penalty(curve, state)), spread)
 
 
 def _float(*shape: int) -> jax.ShapeDtypeStruct:
