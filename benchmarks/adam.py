@@ -17,20 +17,16 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 
+from benchmarks.accelerator.library import Epochs
 from benchmarks.report import report, use_cores
-from sfvq_jax import Adam, Curve, Source, data_mesh, distortion, initial_curve, subdivide
-from sfvq_jax.blocks import feeds, plan_round
-from sfvq_jax.rounds import absorb, sum_shapes, zero_sums
+from sfvq_jax import Adam, Curve, distortion, initial_curve, subdivide
 from sfvq_jax.solver import round_steps
-from sfvq_jax.sources import as_source
-from sfvq_jax.span import Span
 
 THREADS = 2
 START_SAMPLES = 2**14
@@ -101,29 +97,14 @@ def time_stage(
 
 def our_loop(codewords: np.ndarray, data: np.ndarray, solver: Adam) -> Callable[[], float]:
     """A function that runs an epoch and tells its steps a second."""
-    source = as_source(data).placed(data_mesh(jax.devices()[:1]))
+    epochs = Epochs(solver, jnp.asarray(codewords), jnp.asarray(data))
 
     def run() -> float:
-        curve = Curve(jnp.asarray(codewords))
-        state = jax.block_until_ready(jax.jit(solver.init)(curve))
         start = time.perf_counter()
-        jax.block_until_ready(epoch(solver, curve, state, source, jax.random.key(0)))
-        return math.prod(round_steps(solver)) / (time.perf_counter() - start)
+        jax.block_until_ready(epochs.run(jax.random.key(0)))
+        return epochs.steps / (time.perf_counter() - start)
 
     return run
-
-
-def epoch(
-    solver: Adam, curve: Curve, state: Any, source: Source, key: jax.Array
-) -> tuple[Curve, Any]:
-    """Curve and state after one epoch, as `fit` runs it; the state before is used up."""
-    mesh = data_mesh(jax.devices()[:1])
-    plan = plan_round(solver, curve.num_codewords, source, mesh)
-    sums = zero_sums(mesh, solver, sum_shapes(solver, curve, state, 1))
-    for feed in feeds(source, Span(), plan, (key, key), 0, 0, mesh):
-        curve, state, sums = absorb(mesh, solver, plan.steps, curve, state, sums, key, feed)
-        jax.block_until_ready(state)
-    return curve, state
 
 
 def torch_loop(
@@ -172,11 +153,10 @@ def coarse_to_fine(
 
 
 def our_stage(curve: Curve, data: np.ndarray, solver: Adam) -> Curve:
-    source = as_source(data).placed(data_mesh(jax.devices()[:1]))
-    state = jax.jit(solver.init)(curve)
+    epochs, codewords = Epochs(solver, curve.codewords, jnp.asarray(data)), curve.codewords
     for key in jax.random.split(jax.random.key(curve.num_codewords), solver.epochs):
-        curve, state = epoch(solver, curve, state, source, key)
-    return curve
+        codewords = epochs.run(key)
+    return Curve(codewords)
 
 
 def torch_stage(curve: Curve, data: np.ndarray, solver: Adam) -> Curve:

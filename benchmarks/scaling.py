@@ -40,9 +40,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from benchmarks.accelerator.library import draws_of
 from benchmarks.report import report
 from sfvq_jax import Curve, LeastSquares, Source, data_mesh, fit, project
-from sfvq_jax.blocks import AtHand, feeds, plan_round
+from sfvq_jax.blocks import AtHand, Draws, feeds, plan_round
 from sfvq_jax.devices import replicate
 from sfvq_jax.projection import tile_sizes
 from sfvq_jax.rounds import add_sums, sum_shapes, update_by_sums, zero_sums
@@ -99,19 +100,19 @@ def traffic(devices: int, n: int, k: int, d: int) -> list[Row]:
     mesh = data_mesh(jax.devices()[:devices])
     array = as_source(np.random.default_rng(0).standard_normal((n, d), np.float32)).placed(mesh)
     sampler = as_source(lambda key, n: jax.random.normal(key, (n, d))).placed(mesh)
-    curve, state, sums, key = begin(LeastSquares(), mesh, k, d)
+    curve, state, sums, draws = begin(LeastSquares(), mesh, k, d)
 
     def add(source: Source, solver: LeastSquares) -> jax.stages.Lowered:
         plan = plan_round(solver, k, source, mesh)
-        feed = next(feeds(source, Span(), plan, (key, key), 0, 0, mesh))
-        return add_sums.lower(mesh, solver, curve, sums, key, feed.feed, 0, feed.stop)
+        feed = next(feeds(source, Span(), plan, draws, draws.key, 0, 0, mesh))
+        return add_sums.lower(mesh, solver, curve, sums, draws, feed.feed, 0, feed.stop)
 
     half = LeastSquares(samples=n // 2)
     programs = {
         "add, all of an array": add(array, LeastSquares(samples="all")),
         "add, sampler": add(sampler, half),
         "add, rows of an array": add(array, half),
-        "update": update_by_sums.lower(half, curve, state, sums),
+        "update": update_by_sums.lower(mesh, half, curve, state, sums),
     }
     return [
         {
@@ -125,14 +126,14 @@ def traffic(devices: int, n: int, k: int, d: int) -> list[Row]:
     ]
 
 
-def begin(solver: Solver, mesh: Mesh, k: int, d: int) -> tuple[Curve, Any, Any, jax.Array]:
-    """Some curve, the solver's state, no sums and a key, on the mesh."""
+def begin(solver: Solver, mesh: Mesh, k: int, d: int) -> tuple[Curve, Any, Any, Draws]:
+    """Some curve, the solver's state, no sums and what draws, on the mesh."""
     codewords = np.random.default_rng(1).standard_normal((k, d), np.float32)
     curve = Curve(jnp.asarray(codewords))
     state = jax.jit(solver.init)(curve)
     sums = zero_sums(mesh, solver, sum_shapes(solver, curve, state, mesh.size))
-    curve, state, key = replicate((curve, state, jax.random.key(0)), mesh)
-    return curve, state, sums, key
+    curve, state = replicate((curve, state), mesh)
+    return curve, state, sums, draws_of(jax.random.key(0), mesh)
 
 
 def collective_bytes(program: str) -> int:
@@ -163,14 +164,13 @@ def rates(n: int) -> list[Row]:
     for devices in DEVICES:
         mesh = data_mesh(jax.devices()[:devices])
         feed = AtHand(as_source(x).placed(mesh).whole(), Span())
-        curve, state, sums, key = begin(solver, mesh, K, D)
-        shapes, times = sum_shapes(solver, curve, state, devices), []
+        curve, state, sums, draws = begin(solver, mesh, K, D)
+        times = []
         for _ in range(1 + ROUNDS):
             start = time.perf_counter()
-            sums = add_sums(mesh, solver, curve, sums, key, feed, 0, 1)
-            updated = update_by_sums(solver, curve, state, sums)
-            curve, state = updated.curve, updated.state
-            sums = zero_sums(mesh, solver, shapes)
+            sums = add_sums(mesh, solver, curve, sums, draws, feed, 0, 1)
+            updated = update_by_sums(mesh, solver, curve, state, sums)
+            curve, state, sums = updated.curve, updated.state, updated.sums
             jax.block_until_ready((curve, sums))
             times.append(time.perf_counter() - start)
         rows.append({"devices": devices, "N": n, "samples/s": n / min(times[1:])})
@@ -186,7 +186,7 @@ def memory(k: int, n: int) -> list[Row]:
     mesh = data_mesh(jax.devices()[:1])
     solver = LeastSquares()
     rows_of_block = min(n, BLOCK_ROWS)
-    curve, key = Curve(_shape(k, D)), jax.random.key(0)
+    curve, draws = Curve(_shape(k, D)), draws_of(jax.random.key(0), mesh)
     state = jax.eval_shape(solver.init, curve)
     sums = sum_shapes(solver, curve, state, 1)
     feed = AtHand(Block(_shape(rows_of_block, D), _shape(rows_of_block)), Span())
@@ -198,10 +198,14 @@ def memory(k: int, n: int) -> list[Row]:
         ),
         "add": (
             rows_of_block,
-            add_sums.lower(mesh, solver, curve, sums, key, feed, 0, 1),
+            add_sums.lower(mesh, solver, curve, sums, draws, feed, 0, 1),
             add_bytes(k, rows_of_block, D),
         ),
-        "update": (None, update_by_sums.lower(solver, curve, state, sums), update_bytes(k, D)),
+        "update": (
+            None,
+            update_by_sums.lower(mesh, solver, curve, state, sums),
+            update_bytes(k, D),
+        ),
     }
     rows: list[Row] = []
     for name, (size, program, expected) in programs.items():

@@ -88,6 +88,30 @@ def plan_round(solver: Solver, size: int, source: Source, mesh: Mesh) -> Plan:
     return Plan(blocks, batch, 1, whole=False)
 
 
+class Draws(NamedTuple):
+    """Names what a round draws; its keys are made on the device, inside the program that draws.
+
+    Attributes:
+      key: of the fit, on all devices.
+      numbers: codewords, move and round, int32 [3].
+    """
+
+    key: Array
+    numbers: Any
+
+    def blocks_key(self) -> Array:
+        return self._key(0)
+
+    def solver_key(self) -> Array:
+        return self._key(1)
+
+    def _key(self, number: int) -> Array:
+        key = self.key
+        for i in range(3):
+            key = jax.random.fold_in(key, self.numbers[i])
+        return jax.random.fold_in(key, number)
+
+
 class Feed(NamedTuple):
     """Blocks first … stop - 1 of a round, which `feed.read(i)` gives inside a program."""
 
@@ -110,11 +134,11 @@ class AtHand:
 
 @flax.struct.dataclass
 class Drawn:
-    """Blocks that a source on the device draws, or gives in order where there is no key."""
+    """Blocks that a source on the device draws, or gives in order where nothing is drawn."""
 
     source: Source
     span: Span
-    key: Array | None
+    draws: Draws | None
     plan: Plan = flax.struct.field(pytree_node=False)
     mesh: Mesh = flax.struct.field(pytree_node=False)
     num_latents: int | None = flax.struct.field(pytree_node=False, default=None)
@@ -122,8 +146,8 @@ class Drawn:
     def read(self, i: Array) -> Block:
         count = self.plan.block_samples
         start = i * count
-        if self.key is not None:
-            x, weight = self.source.read(self.key, start, count)
+        if self.draws is not None:
+            x, weight = self.source.read(self.draws.blocks_key(), start, count)
         else:
             # the last block reaches back over latents of the one before, which then count nothing
             assert self.num_latents is not None
@@ -140,7 +164,8 @@ def feeds(
     source: Source,
     span: Span,
     plan: Plan,
-    keys: tuple[Array, Array],
+    draws: Draws,
+    order: Array,
     block: int,
     read: int,
     mesh: Mesh,
@@ -148,10 +173,12 @@ def feeds(
     """The blocks of a round from number `block` on, `read` latents into the fit.
 
     Args:
-      keys: of the round, and of the fit, which names an order that goes on from round to round.
+      draws: names what is drawn on the devices.
+      order: a key of the process, which names an order of a source on the host; it goes on from
+        round to round.
     """
     if not source.on_device:
-        yield from _host_feeds(source, span, plan, keys[1], block, read, mesh)
+        yield from _host_feeds(source, span, plan, order, block, read, mesh)
         return
     whole = source.whole() if plan.whole else None
     if whole is not None:
@@ -159,9 +186,9 @@ def feeds(
             yield Feed(AtHand(whole, span), 0, 1, source.num_latents)
         return
     assert plan.blocks is not None
-    key = None if plan.whole else replicate(keys[0], mesh)
     number = source.num_latents if plan.whole else None
-    feed, calls = Drawn(source, span, key, plan, mesh, number), 1
+    drawn = None if plan.whole else draws
+    feed, calls = Drawn(source, span, drawn, plan, mesh, number), 1
     while block < plan.blocks:
         stop = min(block + calls, plan.blocks)
         samples = (stop - block) * plan.block_samples

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from sfvq_jax.blocks import Feed
+from sfvq_jax.blocks import Draws, Feed
 from sfvq_jax.curve import Curve
 from sfvq_jax.devices import AXIS, divided, everywhere
 from sfvq_jax.quality import Health, health, perplexity
@@ -38,7 +38,7 @@ def sum_shapes(solver: Solver, curve: Curve, state: Any, devices: int) -> Any:
 
 
 def zero_sums(mesh: Mesh, solver: Solver, shapes: Any) -> Any:
-    """The sums of no samples, on the devices."""
+    """The sums of no samples, on the devices; made on the host, where it compiles nothing."""
     place = everywhere(mesh) if solver.batch is not None else divided(mesh)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     if jax.process_count() == 1:
@@ -55,14 +55,14 @@ def absorb(
     curve: Curve,
     state: Any,
     sums: Any,
-    key: Array,
+    draws: Draws,
     feed: Feed,
 ) -> tuple[Curve, Any, Any]:
     """Takes in blocks: adds their sums, or, of a solver that goes by batches, makes its updates."""
     place = (feed.feed, np.int32(feed.first), np.int32(feed.stop))
     if solver.batch is None:
-        return curve, state, add_sums(mesh, solver, curve, sums, key, *place)
-    return descend(mesh, solver, number, curve, state, sums, key, *place)
+        return curve, state, add_sums(mesh, solver, curve, sums, draws, *place)
+    return descend(mesh, solver, number, curve, state, sums, draws, *place)
 
 
 @functools.partial(jax.jit, static_argnames="mesh", donate_argnames="sums")
@@ -71,7 +71,7 @@ def add_sums(
     solver: Solver,
     curve: Curve,
     sums: Any,
-    key: Array,
+    draws: Draws,
     feed: Any,
     first: Array,
     stop: Array,
@@ -92,6 +92,7 @@ def add_sums(
     def add(i: Array, sums: Any) -> Any:
         return of_shard(curve, jax.random.fold_in(key, i), sums, feed.read(i))
 
+    key = draws.solver_key()
     return lax.fori_loop(first, stop, add, sums)
 
 
@@ -107,7 +108,7 @@ def descend(
     curve: Curve,
     state: Any,
     info: Info,
-    key: Array,
+    draws: Draws,
     feed: Any,
     first: Array,
     stop: Array,
@@ -130,30 +131,38 @@ def descend(
         curve, state, info = of_shard(curve, state, key_of_block, feed.read(i))
         return curve, state, jax.tree.map(jnp.add, total, info)
 
+    key = draws.solver_key()
     return lax.fori_loop(first, stop, one, (curve, state, info))
 
 
 class Updated(NamedTuple):
-    """After a round: curve, state, loss; the penalty of the curve before, by the terms now."""
+    """After a round: curve, state and empty sums; the loss; the penalty of the curve before, by the
+    terms now."""
 
     curve: Curve
     state: Any
+    sums: Any
     loss: Array
     penalty_before: Array
 
 
-def end_round(solver: Solver, curve: Curve, state: Any, sums: Any, blocks: int) -> Updated:
+def end_round(
+    mesh: Mesh, solver: Solver, curve: Curve, state: Any, sums: Any, blocks: int
+) -> Updated:
     """The update by all sums; of a solver that goes by batches, what its updates came to."""
     if solver.batch is None:
-        return update_by_sums(solver, curve, state, sums)
-    return Updated(curve, state, sums.objective / blocks, jnp.float32(0))
+        return update_by_sums(mesh, solver, curve, state, sums)
+    empty = zero_sums(mesh, solver, sums)
+    return Updated(curve, state, empty, sums.objective / blocks, jnp.float32(0))
 
 
-@jax.jit
-def update_by_sums(solver: Solver, curve: Curve, state: Any, sums: Any) -> Updated:
-    sums = jax.tree.map(lambda leaf: leaf.sum(0), sums)
-    new, state, info = update(solver, curve, state, sums)
-    return Updated(new, state, info.objective, jnp.asarray(solver.penalty(curve, state)))
+@functools.partial(jax.jit, static_argnames="mesh", donate_argnames="sums")
+def update_by_sums(mesh: Mesh, solver: Solver, curve: Curve, state: Any, sums: Any) -> Updated:
+    total = jax.tree.map(lambda leaf: leaf.sum(0), sums)
+    new, state, info = update(solver, curve, state, total)
+    # made on the devices: from the host a round would wait for as much as a codebook
+    empty = lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, sums), divided(mesh))
+    return Updated(new, state, empty, info.objective, jnp.asarray(solver.penalty(curve, state)))
 
 
 class Measured(NamedTuple):

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sfvq_jax.blocks import feeds, plan_round
+from sfvq_jax.blocks import Draws, feeds, plan_round
 from sfvq_jax.curve import Curve
 from sfvq_jax.devices import replicate
 from sfvq_jax.history import Record, Report, empty_history, history_of, records_of
 from sfvq_jax.io.checkpoints import Checkpoints
 from sfvq_jax.quality import Health
 from sfvq_jax.rounds import Measured, absorb, end_round, measure, sum_shapes, zero_sums
-from sfvq_jax.rows.source import Block, Source, key_of
+from sfvq_jax.rows.source import Block, Source
 from sfvq_jax.solver import Solver
 from sfvq_jax.span import Span
 from sfvq_jax.stage import better, propose, stage_rows
@@ -53,6 +53,7 @@ class Stages:
         on_report: Callable[[Report], None] | None,
     ):
         self.key, self.source, self.span, self.solver = key, source, span, solver
+        self.key_everywhere = replicate(key, mesh)
         self.sizes, self.mesh, self.held, self.on_report = sizes, mesh, held, on_report
         self.plans = [plan_round(solver, size, source, mesh) for size in sizes]
         self.solvers = [solver.anneal(len(sizes) - 1 - i, size) for i, size in enumerate(sizes)]
@@ -60,7 +61,6 @@ class Stages:
         self.started = time.monotonic()
         self.records: list[Record] = []
         self.converged: list[bool] = []
-        self.shapes: dict[int, Any] = {}  # of a stage's sums
 
     def run(self, start: Curve, checkpoints: Checkpoints) -> tuple[Curve, Health]:
         """The curve in the span, and its health by the measuring samples."""
@@ -100,7 +100,7 @@ class Stages:
             if solver.batch is not None:  # whose many steps need no size
                 new = Curve(new.codewords)
             kept = (now.curve, now.state) if at.move else None
-            now = Now(new, state, self._zeros(at.stage, new, state), kept)
+            now = Now(new, state, self._zeros(new, state), kept)
             at = at._replace(begun=True, round=0, block=0, distortion=None, converged=False)
         measured = None
         while at.round < solver.rounds and not at.converged:
@@ -131,35 +131,39 @@ class Stages:
         began, before = time.monotonic(), at
         solver, plan = self.solvers[at.stage], self.plans[at.stage]
         size, (curve, state, sums, kept) = self.sizes[at.stage], now
-        key = replicate(key_of(self.key, size, at.move, at.round, 1), self.mesh)
-        keys = (key_of(self.key, size, at.move, at.round, 0), self.key)
-        for feed in feeds(self.source, self.span, plan, keys, at.block, at.read, self.mesh):
+        draws = Draws(self.key_everywhere, np.array([size, at.move, at.round], np.int32))
+        source = (self.source, self.span, plan, draws, self.key)
+        for feed in feeds(*source, at.block, at.read, self.mesh):
             curve, state, sums = absorb(
-                self.mesh, solver, plan.steps, curve, state, sums, key, feed
+                self.mesh, solver, plan.steps, curve, state, sums, draws, feed
             )
             jax.block_until_ready((state, sums))
             at = at._replace(block=feed.stop, read=at.read + feed.samples)
             if checkpoints.due():
                 self._save(checkpoints, at, Now(curve, state, sums, kept))
             self._report(began, before, at, None)
-        updated = end_round(solver, curve, state, sums, at.block)
+        updated = end_round(self.mesh, solver, curve, state, sums, at.block)
         curve, state = updated.curve, updated.state
         measured = measure(solver, curve, state, self.held)
-        record = self._record(at, measured, float(updated.loss))
+        # what is looked at is fetched in one go: an accelerator would be waited for each time
+        seen, loss, penalty_before = jax.device_get(
+            (measured, updated.loss, updated.penalty_before)
+        )
+        record = self._record(at, seen, float(loss))
         self.records.append(record)
         self._report(began, before, at, record)
-        distortion, converged = float(measured.health.distortion), False
+        distortion, converged = float(seen.health.distortion), False
         if at.distortion is not None:  # both curves by the terms of the same update
-            objective = at.distortion + float(updated.penalty_before)
-            gain = objective - (distortion + float(measured.penalty))
+            objective = at.distortion + float(penalty_before)
+            gain = objective - (distortion + float(seen.penalty))
             converged = 0 <= gain <= float(solver.tolerance) * objective
         at = at._replace(round=at.round + 1, block=0, distortion=distortion, converged=converged)
-        return at, Now(curve, state, self._zeros(at.stage, curve, state), kept), measured
+        return at, Now(curve, state, updated.sums, kept), measured
 
-    def _zeros(self, stage: int, curve: Curve, state: Any) -> Any:
-        if stage not in self.shapes:
-            self.shapes = {stage: sum_shapes(self.solvers[stage], curve, state, self.mesh.size)}
-        return zero_sums(self.mesh, self.solver, self.shapes[stage])
+    def _zeros(self, curve: Curve, state: Any) -> Any:
+        return zero_sums(
+            self.mesh, self.solver, sum_shapes(self.solver, curve, state, self.mesh.size)
+        )
 
     def _record(self, at: At, measured: Measured, loss: float) -> Record:
         health, size = measured.health, self.sizes[at.stage]
@@ -212,7 +216,7 @@ class Stages:
         of_stage = [record for record in self.records if record["codewords"] == self.sizes[last]]
         if at.stage != last + 1 or self.converged[last] or len(of_stage) >= self.solver.rounds:
             return at, now
-        sums = self._zeros(last, now.curve, now.state)
+        sums = self._zeros(now.curve, now.state)
         at = At(last, begun=True, round=len(of_stage), read=at.read)
         return at, now._replace(sums=sums)
 

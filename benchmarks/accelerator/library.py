@@ -14,7 +14,7 @@ from jax import lax
 from jax.stages import Compiled
 
 from sfvq_jax import Adam, Curve, LeastSquares, Projection, data_mesh, project
-from sfvq_jax.blocks import AtHand, Feed, feeds, plan_round
+from sfvq_jax.blocks import AtHand, Draws, Feed, feeds, plan_round
 from sfvq_jax.devices import replicate
 from sfvq_jax.least_squares import LEAST_USE, PULL, mean_step, normal_sums, solve
 from sfvq_jax.projection import PRECISIONS
@@ -49,15 +49,15 @@ class Rounds:
         self._solver, self._mesh = LeastSquares(precision=precision), one_device()
         curve = Curve(codewords)
         self._curve, self._state = replicate((curve, self._solver.init(curve)), self._mesh)
-        self._shapes = sum_shapes(self._solver, self._curve, self._state, 1)
-        self._empty()
-        key = replicate(jax.random.key(0), self._mesh)
-        self._block = (key, AtHand(block_of(x), Span()), np.int32(0), np.int32(1))
+        shapes = sum_shapes(self._solver, self._curve, self._state, 1)
+        self._sums = zero_sums(self._mesh, self._solver, shapes)
+        draws = draws_of(jax.random.key(0), self._mesh)
+        self._block = (draws, AtHand(block_of(x), Span()), np.int32(0), np.int32(1))
         self.program = add_sums.lower(
             self._mesh, self._solver, self._curve, self._sums, *self._block
         ).compile()
         self._update = update_by_sums.lower(
-            self._solver, self._curve, self._state, self._sums
+            self._mesh, self._solver, self._curve, self._state, self._sums
         ).compile()
 
     def add(self) -> Any:
@@ -68,12 +68,8 @@ class Rounds:
     def finish(self) -> Array:
         """Updates the curve, and empties the sums; the loss."""
         updated = self._update(self._solver, self._curve, self._state, self._sums)
-        self._curve, self._state = updated.curve, updated.state
-        self._empty()
+        self._curve, self._state, self._sums = updated.curve, updated.state, updated.sums
         return updated.loss
-
-    def _empty(self) -> None:
-        self._sums = zero_sums(self._mesh, self._solver, self._shapes)
 
 
 def sums_programs(k: int, n: int, d: int) -> tuple[Compiled, Compiled]:
@@ -128,7 +124,7 @@ class Epochs:
                 self._curve,
                 self._state,
                 info,
-                replicate(key, self._mesh),
+                draws_of(key, self._mesh),
                 feed,
             )
             jax.block_until_ready((self._state, info))
@@ -136,8 +132,8 @@ class Epochs:
 
     def in_one_call(self, key: Array) -> tuple[Compiled, Callable[[], Array]]:
         """The compiled program, and what runs a whole epoch in one call of it."""
-        key = replicate(key, self._mesh)
-        blocks = (key, next(self._feeds(key)).feed, np.int32(0), np.int32(self._plan.blocks))
+        draws = draws_of(key, self._mesh)
+        blocks = (draws, next(self._feeds(key)).feed, np.int32(0), np.int32(self._plan.blocks))
 
         def arguments() -> tuple:
             return (self._solver, self._curve, self._state, self._no_info(), *blocks)
@@ -152,10 +148,16 @@ class Epochs:
         return program, run
 
     def _feeds(self, key: Array) -> Iterator[Feed]:
-        return feeds(self._source, Span(), self._plan, (key, key), 0, 0, self._mesh)
+        draws = draws_of(key, self._mesh)
+        return feeds(self._source, Span(), self._plan, draws, key, 0, 0, self._mesh)
 
     def _no_info(self) -> Any:
         return zero_sums(self._mesh, self._solver, self._shapes)
+
+
+def draws_of(key: Array, mesh: jax.sharding.Mesh) -> Draws:
+    """Of the first round."""
+    return Draws(replicate(key, mesh), np.zeros(3, np.int32))
 
 
 def one_device() -> jax.sharding.Mesh:

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.processes import as_first_process, in_all_processes
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DESCRIPTION, ABOUT, CHECKSUMS = "fit.json", "about.json", "SHA256SUMS"
 KEPT = 2  # states
 HALF_WRITTEN = ".orbax-checkpoint-tmp"  # in the name of a state that is being written

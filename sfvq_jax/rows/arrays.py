@@ -74,7 +74,19 @@ class ArraySource(Source):
         return ArraySource(placed.x, placed.weight, self.num_latents)
 
     def _draw(self, key: Array, start: Any, count: int) -> Array:
-        return jax.random.randint(jax.random.fold_in(key, start), (count,), 0, self.num_latents)
+        return _random_rows(jax.random.fold_in(key, start), count, self.num_latents)
+
+
+def _random_rows(key: Array, count: int, n: Any) -> Array:
+    """Numbers below n, [count] int32: u n / 2³², rounded down, of 32 random bits u.
+
+    In halves of 16 bits. `jax.random.randint` divides by n, which is slow where n is traced.
+    """
+    u, n = jax.random.bits(key, (count,), jnp.uint32), jnp.asarray(n, jnp.uint32)
+    (u_high, u_low), (n_high, n_low) = ((number >> 16, number & 0xFFFF) for number in (u, n))
+    middle = u_high * n_low + ((u_low * n_low) >> 16)  # nothing here exceeds 32 bits
+    carry = (u_low * n_high + (middle & 0xFFFF)) >> 16
+    return (u_high * n_high + (middle >> 16) + carry).astype(jnp.int32)
 
 
 def array_source(latents: Any, weights: Any = None) -> ArraySource:

@@ -20,7 +20,7 @@ from sfvq_jax import (
     fit,
     project,
 )
-from sfvq_jax.blocks import Feed, feeds, plan_round
+from sfvq_jax.blocks import Draws, Feed, feeds, plan_round
 from sfvq_jax.devices import replicate
 from sfvq_jax.rounds import add_sums, sum_shapes, update_by_sums, zero_sums
 from sfvq_jax.sources import as_source
@@ -112,15 +112,18 @@ class TestWhatCrossesDevices:
         solver = LeastSquares(samples=2**12)
         state = solver.init(curve)
         sums = zero_sums(mesh, solver, sum_shapes(solver, curve, state, devices))
-        curve, state, key = replicate((curve, state, key), mesh)
+        curve, state = replicate((curve, state), mesh)
+        draws = Draws(replicate(key, mesh), np.zeros(3, np.int32))
         lowered = {}
         for name, latents in (("all of an array", gaussian(n)), ("draws", sampler)):
             source = as_source(latents).placed(mesh)
             plan = plan_round(solver, self.k, source, mesh)
-            (feed, *_) = feeds(source, Span(), plan, (key, key), 0, 0, mesh)
+            (feed, *_) = feeds(source, Span(), plan, draws, key, 0, 0, mesh)
             assert isinstance(feed, Feed)
-            lowered[name] = add_sums.lower(mesh, solver, curve, sums, key, feed.feed, 0, feed.stop)
-        return lowered | {"end": update_by_sums.lower(solver, curve, state, sums)}
+            lowered[name] = add_sums.lower(
+                mesh, solver, curve, sums, draws, feed.feed, 0, feed.stop
+            )
+        return lowered | {"end": update_by_sums.lower(mesh, solver, curve, state, sums)}
 
     @pytest.mark.parametrize("devices", [2, 8])
     @pytest.mark.parametrize("n", [UNEVEN, 4 * UNEVEN])

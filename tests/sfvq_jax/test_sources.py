@@ -18,7 +18,7 @@ from sfvq_jax import (
     SamplerSource,
     fit,
 )
-from sfvq_jax.rows.arrays import MAX_PADDING, bucket
+from sfvq_jax.rows.arrays import MAX_PADDING, _random_rows, bucket
 from sfvq_jax.rows.samplers import partial
 from sfvq_jax.rows.source import check_latents
 from sfvq_jax.sources import as_source
@@ -81,6 +81,12 @@ class TestArrays:
         assert_array_equal(weight, np.ones(8000))
         assert counts.sum() == 8000
         assert (np.abs(counts - 1000) < 5 * np.sqrt(1000)).all()
+
+    @pytest.mark.parametrize("n", [1, 1000, 2**16 + 1, 2**31 - 1])
+    def test_drawn_numbers_are_all_below_n(self, n, getkey):
+        key = getkey()
+        bits = np.asarray(jax.random.bits(key, (1000,), "uint32"))
+        assert_array_equal(_random_rows(key, 1000, n), bits.astype(np.uint64) * n >> 32)
 
     def test_more_can_be_drawn_than_there_are(self, getkey):
         assert as_source(self.rows).read(getkey(), 0, 100).x.shape == (100, 2)
