@@ -7,18 +7,18 @@
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ports import checkpoint, upstream
-from ports.biggan import BigGAN, BigGANConfig, BigGANSpace
+from ports.architectures import model_of
+from ports.biggan import BigGAN, BigGANSpace
 from ports.checkpoint import Converted
 from ports.classifier import Classifier
 from ports.inspection import Inspection, inspect
 from ports.pickles import CheckpointError
-from ports.stylegan2 import StyleGAN2, StyleGAN2Config, StyleGAN2Z
+from ports.stylegan2 import StyleGAN2, StyleGAN2Z
 from ports.verify import Difference, check_differences, compare, read_reference
 
 __all__ = [
@@ -41,15 +41,7 @@ __all__ = [
 BUNDLED = Path(__file__).parent / "bundled"
 
 
-class _Generator(NamedTuple):
-    model: Any
-    config: Any
-
-
-_GENERATORS = {
-    "stylegan2": _Generator(StyleGAN2, StyleGAN2Config),
-    "biggan": _Generator(BigGAN, BigGANConfig),
-}
+_GENERATORS = {"stylegan2": StyleGAN2, "biggan": BigGAN}
 
 
 def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | BigGAN | Classifier:
@@ -63,22 +55,8 @@ def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | Big
     Raises:
       CheckpointError: no converted model there, or a damaged one.
     """
-    config, variables = checkpoint.read(path)
-    variables = jax.tree.map(jnp.asarray, variables)
-    try:
-        if config["architecture"] == "classifier":
-            return Classifier.from_config(config["config"], variables)
-        generator = _GENERATORS[config["architecture"]]
-        return generator.model(
-            variables=variables,
-            config=generator.config.from_json(config["config"]),
-            model_hash=config["parameters_sha256"],
-            dtype=jnp.dtype(dtype),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: the config in config.json is damaged ({error}); convert the model again"
-        ) from error
+    config_json, variables = checkpoint.read(path, model_of)
+    return model_of(config_json, jax.tree.map(jnp.asarray, variables), dtype=jnp.dtype(dtype))
 
 
 def convert(
@@ -128,7 +106,7 @@ def convert(
 
 def build(converted: Converted) -> StyleGAN2 | BigGAN:
     """The generator that was converted, without saving it."""
-    model = _GENERATORS[converted.architecture].model
+    model = _GENERATORS[converted.architecture]
     variables = jax.tree.map(jnp.asarray, converted.variables)
     return model(
         variables=variables,

@@ -1,7 +1,7 @@
 """The converted form of a model on disk: a folder with `config.json` and its parameters.
 
 folder/
-  config.json   what it is, where it comes from, and the hashes of all that follows
+  config.json   what it is, where it comes from, and the hashes of this and of all that follows
   parameters/   an Orbax checkpoint of NumPy arrays, which loads on any number of devices
 """
 
@@ -9,9 +9,10 @@ import concurrent.futures
 import hashlib
 import importlib.metadata
 import json
+import math
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ports.pickles import CheckpointError
+from ports.errors import CheckpointError, quoted, shown
+from sfvq_jax.io.reading import INFLATION, SLACK, one_line, parse_json
+from sfvq_jax.short import short_repr
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2 config.json has a hash of itself
 ARCHITECTURES = ("stylegan2", "biggan", "classifier")
 
 
@@ -41,18 +44,22 @@ class Converted(NamedTuple):
     variables: dict
     source: dict
 
+    __repr__ = short_repr
+
 
 class Checkpoint(NamedTuple):
     """What a folder holds.
 
     Attributes:
       config_json: the parsed `config.json`: `architecture`, `config`, `source`, `versions`,
-        `parameters_sha256` and more.
+        `parameters_sha256`, `sha256` of the whole file but this, and more.
       variables: nested dicts of NumPy arrays.
     """
 
     config_json: dict
     variables: dict
+
+    __repr__ = short_repr
 
 
 def save(
@@ -117,8 +124,14 @@ def is_converted(path: str | Path) -> bool:
     return path.is_dir() and (path / "config.json").is_file() and (path / "parameters").is_dir()
 
 
-def read(path: str | Path) -> Checkpoint:
+def read(path: str | Path, check: Callable[[dict, dict], object] | None = None) -> Checkpoint:
     """The model in the folder `path`, with every byte checked against its hashes.
+
+    Args:
+      path: the folder.
+      check: raises CheckpointError where the first argument, the parsed `config.json`, does not
+        belong to the second, the parameters' shapes: nested dicts of what has `shape` and `dtype`.
+        It is called before the parameters are read.
 
     Raises:
       CheckpointError: where the folder is missing, is no converted model, is damaged, or was
@@ -126,13 +139,22 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path).absolute()
     config_json = _read_config(path)
-    _check_files(path / "parameters", config_json["files"])
+    size = _check_files(path / "parameters", config_json["files"])
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            shapes = checkpointer.metadata(path / "parameters").item_metadata.tree
+            _check_size(shapes, size)
+            if check is not None:
+                check(config_json, shapes)
+            _check_seal(config_json)
             variables = checkpointer.restore(path / "parameters")
         digest = parameters_sha256(variables)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # Orbax has no error type of its own
-        raise CheckpointError(f"the parameters in {path} cannot be read: {error}") from error
+        raise CheckpointError(
+            f"the parameters in {path} cannot be read: {one_line(error)}"
+        ) from error
     if digest != config_json["parameters_sha256"]:
         raise CheckpointError(f"the parameters in {path} are not those that config.json describes")
     return Checkpoint(config_json, variables)
@@ -144,19 +166,20 @@ def parameters_sha256(variables: dict) -> str:
     It ties curves and directions to the model that they were made with.
     """
     digest = hashlib.sha256()
-    for name, array in sorted(_leaves(variables), key=lambda leaf: leaf[0]):
+    for name, leaf in sorted(_leaves(variables), key=lambda leaf: leaf[0]):
+        array = np.asarray(leaf)
         digest.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())
         little_endian = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
         digest.update(little_endian.tobytes())
     return digest.hexdigest()
 
 
-def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, branch in tree.items():
         if isinstance(branch, dict):
             yield from _leaves(branch, f"{prefix}{name}/")
         else:
-            yield f"{prefix}{name}", np.asarray(branch)
+            yield f"{prefix}{name}", branch
 
 
 def _write(folder: Path, architecture: str, config: dict, variables: dict, source: dict) -> None:
@@ -181,6 +204,7 @@ def _write(folder: Path, architecture: str, config: dict, variables: dict, sourc
         "parameters_sha256": parameters_sha256(arrays),
         "files": _file_hashes(parameters),
     }
+    config_json["sha256"] = _seal(config_json)
     text = json.dumps(config_json, indent=2, allow_nan=False) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 
@@ -200,11 +224,13 @@ def _versions() -> dict[str, str]:
 
 def _file_hashes(folder: Path) -> dict[str, str]:
     """{path in the folder: SHA-256} of all files in it."""
-    return {
-        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
+    hashes = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            hashes[file.relative_to(folder).as_posix()] = digest
+    return hashes
 
 
 def _read_config(path: Path) -> dict:
@@ -216,11 +242,9 @@ def _read_config(path: Path) -> dict:
     if not file.is_file():
         raise CheckpointError(f"{path} has no config.json, so it is no converted model")
     try:
-        config_json = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is damaged, it is no JSON: {error}") from error
-    if not isinstance(config_json, dict):
-        raise CheckpointError(f"{file} is damaged, it is no JSON object")
+        config_json = parse_json(file.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {one_line(error)}") from error
     version = config_json.get("format_version")
     if type(version) is not int or version < 1:
         raise CheckpointError(f"{file} has no format_version, so it is no converted model")
@@ -234,7 +258,7 @@ def _read_config(path: Path) -> dict:
             raise CheckpointError(f"{file} is damaged, its {name} is missing or wrong")
     if config_json["architecture"] not in ARCHITECTURES:
         raise CheckpointError(
-            f"{path} is a {config_json['architecture']!r}; this sfvq-jax knows {ARCHITECTURES}"
+            f"{path} is a {shown(config_json['architecture'])}; this sfvq-jax knows {ARCHITECTURES}"
         )
     return config_json
 
@@ -249,11 +273,43 @@ _FIELDS = {
 }
 
 
-def _check_files(folder: Path, expected: dict[str, str]) -> None:
-    """That the files are as they were saved: Orbax's own errors would not say which is not."""
+def _check_files(folder: Path, expected: dict[str, str]) -> int:
+    """That the files are as they were saved: Orbax's own errors would not say which is not.
+
+    Returns:
+      Their size in bytes.
+    """
     found = _file_hashes(folder)
     for name, digest in expected.items():
+        file = folder / quoted(name)
         if name not in found:
-            raise CheckpointError(f"{folder / name} is missing; copy or convert the model again")
+            raise CheckpointError(f"{file} is missing; copy or convert the model again")
         if found[name] != digest:
-            raise CheckpointError(f"{folder / name} is damaged; copy or convert the model again")
+            raise CheckpointError(f"{file} is damaged; copy or convert the model again")
+    return sum((folder / name).stat().st_size for name in expected)
+
+
+def _check_size(shapes: dict, size: int) -> None:
+    """That arrays and the pieces they are kept in are not far larger than files of that size."""
+    total = 0
+    for name, array in _leaves(shapes):
+        pieces = array.storage.chunk_shape if array.storage is not None else array.shape
+        largest = max(math.prod(array.shape), math.prod(pieces))
+        total += largest * np.dtype(array.dtype).itemsize
+        if total > INFLATION * size + SLACK:
+            raise CheckpointError(
+                f"{quoted(name)} would take {largest:,} numbers, far more than its files hold"
+            )
+
+
+def _seal(config_json: dict) -> str:
+    """The SHA-256 of all else that `config.json` says."""
+    others = {name: value for name, value in config_json.items() if name != "sha256"}
+    text = json.dumps(others, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_seal(config_json: dict) -> None:
+    unsealed = config_json["format_version"] == 1 and "sha256" not in config_json
+    if not unsealed and config_json.get("sha256") != _seal(config_json):
+        raise CheckpointError("config.json is damaged, it is not as it was written")

@@ -6,6 +6,9 @@ import flax.linen as nn
 import flax.struct
 import jax
 
+from ports.errors import shown
+from sfvq_jax.short import short_repr
+
 Array = jax.Array
 
 
@@ -48,6 +51,8 @@ class Classifier:
     channels: tuple[int, ...] = flax.struct.field(pytree_node=False)
     num_features: int = flax.struct.field(pytree_node=False)
 
+    __repr__ = short_repr
+
     @jax.jit
     def __call__(self, images: Array) -> tuple[Array, Array]:
         """Logits [N, classes] and penultimate features [N, F] of images [N, H, W, C] in [-1, 1]."""
@@ -68,9 +73,18 @@ class Classifier:
 
     @classmethod
     def from_config(cls, config: dict, variables: dict) -> "Classifier":
+        """Out of a parsed `config.json`; ValueError or KeyError where that describes none."""
+        names, channels = config["class_names"], config["channels"]
+        if not isinstance(names, list) or not all(type(name) is str for name in names):
+            raise ValueError("class_names are no texts")
+        if not isinstance(channels, list) or not 1 <= len(channels) <= 13:
+            raise ValueError("channels are no list of 1 to 13 numbers")
+        for count in (*channels, config["num_features"]):
+            if type(count) is not int or not 1 <= count <= 2**16:
+                raise ValueError(f"a width is {shown(count)}; expected a whole number from 1")
         return cls(
             variables=variables,
-            class_names=tuple(config["class_names"]),
-            channels=tuple(config["channels"]),
+            class_names=tuple(names),
+            channels=tuple(channels),
             num_features=config["num_features"],
         )

@@ -1,4 +1,7 @@
-"""The error of everything that reads checkpoints, and how it shows what a file says."""
+"""The error of everything that reads checkpoints, how it shows and checks what a file says."""
+
+import math
+from typing import Any
 
 
 class CheckpointError(ValueError):
@@ -19,3 +22,29 @@ def shown(value: object) -> str:
         return f"{value!r:.40}"
     except (ValueError, RecursionError):  # a number of too many digits, lists in lists in lists
         return f"a {type(value).__name__}"
+
+
+def check_numbers(config: Any, **ranges: tuple[float, float]) -> None:
+    """Raises ValueError where a field of a config is no number in its range, both ends included.
+
+    Ranges of ints are of whole numbers.
+    """
+    for name, (least, most) in ranges.items():
+        value = getattr(config, name)
+        whole = isinstance(least, int)
+        kinds = (int,) if whole else (int, float)
+        # NaN is in no range
+        if type(value) not in kinds or not (math.isfinite(value) and least <= value <= most):
+            kind = "a whole number" if whole else "a number"
+            raise ValueError(f"{name} is {shown(value)}; expected {kind}, {least:g} to {most:g}")
+
+
+def check_kinds(config: Any, **kinds: type) -> None:
+    """Raises ValueError where a field of a config is of another type."""
+    for name, kind in kinds.items():
+        value = getattr(config, name)
+        if type(value) is not kind:
+            raise ValueError(f"{name} is {shown(value)}; expected {_WORDS[kind]}")
+
+
+_WORDS = {bool: "true or false", str: "a text", tuple: "a list"}

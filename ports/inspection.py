@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from ports import checkpoint, upstream
+from ports.architectures import model_of
 from ports.biggan import BigGANConfig
-from ports.pickles import CheckpointError
 from ports.stylegan2 import StyleGAN2Config
+from sfvq_jax.short import short_repr
 
 
 class Layer(NamedTuple):
@@ -51,6 +52,8 @@ class Inspection(NamedTuple):
     source: dict[str, Any]
     versions: dict[str, str]
 
+    __repr__ = short_repr
+
 
 def inspect(path: str | Path, config: str | Path | None = None) -> Inspection:
     """What the checkpoint at `path` is.
@@ -63,7 +66,7 @@ def inspect(path: str | Path, config: str | Path | None = None) -> Inspection:
       CheckpointError: where it is none, or a damaged one.
     """
     if checkpoint.is_converted(path):
-        config_json, variables = checkpoint.read(path)
+        config_json, variables = checkpoint.read(path, model_of)
         kind, source = config_json["architecture"], config_json["source"]
         model_hash, versions = config_json["parameters_sha256"], config_json["versions"]
         fields = config_json["config"]
@@ -72,17 +75,13 @@ def inspect(path: str | Path, config: str | Path | None = None) -> Inspection:
         kind, source, variables = converted.architecture, converted.source, converted.variables
         model_hash, versions = checkpoint.parameters_sha256(variables), {}
         fields = converted.config.to_json()
-    try:
-        facts = _FACTS[kind](fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: the config in config.json is damaged ({error})") from error
     return Inspection(
         format=source.get("format", "unknown"),
         num_parameters=sum(np.size(leaf) for leaf in jax.tree.leaves(variables["params"])),
         model_hash=model_hash,
         source={name: value for name, value in source.items() if name != "format"},
         versions=versions,
-        **facts,
+        **_FACTS[kind](fields),
     )
 
 

@@ -1,7 +1,6 @@
 """Finds out what an upstream checkpoint is, and has it converted."""
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from ports.biggan import convert_ajbrock, convert_huggingface
 from ports.checkpoint import Converted, is_converted
 from ports.pickles import CheckpointError
 from ports.stylegan2 import convert_nvidia, convert_rosinality, convert_tensorflow
+from sfvq_jax.io.reading import one_line, parse_json
 
 # what a folder's generator is called, the best first
 _FILES = ("pytorch_model.bin", "G_ema.pth", "G.pth")
@@ -98,9 +98,9 @@ def _read_settings(file: Path, config: str | Path | None) -> dict:
         own = file.with_name("config.json")
     if own.is_file():
         try:
-            settings = json.loads(own.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError, OSError) as error:
-            raise CheckpointError(f"{own.name} is no JSON ({error})") from error
+            settings = parse_json(own.read_bytes())
+        except (ValueError, OSError) as error:
+            raise CheckpointError(f"{own.name} is no JSON ({one_line(error)})") from error
     elif config is None and training != file and training.is_file():
         content = pickles.read(training)
         settings = content.get("config") if isinstance(content, dict) else None

@@ -12,8 +12,9 @@ import numpy as np
 from ports.biggan import BigGAN
 from ports.pickles import CheckpointError
 from ports.stylegan2 import StyleGAN2, synthesis_blocks
+from sfvq_jax.io.reading import Arrays, one_line, reading
 
-Arrays = Mapping[str, np.ndarray]
+Reference = Mapping[str, np.ndarray]
 
 TOLERANCE = 5e-4  # of the largest |output|; the usual mistakes of ports are off by a tenth and more
 
@@ -39,18 +40,14 @@ def read_reference(path: str | Path) -> dict[str, np.ndarray]:
       CheckpointError: where there is none, or it is damaged.
     """
     try:
-        with open(path, "rb") as file:
-            stored = np.load(file, allow_pickle=False)
-            if isinstance(stored, np.ndarray):
-                raise ValueError("one array without a name")
-            return dict(stored)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; check the name of the reference") from None
-    except Exception as error:  # damaged bytes make zipfile and NumPy raise errors of many kinds
-        raise CheckpointError(f"{path} is no .npz of arrays, or a damaged one ({error})") from error
+        with reading(path, ".npz of arrays") as file:
+            stored = Arrays(file)
+            return {name: stored.array(name, kinds="fiubU") for name in stored.names}
+    except (ValueError, OSError) as error:
+        raise CheckpointError(str(error)) from error
 
 
-def compare(model: StyleGAN2 | BigGAN, reference: Arrays) -> list[Difference]:
+def compare(model: StyleGAN2 | BigGAN, reference: Reference) -> list[Difference]:
     """Differences of the model from all outputs in `reference`.
 
     Inputs and outputs are told by their names; images are [N, C, H, W] as upstream has them.
@@ -78,8 +75,9 @@ def compare(model: StyleGAN2 | BigGAN, reference: Arrays) -> list[Difference]:
                 raise ValueError(f"{name} has shape {theirs.shape}, the model's has {ours.shape}")
             largest, scale = np.abs(ours - theirs).max(), np.abs(theirs).max()
             differences.append(Difference(name, float(largest), float(largest / scale)))
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"the reference does not fit the model: {error}") from error
+    except Exception as error:  # of any kind: its arrays may have any shapes and types
+        reason = one_line(error)
+        raise CheckpointError(f"the reference does not fit the model: {reason}") from error
     if not differences:
         raise CheckpointError(
             f"the reference holds {', '.join(reference)[:200]}, none of them an output that can be"
@@ -98,7 +96,7 @@ def check_differences(differences: list[Difference]) -> None:
             )
 
 
-def _stylegan2_outputs(model: Any, reference: Arrays) -> Iterator[tuple[str, jax.Array]]:
+def _stylegan2_outputs(model: Any, reference: Reference) -> Iterator[tuple[str, jax.Array]]:
     c = reference["c"] if model.config.c_dim > 0 and "c" in reference else None
 
     def mapping(psi: str | None = None, cutoff: str | None = None) -> jax.Array:
@@ -126,7 +124,7 @@ def _stylegan2_outputs(model: Any, reference: Arrays) -> Iterator[tuple[str, jax
             yield name, jax.jit(synthesis_blocks)(model, codes())[f"{m[2]}/{m[1]}"]
 
 
-def _biggan_outputs(model: Any, reference: Arrays) -> Iterator[tuple[str, jax.Array]]:
+def _biggan_outputs(model: Any, reference: Reference) -> Iterator[tuple[str, jax.Array]]:
     def first(*names: str) -> np.ndarray | None:
         return next((reference[name] for name in names if name in reference), None)
 

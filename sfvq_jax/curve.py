@@ -29,6 +29,11 @@ class Curve:
     codewords: Array
     size: Array | None = None
 
+    def _repr_html_(self) -> str | None:
+        from sfvq_jax.views.notebook import curve_html  # which only a notebook needs
+
+        return curve_html(self)
+
     @property
     def num_codewords(self) -> int:
         """K; traced where `size` is."""

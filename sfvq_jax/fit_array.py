@@ -13,6 +13,7 @@ from sfvq_jax.curve import SMALL_ROWS, Curve, padded, trimmed, wide
 from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.projection import bucket_size
 from sfvq_jax.quality import Health, health, perplexity
+from sfvq_jax.short import short_repr
 from sfvq_jax.solver import Solver
 from sfvq_jax.stage import (
     Rounds,
@@ -49,6 +50,8 @@ class StageInfo(NamedTuple):
     dead: Array
     lines: Array
     final: Array
+
+    __repr__ = short_repr
 
 
 def fit_array(

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sfvq_jax.short import short_repr
+
 
 class History(NamedTuple):
     """What led to the curve, one entry a round: R entries. All NumPy.
@@ -32,6 +34,8 @@ class History(NamedTuple):
     use: np.ndarray
     samples: np.ndarray
 
+    __repr__ = short_repr
+
 
 class Report(NamedTuple):
     """How far a fit is; given to `on_report` now and then within a round, and at its end.
@@ -46,8 +50,9 @@ class Report(NamedTuple):
       samples: seen up to here.
       samples_per_second: of this round.
       seconds: since this process began the fit.
-      seconds_left: if each round goes on as this one, every stage has all its rounds, no move is
-        worth trying, and later stages cost as their size says; NaN where nothing is known.
+      seconds_left: if each round goes on as this one (after its first block, where that was
+        compiled for), every stage has all its rounds, no move is worth trying, and later stages
+        cost as their size says; NaN where nothing is known.
       loss: at the round's end, else NaN; see `History`.
       objective: likewise.
       distortion: likewise.

@@ -1,5 +1,6 @@
-"""Latents to images, in batches of one size."""
+"""Latents to images, in batches of one size; what arrays of images are taken for."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,10 @@ import numpy as np
 from sfvq_jax.latent_model import LatentModel
 
 Array = jax.Array
+
+BEYOND = 1.5  # which generators' images, about in [-1, 1], hardly reach
+FEW = 0.02  # share of the values that may
+CHANNELS = (1, 3, 4)  # of pictures: gray, RGB, RGBA
 
 
 def in_batches(function: Callable[[Array], Any], rows: Any, batch: int) -> np.ndarray:
@@ -37,13 +42,36 @@ def render_images(
       latents: to render.
       batch: so many at once.
       max_side: larger images are scaled down to this height and width.
+
+    Raises:
+      ValueError: latents of another shape, or a model whose images are not finite, not [N, H, W, C]
+        or have their channels first.
+
+    Warns where no value of any image is below 0, as in images in [0, 1].
     """
+    shape = np.shape(latents)
+    if len(shape) not in (2, 3) or 0 in shape or shape[-1] != model.latent_dim:
+        d, layers = model.latent_dim, model.num_layers
+        raise ValueError(
+            f"latents have shape {shape}; the model renders [N, {d}] or [N, {layers}, {d}], N >= 1"
+        )
+    least = np.inf
 
     def render(part: Array) -> np.ndarray:
-        image = model.render(part)
-        return to_uint8(image if max_side is None else scaled_down(image, max_side))
+        nonlocal least
+        images = model.render(part)
+        check_layout(images.shape, "[N, H, W, C]", "the model's images")
+        least = min(least, float(images.min()))
+        return to_uint8(images if max_side is None else scaled_down(images, max_side))
 
-    return in_batches(render, latents, batch)
+    images = in_batches(render, latents, batch)
+    if least >= 0:
+        warnings.warn(
+            "no value of the model's images is below 0: where they are in [0, 1], let it render"
+            " 2 * images - 1",
+            stacklevel=2,
+        )
+    return images
 
 
 def scaled_down(images: Array, max_side: int) -> Array:
@@ -55,6 +83,68 @@ def scaled_down(images: Array, max_side: int) -> Array:
     return jax.image.resize(images, (n, h, w, c), "linear")
 
 
-def to_uint8(images: Array) -> np.ndarray:
-    """Images in [-1, 1] to uint8, what lies outside clipped."""
+def to_uint8(images: Array | np.ndarray) -> np.ndarray:
+    """Images in [-1, 1] to uint8, what lies outside clipped; ValueError where any is not finite."""
+    images = jnp.asarray(images)
+    if not jnp.isfinite(images).all():
+        raise ValueError("images have values that are NaN or infinite")
     return np.asarray(jnp.clip(jnp.round(images * 127.5 + 127.5), 0, 255)).astype(np.uint8)
+
+
+def check_images(images: Any, axes: str = "[N, H, W, C]") -> np.ndarray:
+    """Images as an array, if they are what they are taken for: uint8, or floats about in [-1, 1].
+
+    Args:
+      images: what a user gives as such.
+      axes: that they should have, H, W and C last.
+
+    Raises:
+      TypeError: no array.
+      ValueError: other axes, no image, channels first, another type, values that are not finite, or
+        that look like images in [0, 1] or [0, 255].
+    """
+    try:
+        array = np.asarray(images)
+    except ValueError as error:  # a list of arrays of different shapes
+        raise ValueError(f"images differ in shape; expected one array {axes}") from error
+    if array.dtype == object:
+        hint = (
+            ": render_images(model, curve.codewords) gives one"
+            if hasattr(images, "codewords")
+            else ""
+        )
+        raise TypeError(f"images are a {type(images).__name__}; expected an array {axes}{hint}")
+    check_layout(array.shape, axes, "images")
+    expected = "expected uint8 from 0 to 255, or floats in [-1, 1]"
+    if array.dtype == np.uint8:
+        if array.max() == 1:
+            raise ValueError(f"images are uint8 and have no value above 1; {expected}")
+        return array
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"images are {array.dtype}; {expected}")
+    least, greatest = float(array.min()), float(array.max())
+    if not (np.isfinite(least) and np.isfinite(greatest)):
+        raise ValueError("images have values that are NaN or infinite")
+    many_beyond = max(-least, greatest) > BEYOND and (abs(array) > BEYOND).mean() > FEW
+    if least >= 0 or many_beyond:
+        found, mend = "[0, 255]", "images.astype(np.uint8)"
+        if greatest <= BEYOND:
+            found, mend = "[0, 1]", "2 * images - 1"
+        raise ValueError(
+            f"images are floats from {least:g} to {greatest:g}; {expected}: pass {mend} where they"
+            f" are in {found}, or to_uint8(images), which clips what lies outside [-1, 1]"
+        )
+    return array
+
+
+def check_layout(shape: tuple[int, ...], axes: str, what: str) -> None:
+    """Raises ValueError unless a shape has these axes, the last of them height, width, channels."""
+    number = axes.count(",") + 1
+    if len(shape) != number or 0 in shape:
+        hint = ": a gray image has a channel too, images[..., None]" * (len(shape) == number - 1)
+        raise ValueError(f"{what} have shape {shape}; expected {axes}{hint}")
+    if shape[-1] not in CHANNELS and shape[-3] in CHANNELS:
+        raise ValueError(
+            f"{what} have shape {shape}, channels first; expected {axes}:"
+            " np.moveaxis(images, -3, -1) puts them last"
+        )

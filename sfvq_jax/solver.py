@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 
 from sfvq_jax.curve import Curve, tied
+from sfvq_jax.short import short_repr
 from sfvq_jax.sums import on_each, sum_over
 
 Array = jax.Array
@@ -40,6 +41,8 @@ class Info(NamedTuple):
     objective: Array
     distortion: Array
     load: Array
+
+    __repr__ = short_repr
 
 
 class Solver:

@@ -13,6 +13,7 @@ This is the one place that asks what a source is.
 """
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sfvq_jax.latent_model import LatentModel, method
 from sfvq_jax.rows.arrays import ArraySource, array_source
 from sfvq_jax.rows.files import HostSource
 from sfvq_jax.rows.iterators import IteratorSource
+from sfvq_jax.rows.npy import FileRows, npy_rows
 from sfvq_jax.rows.samplers import SamplerSource, partial, sampler_source
 from sfvq_jax.rows.source import Block, Readable, Source, as_block, check_latents
 
@@ -60,10 +62,13 @@ def as_source(source: Any, weights: Any = None) -> Source:
     if weights is None:
         return _as_source(source)
     if isinstance(weights, str | Path):
-        weights = np.load(weights, mmap_mode="r", allow_pickle=False)
+        weights = npy_rows(weights)
     if isinstance(source, np.memmap):
         return HostSource(source, weights)
     if isinstance(source, np.ndarray | jax.Array):
+        if isinstance(weights, FileRows):
+            with weights.opened() as rows:
+                weights = rows[:]
         return array_source(source, weights)
     if isinstance(source, str | Path):
         return HostSource.of_file(source, weights)
@@ -75,14 +80,21 @@ def as_source(source: Any, weights: Any = None) -> Source:
 
 @functools.singledispatch
 def _as_source(source: Any) -> Source:
+    if isinstance(source, type):
+        raise TypeError(f"source is the class {source.__name__}; pass one of it")
     if isinstance(source, Readable):
         return Plain(source) if source.on_device else _HostPlain(source)
     if isinstance(source, LatentModel):
         return sampler_source(method(source, "sample"))
     if callable(source):
         return sampler_source(partial(source))
+    if isinstance(source, Iterator):
+        raise TypeError(
+            "source is an iterator, which can be read only once, and a fit reads more often: pass"
+            " sfvq_jax.IteratorSource(function) of a function that gives a fresh one"
+        )
     raise TypeError(
-        f"source is a {type(source).__name__}; expected an array [N, D] (of a list,"
+        f"source is a {type(source).__name__}; expected an array [N, D] (of a list or a table,"
         " np.asarray(…)), the path of an .npy, a LatentModel with `sample` and `render`, a function"
         " (key, n) -> [n, D], or a source"
     )

@@ -59,6 +59,8 @@ class Stages:
         self.solvers = [solver.anneal(len(sizes) - 1 - i, size) for i, size in enumerate(sizes)]
         self.scale = held.x.shape[1] / latent_dim  # of a mean over the dimensions
         self.started = time.monotonic()
+        self.cold = True  # in the first round of this process, which compiles
+        self.warm: tuple[float, int] | None = None  # when its first block ended, and samples read
         self.records: list[Record] = []
         self.converged: list[bool] = []
 
@@ -139,6 +141,8 @@ class Stages:
             )
             jax.block_until_ready((state, sums))
             at = at._replace(block=feed.stop, read=at.read + feed.samples)
+            if self.cold and self.warm is None:
+                self.warm = time.monotonic(), at.read
             if checkpoints.due():
                 self._save(checkpoints, at, Now(curve, state, sums, kept))
             self._report(began, before, at, None)
@@ -152,6 +156,7 @@ class Stages:
         record = self._record(at, seen, float(loss))
         self.records.append(record)
         self._report(began, before, at, record)
+        self.cold, self.warm = False, None
         distortion, converged = float(seen.health.distortion), False
         if at.distortion is not None:  # both curves by the terms of the same update
             objective = at.distortion + float(penalty_before)
@@ -249,6 +254,8 @@ class Stages:
         share = 1.0 if record else (at.read - before.read) / samples
         left = of_round * (rounds - at.round - share) + rounds * sum(work[at.stage + 1 :])
         seconds = max(now - began, 1e-9)
+        since, read = self.warm or (began, before.read)  # how long a round takes once compiled
+        seconds_a_round = samples * (now - since) / (at.read - read) if at.read > read else math.nan
         names = ("loss", "objective", "distortion", "perplexity")
         values = {name: math.nan if record is None else record[name] for name in names}
         self.on_report(
@@ -262,7 +269,7 @@ class Stages:
                 samples=at.read,
                 samples_per_second=(at.read - before.read) / seconds,
                 seconds=now - self.started,
-                seconds_left=left / of_round * seconds / share if share else math.nan,
+                seconds_left=left / of_round * seconds_a_round,
                 **values,
             )
         )

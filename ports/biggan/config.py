@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from ports.errors import check_kinds, check_numbers, shown
+
 HIERARCHIES = ("none", "chunks", "full")
 
 
@@ -18,6 +20,10 @@ class BlockConfig:
     in_channels: int
     out_channels: int
     upsample: bool
+
+    def __post_init__(self) -> None:
+        check_numbers(self, in_channels=(1, 2**16), out_channels=(1, 2**16))
+        check_kinds(self, upsample=bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +63,18 @@ class BigGANConfig:
     output_eps: float = 1e-5
 
     def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            z_dim=(1, 2**16),
+            num_classes=(1, 2**20),
+            embed_dim=(0, 2**16),
+            bottom_width=(1, 64),
+            img_channels=(1, 2**10),
+            num_stats=(1, 1000),
+            eps=(0.0, 1e30),
+            output_eps=(0.0, 1e30),
+        )
+        check_kinds(self, blocks=tuple, bottleneck=bool, hierarchy=str, attention=tuple)
         if self.hierarchy not in HIERARCHIES:
             raise ValueError(f"hierarchy is {self.hierarchy!r}; BigGAN has {HIERARCHIES}")
         if not self.blocks:
@@ -75,7 +93,14 @@ class BigGANConfig:
                 )
             if self.bottleneck and block.in_channels < 4:
                 raise ValueError(f"a block of {block.in_channels} channels is too narrow")
+        if len(self.blocks) > 32 or self.img_resolution > 2**14:
+            raise ValueError(
+                f"{len(self.blocks)} blocks make images of {self.img_resolution} pixels; expected"
+                " up to 32 and 16384"
+            )
         for below in self.attention:
+            if type(below) is not int or self.attention.count(below) > 1:
+                raise ValueError(f"attention is {shown(self.attention)}; expected whole numbers")
             if not 0 <= below <= len(self.blocks):
                 raise ValueError(f"attention after block {below} of {len(self.blocks)}")
             if self.attention_channels(below) < 8:

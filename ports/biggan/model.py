@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from ports.biggan.config import BigGANConfig
 from ports.biggan.network import GeneratorNetwork, StatsRow, linear_input
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -38,6 +39,8 @@ class BigGAN:
     config: BigGANConfig = flax.struct.field(pytree_node=False)
     model_hash: str = flax.struct.field(pytree_node=False, default="")
     dtype: jnp.dtype = flax.struct.field(pytree_node=False, default=jnp.float32)
+
+    __repr__ = short_repr
 
     @property
     def num_classes(self) -> int:
@@ -214,6 +217,8 @@ class BigGANSpace:
     name: str = flax.struct.field(pytree_node=False)
     label: int | None = flax.struct.field(pytree_node=False)
     truncation: float | None = flax.struct.field(pytree_node=False, default=None)
+
+    __repr__ = short_repr
 
     @property
     def latent_space(self) -> str:

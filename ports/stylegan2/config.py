@@ -1,8 +1,11 @@
 """What a StyleGAN2 generator is made of, read from its checkpoint and kept in `config.json`."""
 
 import dataclasses
-import math
 from typing import Any
+
+from ports.errors import check_kinds, check_numbers, shown
+
+MOST_TAPS = 32
 
 Filter = tuple[float, ...] | tuple[tuple[float, ...], ...]
 
@@ -55,6 +58,41 @@ class StyleGAN2Config:
     resample_filter: Filter = (0.125, 0.375, 0.375, 0.125)
 
     def __post_init__(self) -> None:
+        width = (1, 2**16)
+        check_numbers(
+            self,
+            z_dim=(0, 2**16),
+            c_dim=(0, 2**20),
+            w_dim=width,
+            img_resolution=(4, 2**14),
+            img_channels=(1, 2**10),
+            mapping_layers=(0, 100),
+            embed_features=(0, 2**16),
+            layer_features=(0, 2**16),
+            kernel_size=(1, 31),
+            mapping_lr_multiplier=(1e-9, 1e9),
+        )
+        check_kinds(
+            self,
+            channels=tuple,
+            mapping_activation=str,
+            input_normalization=str,
+            architecture=str,
+            activation=str,
+            use_noise=bool,
+            resample_filter=tuple,
+        )
+        if self.conv_clamp is not None:
+            check_numbers(self, conv_clamp=(0.0, 1e30))
+        if not 1 <= len(self.channels) <= 13:
+            raise ValueError(f"channels are of {len(self.channels)} blocks; expected 1 to 13")
+        for count in self.channels:
+            if type(count) is not int or not 1 <= count <= 2**16:
+                raise ValueError(f"channels hold {shown(count)}; expected whole numbers from 1")
+        _check_filter(self.resample_filter)
+        inputs = self.z_dim + (self.embed_features if self.c_dim else 0)
+        if not self.mapping_layers and inputs != self.w_dim:
+            raise ValueError(f"w_dim is {self.w_dim}, but without mapping_layers w has {inputs}")
         if self.architecture not in ("skip", "orig", "resnet"):
             raise ValueError(
                 f"architecture is {self.architecture!r}; StyleGAN2 has 'skip', 'orig' and 'resnet'"
@@ -71,8 +109,6 @@ class StyleGAN2Config:
             )
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {self.kernel_size}; it must be odd")
-        if not math.isfinite(self.mapping_lr_multiplier):
-            raise ValueError("mapping_lr_multiplier is not finite")
 
     @classmethod
     def from_json(cls, fields: dict) -> "StyleGAN2Config":
@@ -91,6 +127,18 @@ class StyleGAN2Config:
     def num_ws(self) -> int:
         """Number of codes of an image: one a convolution, and one for the last RGB layer."""
         return 2 * len(self.channels)
+
+
+def _check_filter(taps: Filter) -> None:
+    rows: tuple[Any, ...] = taps if taps and isinstance(taps[0], tuple) else (taps,)
+    widths = {len(row) if isinstance(row, tuple) else 0 for row in rows}
+    if (
+        not 1 <= len(rows) <= MOST_TAPS
+        or len(widths) > 1
+        or not 1 <= max(widths) <= MOST_TAPS
+        or not all(type(x) in (int, float) and abs(x) < 1e30 for row in rows for x in row)
+    ):
+        raise ValueError("resample_filter is no line or table of numbers")
 
 
 def _tupled(value: Any) -> Any:

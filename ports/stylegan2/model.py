@@ -12,6 +12,7 @@ import numpy as np
 
 from ports.stylegan2.config import StyleGAN2Config
 from ports.stylegan2.network import MappingNetwork, SynthesisNetwork
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -36,6 +37,8 @@ class StyleGAN2:
     config: StyleGAN2Config = flax.struct.field(pytree_node=False)
     model_hash: str = flax.struct.field(pytree_node=False, default="")
     dtype: jnp.dtype = flax.struct.field(pytree_node=False, default=jnp.float32)
+
+    __repr__ = short_repr
 
     @property
     def latent_space(self) -> str:
@@ -230,6 +233,8 @@ class StyleGAN2Z:
     model: StyleGAN2
     label: int | None = flax.struct.field(pytree_node=False, default=None)
     truncation: float | None = flax.struct.field(pytree_node=False, default=None)
+
+    __repr__ = short_repr
 
     @property
     def latent_space(self) -> str:

@@ -311,6 +311,8 @@ def bias_act(
     x: Array, bias: Array, activation: str, gain: float = 1.0, clamp: float | None = None
 ) -> Array:
     """activation(x + bias) · gain, where gain multiplies the activation's own and the clamp."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; there are {', '.join(ACTIVATIONS)}")
     function, own_gain = ACTIVATIONS[activation]
     x = function(x + bias.reshape((1,) * (x.ndim - 1) + bias.shape).astype(x.dtype))
     x = x * (own_gain * gain)

@@ -10,6 +10,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from sfvq_jax.short import short_repr
+
 Array = jax.Array
 
 STATISTICS = (
@@ -46,6 +48,8 @@ class Scorer:
 
     function: Callable[[Array], Array]
     names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, function: Callable[[Array], Any], names: Sequence[str]) -> "Scorer":

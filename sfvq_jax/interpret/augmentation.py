@@ -16,6 +16,7 @@ from sfvq_jax.curve import Curve, decode
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.projection import bucket_size, project
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -42,6 +43,8 @@ class Samples(NamedTuple):
     scores: np.ndarray
     accepted: float
     labels: np.ndarray | None = None
+
+    __repr__ = short_repr
 
 
 def positions_along(curve: Curve, start: float, stop: float, count: int) -> Array:

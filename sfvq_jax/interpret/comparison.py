@@ -32,6 +32,7 @@ from sfvq_jax.interpret.methods import (
 )
 from sfvq_jax.interpret.trial import Columns, Edit, Order, Recognition, Trial
 from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -60,6 +61,8 @@ class Comparison(NamedTuple):
     recognitions: list[Recognition]
     orders: list[Order]
     settings: Mapping[str, Any]
+
+    __repr__ = short_repr
 
     def to_json(self) -> dict[str, Any]:
         """Both tables and all entries, as JSON values."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.interpret.methods import unit_rows
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 How = Literal["shift", "set"]
@@ -35,6 +36,8 @@ class Coordinates:
     vectors: Array
     mean: Array
     deviation: Array
+
+    __repr__ = short_repr
 
     @property
     def count(self) -> int:

@@ -24,6 +24,7 @@ from sfvq_jax.interpret.attributes import Scorer, probability
 from sfvq_jax.interpret.coordinates import Coordinates, How, check_how, intervene
 from sfvq_jax.interpret.measuring import batch_of
 from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -45,6 +46,8 @@ class Effects(NamedTuple):
     values: np.ndarray
     before: np.ndarray
     after: np.ndarray
+
+    __repr__ = short_repr
 
     @property
     def changes(self) -> np.ndarray:
@@ -101,6 +104,8 @@ class Ranking(NamedTuple):
     signs: np.ndarray
     sizes: np.ndarray
 
+    __repr__ = short_repr
+
     def signed(self, size: int) -> np.ndarray:
         """The first `size` of them as a vector over all coordinates, [M]: ±1, the others 0."""
         return signed_vector(len(self.order), self.order[:size], self.signs[:size])
@@ -128,6 +133,8 @@ class GrownSet(NamedTuple):
     signs: np.ndarray
     growth: np.ndarray
     size: int
+
+    __repr__ = short_repr
 
 
 def intervention_effects(

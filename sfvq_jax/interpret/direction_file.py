@@ -12,9 +12,12 @@ import numpy as np
 from sfvq_jax.interpret.directions import FoundDirection
 from sfvq_jax.interpret.editing import Direction
 from sfvq_jax.interpret.measuring import Effect
-from sfvq_jax.io.output import check_format, library_version, new_file
+from sfvq_jax.io.output import library_version, new_file
+from sfvq_jax.io.reading import check_format, parse_json, reading
+from sfvq_jax.short import short_repr
 
 FORMAT_VERSION = 1
+MOST_LAYERS = 1000
 
 
 class DirectionRecord(NamedTuple):
@@ -35,6 +38,8 @@ class DirectionRecord(NamedTuple):
     model_hash: str = ""
     source: Mapping[str, Any] = MappingProxyType({})
     measured: Mapping[str, Any] = MappingProxyType({})
+
+    __repr__ = short_repr
 
     @property
     def latent_dim(self) -> int:
@@ -81,30 +86,40 @@ def load_direction(path: str | Path) -> DirectionRecord:
 
     Raises:
       FileNotFoundError: nothing there.
+      OSError: it cannot be opened.
       ValueError: no direction, a damaged one, or one of a newer format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no direction file {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = int(content["format_version"])
-        vector = np.array(content["vector"], np.float32)
-        first, last = (int(layer) for layer in content["layers"])
-        unit = float(content["unit"])
-        record = DirectionRecord(
-            direction=Direction(jnp.asarray(vector), (first, last), unit),
-            name=str(content["name"]),
-            space=str(content["space"]),
-            model_hash=str(content["model_hash"]),
-            source=dict(content["source"]),
-            measured=dict(content["measured"]),
+    with reading(path, "direction file") as file:
+        content = parse_json(file.read())
+        check_format(content.get("format_version"), FORMAT_VERSION)
+        for name, kind in _FIELDS.items():
+            if type(content.get(name)) not in kind:
+                raise ValueError(f"its {name} is missing, or of another type")
+        if not all(type(number) in (int, float) for number in content["vector"]):
+            raise ValueError("its vector is no list of numbers")
+        vector = np.array(content["vector"], np.float64)
+        if not abs(np.linalg.norm(vector) - 1) < 1e-3:
+            raise ValueError("its vector is no unit vector")
+        layers, unit = content["layers"], float(content["unit"])
+        if len(layers) != 2 or not all(type(layer) is int for layer in layers):
+            raise ValueError("its layers are not two numbers, the first and the last")
+        if not 0 <= layers[0] <= layers[1] < MOST_LAYERS:
+            raise ValueError(f"its layers {layers[0]}-{layers[1]} make no sense")
+        if not 0 < unit <= float(np.finfo(np.float32).max):
+            raise ValueError(f"its unit is {unit:g}, expected a number above 0 of float32")
+        return DirectionRecord(
+            direction=Direction(jnp.asarray(vector, jnp.float32), (layers[0], layers[1]), unit),
+            **{name: content[name] for name in DirectionRecord._fields[1:]},
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is no direction file, or a damaged one ({error})") from error
-    check_format(path, version, FORMAT_VERSION)
-    if vector.ndim != 1 or not abs(np.linalg.norm(vector) - 1) < 1e-3:
-        raise ValueError(f"{path}: its vector is no unit vector [D], so the file is damaged")
-    if not (0 <= first <= last and np.isfinite(unit) and unit > 0):
-        raise ValueError(f"{path}: layers {first}-{last} or unit {unit} make no sense")
-    return record
+
+
+_FIELDS = {
+    "name": (str,),
+    "space": (str,),
+    "model_hash": (str,),
+    "layers": (list,),
+    "unit": (int, float),
+    "source": (dict,),
+    "measured": (dict,),
+    "vector": (list,),
+}

@@ -19,6 +19,7 @@ from sfvq_jax.interpret.editing import Direction, deviation_along, pair_directio
 from sfvq_jax.interpret.measuring import Bench, Effect
 from sfvq_jax.interpret.screening import attribute_gradients, layers_price, search, search_reached
 from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -56,6 +57,8 @@ class FoundDirection(NamedTuple):
     judged: Mapping[str, Effect]
     entanglement: float
     limits: tuple[float | None, float | None]
+
+    __repr__ = short_repr
 
     @property
     def confirmed(self) -> bool:

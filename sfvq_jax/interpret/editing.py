@@ -10,6 +10,7 @@ import numpy as np
 from sfvq_jax.curve import Curve
 from sfvq_jax.images import render_images
 from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -29,6 +30,8 @@ class Direction:
     vector: Array
     layers: tuple[int, int] = flax.struct.field(pytree_node=False)
     unit: float = flax.struct.field(pytree_node=False, default=1.0)
+
+    __repr__ = short_repr
 
 
 def line_direction(curve: Curve, line: int) -> Array:

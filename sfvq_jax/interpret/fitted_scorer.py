@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sfvq_jax.images import in_batches, to_uint8
+from sfvq_jax.images import check_images, in_batches, to_uint8
 from sfvq_jax.interpret.attributes import Scorer, limit, log_odds
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -70,6 +71,8 @@ class FittedFunction:
     kind: str = flax.struct.field(pytree_node=False)
     side: int = flax.struct.field(pytree_node=False)
     channels: int = flax.struct.field(pytree_node=False)
+
+    __repr__ = short_repr
 
     @jax.jit
     def __call__(self, images: Array) -> Array:
@@ -123,6 +126,8 @@ class ScorerFit(NamedTuple):
     trained_rows: np.ndarray
     held_out_rows: np.ndarray
 
+    __repr__ = short_repr
+
 
 class ScorersFit(NamedTuple):
     """Two scorers of the same attributes, fitted on different images.
@@ -134,6 +139,8 @@ class ScorersFit(NamedTuple):
 
     find: ScorerFit
     judge: ScorerFit
+
+    __repr__ = short_repr
 
 
 def fit_scorer(
@@ -267,18 +274,9 @@ def _check_counts(names: Sequence[str], counts: np.ndarray, least: int) -> None:
 
 def _prepare(images: np.ndarray, task: _Task) -> np.ndarray:
     """Images as the network sees them, but uint8, since all of them are in memory at once."""
-    images = np.asarray(images)
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images have shape {images.shape}; expected [N, H, W, C]")
+    images = check_images(images)
     if len(images) != len(task.targets):
         raise ValueError(f"there are {len(images)} images, but {len(task.targets)} labels")
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"images are {images.dtype}; expected uint8, or float32 in [-1, 1]")
-    if images.dtype != np.uint8 and not (images.min() >= -1.001 and images.max() <= 1.001):
-        raise ValueError(
-            f"images reach from {images.min():g} to {images.max():g}; expected [-1, 1]: where 255"
-            " is white, divide by 127.5 and subtract 1, or pass uint8"
-        )
     side = 32 if max(images.shape[1:3]) <= 32 else 64
     if images.dtype == np.uint8 and images.shape[1:3] == (side, side):
         return images

@@ -110,6 +110,11 @@ class MapQuality(NamedTuple):
     least_class_distance_by_chance: float | None = None
     image_step: float | None = None
 
+    def _repr_html_(self) -> str:
+        from sfvq_jax.interpret.verdicts import report_html  # which knows this class
+
+        return report_html(self)
+
 
 def map_quality(
     key: Array,

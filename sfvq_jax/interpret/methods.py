@@ -22,6 +22,7 @@ from sfvq_jax.interpret.map_quality import kmeans, numpy_generator
 from sfvq_jax.interpret.screening import layer_ranges
 from sfvq_jax.latent_model import LatentModel, method
 from sfvq_jax.quality import shorter_order
+from sfvq_jax.short import short_repr
 from sfvq_jax.solver import Solver
 
 Array = jax.Array
@@ -43,6 +44,8 @@ class Fitted(NamedTuple):
 
     directions: Mapping[tuple[int, int], Array]
     curve: Curve | None = None
+
+    __repr__ = short_repr
 
 
 @runtime_checkable

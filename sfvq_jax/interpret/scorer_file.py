@@ -18,9 +18,12 @@ from sfvq_jax.interpret.fitted_scorer import (
     FittedFunction,
     ScorerNetwork,
 )
-from sfvq_jax.io.output import check_format, new_file
+from sfvq_jax.io.output import new_file
+from sfvq_jax.io.reading import Arrays, check_format, parse_json, reading
+from sfvq_jax.short import short_repr
 
 FORMAT_VERSION = 1
+MOST_CHANNELS = 2**12
 
 
 class Scorers(NamedTuple):
@@ -35,6 +38,8 @@ class Scorers(NamedTuple):
     find: Scorer
     judge: Scorer
     about: Mapping[str, Any]
+
+    __repr__ = short_repr
 
     @property
     def kind(self) -> str:
@@ -95,24 +100,15 @@ def load_scorers(path: str | Path) -> Scorers:
 
     Raises:
       FileNotFoundError: nothing there.
+      OSError: it cannot be opened.
       ValueError: no scorers, a damaged file, or one of a newer format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file of scorers {path}")
-    try:
-        with open(path, "rb") as file:
-            arrays = dict(np.load(file, allow_pickle=False))
-        version = int(arrays["format_version"])
-        config = json.loads(str(arrays["config"]))
-    except Exception as error:  # damaged bytes make zipfile and NumPy raise errors of many kinds
-        raise ValueError(f"{path} is no file of scorers, or a damaged one ({error})") from error
-    check_format(path, version, FORMAT_VERSION)
-    try:
-        find, judge = (_build(role, config[role], arrays) for role in ("find", "judge"))
-        return Scorers(find, judge, dict(config["about"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the scorers in {path} are damaged ({error})") from error
+    with reading(path, "file of scorers") as file:
+        stored = Arrays(file)
+        check_format(stored.integer("format_version"), FORMAT_VERSION)
+        config = parse_json(stored.text("config"))
+        find, judge = (_build(role, config, stored) for role in ("find", "judge"))
+        return Scorers(find, judge, _field(config, "about", dict))
 
 
 def _flatten(role: str, params: Any, offset: Any, scale: Any) -> dict[str, Any]:
@@ -121,22 +117,31 @@ def _flatten(role: str, params: Any, offset: Any, scale: Any) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(tree, sep="/")
 
 
-def _build(role: str, config: dict, arrays: dict[str, np.ndarray]) -> Scorer:
+def _build(role: str, config: dict[str, Any], stored: Arrays) -> Scorer:
     """A scorer out of a file; ValueError where config and arrays do not belong together."""
-    names, kind, side, channels = (config[k] for k in ("names", "kind", "side", "channels"))
-    if kind not in MEASURES or side not in CHANNELS or type(channels) is not int or channels < 1:
-        raise ValueError(f"unknown kind {kind!r}, side {side!r} or channels {channels!r}")
+    config = _field(config, role, dict)
+    names, kind = _field(config, "names", list), _field(config, "kind", str)
+    side, channels = _field(config, "side", int), _field(config, "channels", int)
+    if kind not in MEASURES or side not in CHANNELS or not 1 <= channels <= MOST_CHANNELS:
+        raise ValueError(f"it has a scorer of kind {kind}, side {side} and channels {channels}")
+    if not names or not all(type(name) is str for name in names):
+        raise ValueError("the names in it are no texts")
     per_name = jax.ShapeDtypeStruct((len(names),), np.float32)
     blank = jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
     network = ScorerNetwork(side, len(names))
     params = jax.eval_shape(network.init, jax.random.key(0), blank)["params"]
     found = {}
     for name, leaf in _flatten(role, params, per_name, per_name).items():
-        array = arrays[name]
-        if array.shape != leaf.shape or array.dtype != np.float32:
-            raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {leaf.shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} has numbers that are not finite")
+        array = stored.array(name, leaf.shape, "f")
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise ValueError(f"its {name} are not all finite numbers of float32")
         found[name] = jnp.asarray(array)
     leaves = flax.traverse_util.unflatten_dict(found, sep="/")[role]
     return Scorer.of(FittedFunction(**leaves, kind=kind, side=side, channels=channels), names)
+
+
+def _field(config: dict[str, Any], name: str, kind: type) -> Any:
+    value = config.get(name)
+    if type(value) is not kind:
+        raise ValueError(f"its {name} is missing, or not of type {kind.__name__}")
+    return value

@@ -39,6 +39,7 @@ from sfvq_jax.interpret.map_quality import numpy_generator
 from sfvq_jax.interpret.masks import mask_ranking, optimise_mask
 from sfvq_jax.interpret.measuring import Bench
 from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -73,6 +74,8 @@ class Found(NamedTuple):
     ranking: Ranking
     grown: GrownSet
     mask: np.ndarray | None
+
+    __repr__ = short_repr
 
     @property
     def dimensions(self) -> np.ndarray:
@@ -144,6 +147,8 @@ class Translation(NamedTuple):
     examples: dict[str, Array]
     random_growth: np.ndarray
     settings: Mapping[str, Any]
+
+    __repr__ = short_repr
 
     @property
     def importance(self) -> np.ndarray:

@@ -20,6 +20,7 @@ from sfvq_jax.interpret.measuring import BATCH, Bench
 from sfvq_jax.interpret.screening import attribute_gradients, layers_price, search_vectors
 from sfvq_jax.projection import project
 from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_share
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -113,6 +114,8 @@ class Order(NamedTuple):
     class_runs: float | None = None
     class_runs_by_chance: float | None = None
 
+    __repr__ = short_repr
+
 
 class Columns(NamedTuple):
     """Where the attributes are among the scores."""
@@ -160,6 +163,8 @@ class Trial(NamedTuple):
     fresh: Array
     fresh_judged: np.ndarray
     fresh_features: np.ndarray | None
+
+    __repr__ = short_repr
 
     @classmethod
     def of(

@@ -1,5 +1,6 @@
 """What the measures of a map say in words, and where good ends and bad begins."""
 
+import html
 from typing import NamedTuple
 
 from sfvq_jax.interpret.map_quality import OUTLIER_QUANTILE, MapQuality
@@ -128,6 +129,15 @@ def report(quality: MapQuality) -> list[Finding]:
     findings = [_judge(scale, quality) for scale in SCALES]
     counts = [_judge_dead(quality), _judge_outliers(quality)]
     return [*counts, *(finding for finding in findings if finding is not None)]
+
+
+def report_html(quality: MapQuality) -> str:
+    """The report as a table, for notebooks."""
+    rows = [
+        "".join(f"<td>{html.escape(text)}</td>" for text in (f.measure, f.value, f.verdict))
+        for f in report(quality)
+    ]
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def _judge(scale: Scale, quality: MapQuality) -> Finding | None:

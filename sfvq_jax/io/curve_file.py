@@ -11,8 +11,10 @@ import numpy as np
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.history import History
-from sfvq_jax.io.output import check_format, new_file
+from sfvq_jax.io.output import new_file
+from sfvq_jax.io.reading import Arrays, check_format, parse_json, reading
 from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
 
 FORMAT_VERSION = 2
 
@@ -33,6 +35,8 @@ class CurveRecord(NamedTuple):
     model_hash: str = ""
     settings: Mapping[str, Any] = MappingProxyType({})
     history: History | None = None
+
+    __repr__ = short_repr
 
     @property
     def latent_dim(self) -> int:
@@ -65,47 +69,72 @@ def load_curve(path: str | Path) -> CurveRecord:
 
     Raises:
       FileNotFoundError: nothing there.
-      ValueError: no curve, a truncated file, or one of a newer format.
+      OSError: it cannot be opened.
+      ValueError: no curve, a damaged file, or one of a newer format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no curve file {path}")
-    try:
-        with open(path, "rb") as file:
-            stored = np.load(file, allow_pickle=False)
-            arrays = {"codewords": stored} if isinstance(stored, np.ndarray) else dict(stored)
-        version = int(arrays.get("format_version", FORMAT_VERSION))
-        settings = json.loads(str(arrays.get("settings", "{}")))
-    except Exception as error:  # damaged bytes make zipfile and NumPy raise errors of many kinds
-        raise ValueError(f"{path} is no curve file, or a damaged one ({error})") from error
-    check_format(path, version, FORMAT_VERSION)
-    codewords = arrays.get("codewords")
-    if codewords is None or codewords.ndim != 2 or len(codewords) < 2:
-        raise ValueError(f"{path} holds no codewords [K, D] with K >= 2, so it is no curve")
-    if not (np.issubdtype(codewords.dtype, np.floating) and np.isfinite(codewords).all()):
-        raise ValueError(f"the codewords in {path} are not all finite floating point numbers")
-    return CurveRecord(
-        curve=Curve(jnp.asarray(codewords, jnp.float32)),
-        space=str(arrays.get("space", "")),
-        model_hash=str(arrays.get("model_hash", "")),
-        settings=settings,
-        history=_history(arrays),
-    )
+    with reading(path, "curve file") as file:
+        stored = Arrays(file, alone="codewords")
+        check_format(stored.integer("format_version", FORMAT_VERSION), FORMAT_VERSION)
+        codewords = _float32("codewords", stored.array("codewords", (None, None)))
+        if len(codewords) < 2 or not codewords.shape[1]:
+            raise ValueError(
+                f"its codewords have shape {codewords.shape}, expected [K, D] with K from 2"
+            )
+        return CurveRecord(
+            curve=Curve(jnp.asarray(codewords)),
+            space=_short_text(stored, "space"),
+            model_hash=_short_text(stored, "model_hash"),
+            settings=parse_json(stored.text("settings", "{}")),
+            history=_read_history(stored),
+        )
 
 
-def _history(arrays: dict[str, np.ndarray]) -> History | None:
-    """Of a file; those of version 1 count in bits and have no objective."""
-    columns = {
-        name.removeprefix("history_"): array
-        for name, array in arrays.items()
-        if name.startswith("history_")
-    }
-    if "bits" in columns:
-        columns["codewords"] = 2 ** columns.pop("bits").astype(np.int32)
-        columns["objective"] = np.full(len(columns["codewords"]), np.nan, np.float32)
-    if set(columns) != set(History._fields):
+def _float32(name: str, array: np.ndarray) -> np.ndarray:
+    """Finite numbers as float32, native."""
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float32)
+    if array.dtype.kind != "f" or not np.isfinite(numbers).all():
+        raise ValueError(f"its {name} are not all finite floating point numbers of float32")
+    return numbers
+
+
+def _short_text(stored: Arrays, name: str) -> str:
+    """What messages show."""
+    text = stored.text(name, "")
+    if len(text) > 200 or not text.isprintable():
+        raise ValueError(f"its {name} is no short text")
+    return text
+
+
+def _read_history(stored: Arrays) -> History | None:
+    """None where there is none; those of version 1 count in bits and have no objective."""
+    if not any(name.startswith("history_") for name in stored.names):
         return None
-    return History(**columns)
+    if "history_bits" in stored:
+        bits = stored.array("history_bits", (None,), "i")
+        if not ((bits > 0) & (bits < 31)).all():
+            raise ValueError("its history_bits are not all from 1 to 30")
+        codewords = 2 ** bits.astype(np.int32)
+    else:
+        codewords = stored.array("history_codewords", (None,), "i").astype(np.int64)
+    rounds = len(codewords)
+    if not rounds or codewords.min() < 2 or codewords.max() >= 2**31:
+        raise ValueError("its history_codewords are not all from 2 to 2^31")
+    # what the solver lowers may be NaN: it is only looked at
+    columns = {
+        name: stored.array(f"history_{name}", (rounds,), "f").astype(np.float32)
+        for name in ("loss", "distortion", "perplexity", "objective")
+        if f"history_{name}" in stored or "history_bits" not in stored
+    }
+    columns.setdefault("objective", np.full(rounds, np.nan, np.float32))
+    samples = stored.array("history_samples", (rounds,), "f").astype(np.float64)
+    use = _float32("history_use", stored.array("history_use", (rounds, None), "f"))
+    if use.shape[1] < codewords.max() - 1 or not ((use >= 0) & (use <= 1.001)).all():
+        raise ValueError(f"its history_use has no share of each of {codewords.max() - 1} lines")
+    for name, column in {**columns, "samples": samples}.items():
+        if name not in ("loss", "objective") and not (np.isfinite(column) & (column >= 0)).all():
+            raise ValueError(f"its history_{name} is not all finite and from 0")
+    return History(codewords.astype(np.int32), use=use, samples=samples, **columns)
 
 
 def check_belongs(record: Any, model: LatentModel) -> None:

@@ -1,64 +1,112 @@
 """What a person or a script sees of a long fit: a line on the terminal, JSON lines in a file."""
 
+import contextlib
 import json
 import math
+import os
 import sys
+import time
+import warnings
 from pathlib import Path
 from typing import IO
 
 from sfvq_jax.history import Report
 
+INTERVAL = 0.2  # seconds between lines within a round; a notebook keeps all of them
+
 
 class Progress:
     """One line on standard error, rewritten as the fit goes on; each stage leaves its last line.
 
-    Silent where standard error is no terminal.
+    Until the first report it says that programs are compiled. Silent where standard error is no
+    terminal and no notebook's, and from when it is gone.
     """
 
     def __init__(self, stream: IO[str] | None = None):
         self._stream = sys.stderr if stream is None else stream
-        self._show = self._stream.isatty()
+        self._show = self._stream is not None and (
+            self._stream.isatty() or _is_of_notebook(self._stream)
+        )
         self._codewords, self._distortion, self._width = 0, math.nan, 0
+        self._told = -math.inf
+        if self._show:
+            self._rewrite("reading latents and compiling")
 
     def __call__(self, report: Report) -> None:
         if not self._show:
             return
+        if report.share < 1 and time.monotonic() - self._told < INTERVAL:
+            return
+        self._told = time.monotonic()
         if self._codewords and report.codewords != self._codewords:
-            self._stream.write("\n")
+            self._write("\n")
         self._codewords = report.codewords
         if not math.isnan(report.distortion):
             self._distortion = report.distortion
-        text = progress_line(report, self._distortion)
-        self._stream.write("\r" + text.ljust(self._width))
-        self._stream.flush()
-        self._width = len(text)
+        self._rewrite(progress_line(report, self._distortion)[: _columns(self._stream) - 1])
 
     def close(self) -> None:
         """Ends the line."""
-        if self._codewords:
-            self._stream.write("\n")
+        if self._width:
+            self._write("\n")
+
+    def _rewrite(self, text: str) -> None:
+        self._write("\r" + text.ljust(self._width))
+        self._width = len(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # the terminal is gone, and the fit may outlive it
+            self._show = False
+
+
+def _is_of_notebook(stream: IO[str]) -> bool:
+    """Whether it is one of Jupyter's, which rewrite a line as a terminal does."""
+    return type(stream).__module__.partition(".")[0] == "ipykernel"
+
+
+def _columns(stream: IO[str]) -> int:
+    """Of a terminal; a longer line would not be rewritten in place."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 1000
 
 
 class JsonLog:
     """A JSON object a round, appended to a file as the rounds end; NaN is null.
 
-    Appending keeps what a fit wrote before it was killed and resumed.
+    Appending keeps what a fit wrote before it was killed and resumed. Where the file can no longer
+    be written, a warning says so and the fit goes on.
     """
 
     def __init__(self, path: str | Path):
-        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        try:
+            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        except OSError as error:
+            raise type(error)(f"the log {path} cannot be written: {error.strerror}") from error
+        self._failed = False
 
     def __call__(self, report: Report) -> None:
-        if report.share < 1 or math.isnan(report.loss):
+        if self._failed or report.share < 1 or math.isnan(report.loss):
             return
         values = {
             name: None if isinstance(value, float) and math.isnan(value) else value
             for name, value in report._asdict().items()
         }
-        self._file.write(json.dumps(values) + "\n")
+        try:
+            self._file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            self._failed = True
+            warnings.warn(
+                f"the rest of the log {self._file.name} is missing: {error.strerror}", stacklevel=2
+            )
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # which was told
+            self._file.close()
 
 
 def progress_line(report: Report, distortion: float) -> str:

@@ -7,12 +7,15 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
 from sfvq_jax.devices import divide, divided, round_up
-from sfvq_jax.rows.source import Block, Source, check_latents, check_weights
+from sfvq_jax.rows.looking import look_through
+from sfvq_jax.rows.source import Block, Far, Source, check_latents, check_weights
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -36,6 +39,8 @@ class ArraySource(Source):
     weights: Any
     num_latents: Any
     on_device = True
+
+    __repr__ = short_repr
 
     @property
     def latent_dim(self) -> int:
@@ -73,6 +78,20 @@ class ArraySource(Source):
             )(placed)
         return ArraySource(placed.x, placed.weight, self.num_latents)
 
+    def look_through(self) -> Far | None:
+        n = self.num_latents
+        if isinstance(self.latents, jax.Array) and not self.latents.is_fully_addressable:
+            return None
+        latents, weights = (np.asarray(rows)[:n] for rows in self.whole())
+
+        def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            return latents[start:stop], weights[start:stop]
+
+        return look_through("the array of latents", latents.shape, read, divided=False)
+
+    def numbers(self, key: Array, count: int) -> np.ndarray:
+        return np.asarray(self._draw(key, 0, count))
+
     def _draw(self, key: Array, start: Any, count: int) -> Array:
         return _random_rows(jax.random.fold_in(key, start), count, self.num_latents)
 
@@ -97,6 +116,8 @@ def array_source(latents: Any, weights: Any = None) -> ArraySource:
     Args:
       weights: of each row, [N]; 1 by default.
     """
+    if latents.dtype == np.dtype("V2"):  # what np.load makes of bfloat16
+        latents = latents.view(ml_dtypes.bfloat16)
     check_latents(latents, "the array of latents")
     n = latents.shape[0]
     weights = np.ones(n, np.float32) if weights is None else np.asarray(weights, np.float32)

@@ -1,20 +1,22 @@
 """Rows that are read from the host as they are needed: an .npy of any size, a dataset of h5py."""
 
+import contextlib
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 
+from sfvq_jax.rows.looking import look_through
+from sfvq_jax.rows.npy import FileRows, mapped_rows, npy_rows
 from sfvq_jax.rows.source import (
     Block,
+    Far,
     Source,
+    check_latents,
     check_shape,
     check_weights,
-    finite_rows,
     generator,
 )
 
@@ -30,24 +32,26 @@ class HostSource(Source):
     a disk keeps up.
 
     Args:
-      rows: the array, or a function that opens it anew for each block, as `HostSource.of_file`
-        does: a mapped file that stays open would keep in memory all that was read.
+      rows: the array; an `FileRows`, which is read and never mapped; or a function that opens it
+        anew for each block.
       weights: of each row, [N], likewise; 1 by default.
       name: what a message calls the rows.
     """
 
     def __init__(self, rows: Any, weights: Any = None, name: str = "the array of latents"):
-        self._open, self._name = _opener(rows), name
-        rows = self._open()
-        check_shape(rows, name)
-        self.num_latents, self.latent_dim = (int(size) for size in rows.shape)
-        self._open_weights = None if weights is None else _opener(weights)
-        if self._open_weights is not None and self._open_weights().shape != (self.num_latents,):
-            shape = self._open_weights().shape
-            raise ValueError(
-                f"the weights of {name} have shape {shape}; expected ({self.num_latents},)"
-            )
-        row_bytes = self.latent_dim * np.dtype(rows.dtype).itemsize
+        self._rows, self._name = _of_file(rows), name
+        with _opened(self._rows) as found:
+            check_shape(found, name)
+            self.num_latents, self.latent_dim = (int(size) for size in found.shape)
+            row_bytes = self.latent_dim * np.dtype(found.dtype).itemsize
+        self._weights = None if weights is None else _of_file(weights)
+        if self._weights is not None:
+            with _opened(self._weights) as found:
+                if tuple(found.shape) != (self.num_latents,):
+                    raise ValueError(
+                        f"the weights of {name} have shape {tuple(found.shape)}; expected"
+                        f" ({self.num_latents},)"
+                    )
         # at most a thousandth, so that few rows wait
         self._piece = max(1, min(PIECE_BYTES // row_bytes, self.num_latents // 1000))
         self._stride = _stride(self.num_latents // self._piece)
@@ -61,57 +65,61 @@ class HostSource(Source):
           FileNotFoundError: nothing there.
           ValueError: no .npy of floating point numbers [N, D], or a damaged one.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        try:
-            stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            message = f"{path} is no .npy of numbers, or a damaged one ({error})"
-            raise ValueError(message) from error
-        if not isinstance(stored, np.ndarray):
-            names = ", ".join(stored.files)
-            stored.close()
-            raise ValueError(
-                f"{path} is an archive of arrays ({names}): give one of them, such as"
-                f" np.load({path.name!r})[{names.split(', ')[0]!r}], or save it as an .npy"
-            )
-        return cls(lambda: _mapped(path), weights, name=str(path))
+        return cls(npy_rows(path), weights, name=str(path))
+
+    def __repr__(self) -> str:
+        return f"HostSource({self._name}, {self.num_latents} × {self.latent_dim})"
 
     def read(self, key: Array | None, start: int, count: int) -> Block:
-        rows = self._open()
+        """As `Readable.read`; a file that has changed raises ValueError."""
         if key is None:
-            numbers = np.arange(start, max(start, min(start + count, self.num_latents)))
-            stored = np.asarray(rows[start : start + len(numbers)])
+            stop = max(start, min(start + count, self.num_latents))
+            numbers = np.arange(start, stop)
         else:
             numbers = self._numbers(key, start, count)
-            stored = _read_runs(rows, numbers)
-        self._check(stored, numbers)
+        stored = self._read(self._rows, numbers)
+        check_latents(stored, self._name, numbers)
         weight = np.ones(len(numbers), np.float32)
-        if self._open_weights is not None:
-            weight = np.asarray(_read_runs(self._open_weights(), numbers), np.float32)
-            check_weights(weight, len(weight), self._name)
+        if self._weights is not None:
+            weight = self._read(self._weights, numbers).astype(np.float32)
+            check_weights(weight, len(weight), self._name, numbers)
         weight[np.isin(numbers, self._left_out)] = 0
         return Block(stored.astype(np.float32), weight)
 
+    def _read(self, rows: Any, numbers: np.ndarray) -> np.ndarray:
+        with _opened(rows) as found:
+            return _read_runs(found, numbers)
+
     def held_out(self, key: Array, count: int) -> "HostSource":
-        other = HostSource(self._open, self._open_weights, self._name)
+        other = HostSource(self._rows, self._weights, self._name)
         other._left_out = np.unique(self._numbers(key, 0, count))
         return other
 
-    def _check(self, stored: np.ndarray, numbers: np.ndarray) -> None:
-        bad = np.flatnonzero(~finite_rows(stored))
-        if not bad.size:
-            return
-        first = numbers[bad].min()
-        if np.isfinite(stored[bad].astype(np.float64)).all():
-            raise ValueError(
-                f"{self._name}, row {first}, has numbers beyond the range of float32: scale them"
-            )
-        raise ValueError(
-            f"{self._name} has NaN or infinity in row {first}, and in {bad.size} of the"
-            f" {len(numbers)} rows read with it: remove these rows"
-        )
+    def numbers(self, key: Array, count: int) -> np.ndarray:
+        return self._numbers(key, 0, count)
+
+    def look_through(self) -> Far | None:
+        """Reads all rows once."""
+        with contextlib.ExitStack() as files:
+            rows = files.enter_context(_opened(self._rows))
+            weights = None
+            if self._weights is not None:
+                weights = files.enter_context(_opened(self._weights))
+
+            def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
+                weight = None
+                if weights is not None:
+                    weight = np.asarray(weights[start:stop]).astype(np.float32)
+                    check_weights(weight, stop - start, self._name, range(start, stop))
+                return np.asarray(rows[start:stop]), weight
+
+            shape = (self.num_latents, self.latent_dim)
+            return look_through(self._name, shape, read, divided=True)
+
+    def check_unchanged(self) -> None:
+        for rows in (self._rows, self._weights):
+            if isinstance(rows, FileRows):
+                rows.check_unchanged()
 
     def _numbers(self, key: Array, start: int, count: int) -> np.ndarray:
         """Rows start … start + count of a walk over pieces of neighbouring rows, pass after pass.
@@ -133,14 +141,18 @@ class HostSource(Source):
         return rows[start % self._piece :][:count]
 
 
-def _opener(rows: Any) -> Callable[[], Any]:
-    return rows if callable(rows) else lambda: rows
+def _of_file(rows: Any) -> Any:
+    """Rows that need no map where a file has them; lists as arrays."""
+    if isinstance(rows, np.memmap):
+        found = mapped_rows(rows)
+        return rows if found is None else found
+    return rows if callable(rows) or hasattr(rows, "shape") else np.asarray(rows)
 
 
-def _mapped(path: Path) -> np.ndarray:
-    stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    # what np.save makes of bfloat16
-    return stored.view(ml_dtypes.bfloat16) if stored.dtype == np.dtype("V2") else stored
+def _opened(rows: Any) -> contextlib.AbstractContextManager:
+    if isinstance(rows, FileRows):
+        return rows.opened()
+    return contextlib.nullcontext(rows() if callable(rows) else rows)
 
 
 def _read_runs(rows: Any, numbers: np.ndarray) -> np.ndarray:

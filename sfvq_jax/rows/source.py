@@ -8,7 +8,11 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from sfvq_jax.short import short_repr
+
 Array = jax.Array
+
+LARGEST = 1e17  # float32 does not know the sums of squares of larger numbers
 
 
 class Block(NamedTuple):
@@ -16,6 +20,20 @@ class Block(NamedTuple):
 
     x: Any
     weight: Any
+
+    __repr__ = short_repr
+
+
+class Far(NamedTuple):
+    """Few rows that together have most of the squared distance of all from their middle.
+
+    Attributes:
+      rows: their numbers, the farthest first.
+      share: of the sum over all rows.
+    """
+
+    rows: list[int]
+    share: float
 
 
 @runtime_checkable
@@ -98,6 +116,24 @@ class Source:
         """The same with its arrays on a mesh (`devices.data_mesh`)."""
         return self
 
+    def look_through(self) -> Far | None:
+        """Looks at each row once, where there are rows; in a fit all processes do so together.
+
+        Returns:
+          Rows that are far from all others, if there are.
+
+        Raises:
+          ValueError: rows, named, that cannot be fitted.
+        """
+        return None
+
+    def numbers(self, key: Array, count: int) -> np.ndarray | None:
+        """Which rows `read(key, 0, count)` gives, [count]; None where they have no numbers."""
+        return None
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError where it is known to have become another since it was opened."""
+
 
 def as_block(found: Any) -> Block:
     """What `Readable.read` gives, with weights; float32."""
@@ -111,25 +147,103 @@ def as_block(found: Any) -> Block:
     return Block(x, weight)
 
 
-def check_latents(latents: Any, name: str) -> None:
-    """Raises ValueError unless latents are [N, D], of floating point type and finite in float32."""
+def check_latents(latents: Any, name: str, numbers: Any = None) -> None:
+    """Raises ValueError unless latents are [N, D], floating point, and small enough for float32.
+
+    Args:
+      latents: an array.
+      name: what the message calls it.
+      numbers: of its rows, as the user knows them, [N]; 0 … N - 1 by default.
+    """
     check_shape(latents, name)
     if isinstance(latents, jax.Array) and not latents.is_fully_addressable:
         if not bool(jnp.isfinite(latents.astype(jnp.float32)).all()):
             raise ValueError(f"{name} has NaN or infinity: remove these rows")
         return
-    bad = np.flatnonzero(~finite_rows(np.asarray(latents)))
-    if bad.size:
-        raise ValueError(
-            f"{name} has NaN or infinity in {bad.size} of {latents.shape[0]} rows, the first in row"
-            f" {bad[0]}: remove these rows"
-        )
+    faults = Faults(name)
+    faults.look(np.asarray(latents), numbers)
+    faults.check()
+
+
+class Faults:
+    """What is wrong in rows that are looked at part by part; `check` says it, the first row first.
+
+    Attributes:
+      found: of each kind, how many rows, the first of them, and how large its numbers are.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.rows = name, 0
+        self.found: dict[str, list[float]] = {}
+
+    def look(self, latents: np.ndarray, numbers: Any = None) -> None:
+        """At rows [N, D] of these numbers; by default they go on from those seen before."""
+        before, self.rows = self.rows, self.rows + len(latents)
+        if _all_small(latents):
+            return
+        largest = _largest(latents)
+        finite = np.isfinite(largest)
+        for kind, bad in (("not finite", ~finite), ("large", finite & (largest > LARGEST))):
+            rows = np.flatnonzero(bad)
+            if not rows.size:
+                continue
+            of_rows = rows + before if numbers is None else np.asarray(numbers)[rows]
+            first = int(of_rows.argmin())
+            self.add({kind: [rows.size, int(of_rows[first]), float(largest[rows[first]])]})
+
+    def add(self, found: dict[str, list[float]]) -> None:
+        """What was found in other rows."""
+        for kind, (count, row, size) in found.items():
+            old = self.found.get(kind)
+            first = [row, size] if old is None or row < old[1] else old[1:]
+            self.found[kind] = [count + (0 if old is None else old[0]), *first]
+
+    def check(self) -> None:
+        """Raises ValueError where something was found."""
+        if "not finite" in self.found:
+            count, row, _ = self.found["not finite"]
+            raise ValueError(
+                f"{self.name} has NaN or infinity in {count} of {self.rows} rows, the first in row"
+                f" {row}: remove these rows"
+            )
+        if "large" in self.found:
+            count, row, size = self.found["large"]
+            what = (
+                "beyond the range of float32"
+                if size > float(np.finfo(np.float32).max)
+                else f"as large as {size:.2g}, whose squares float32 cannot add up"
+            )
+            raise ValueError(
+                f"{self.name} has numbers {what} in {count} of {self.rows} rows, the first in row"
+                f" {row}: scale them"
+            )
+
+
+def _all_small(latents: np.ndarray) -> bool:
+    """Whether they are so by one product, which is fast; where not, some may be."""
+    if latents.dtype != np.float32 or not latents.flags.c_contiguous:
+        return False
+    flat = latents.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.dot(flat, flat) < LARGEST**2)
+
+
+def _largest(latents: np.ndarray) -> np.ndarray:
+    """The largest magnitude in each row, [N]; NaN where one is."""
+    if latents.dtype == ml_dtypes.bfloat16:
+        latents = latents.astype(np.float32)
+    parts = np.array_split(latents, max(1, latents.size // 2**20))
+    return np.concatenate([np.abs(part).max(axis=1) for part in parts]).astype(np.float64)
 
 
 def check_shape(latents: Any, name: str) -> None:
     """Raises ValueError unless latents are [N, D], D > 0, and of floating point type."""
-    if len(latents.shape) != 2 or latents.shape[1] == 0:
-        raise ValueError(f"{name} has shape {latents.shape}; expected [N, D], a row a latent")
+    shape = tuple(latents.shape)
+    if len(shape) != 2 or shape[1] == 0:
+        hint = shape_hint(shape)
+        raise ValueError(
+            f"{name} has shape {shape}; expected [N, D], a row a latent{hint[0] if hint else ''}"
+        )
     if not jnp.issubdtype(latents.dtype, jnp.floating):
         raise ValueError(
             f"{name} is of type {latents.dtype}; expected floating point numbers, such as"
@@ -137,20 +251,62 @@ def check_shape(latents: Any, name: str) -> None:
         )
 
 
-def check_weights(weights: np.ndarray, count: int, name: str) -> None:
-    """Raises ValueError unless weights are [N], finite and at least 0."""
+def shape_hint(shape: tuple[int, ...]) -> tuple[str, str] | None:
+    """How an array x of another shape becomes [N, D], in words and as code; None where unknown."""
+    if len(shape) == 1 and shape[0] > 0:
+        return ": of numbers, one a latent, take x[:, None]", "x[:, None]"
+    if len(shape) == 3 and shape[1] == 1:
+        return ": take x[:, 0]", "x[:, 0]"
+    if len(shape) == 3:
+        words = ": of codes of all layers (w+) take x[:, 0] where they are alike, else x.mean(1)"
+        return words, "x.mean(1)"
+    if len(shape) > 3:
+        return ": flatten them by x.reshape(len(x), -1)", "x.reshape(len(x), -1)"
+    return None
+
+
+def check_weights(weights: np.ndarray, count: int, name: str, numbers: Any = None) -> None:
+    """Raises ValueError unless weights are [N], finite and at least 0.
+
+    Args:
+      weights: of rows.
+      count: N.
+      name: of the rows.
+      numbers: theirs, as the user knows them, [N]; 0 … N - 1 by default.
+    """
     if weights.shape != (count,):
         raise ValueError(f"the weights of {name} have shape {weights.shape}; expected ({count},)")
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        raise ValueError(f"the weights of {name} must be finite and at least 0")
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        row = bad[0] if numbers is None else numbers[bad[0]]
+        raise ValueError(
+            f"the weights of {name} must be finite and at least 0, but that of row {row} is"
+            f" {weights[bad[0]]}"
+        )
 
 
 def finite_rows(latents: np.ndarray) -> np.ndarray:
-    """Which rows are finite in float32, [N] bool."""
-    if latents.dtype == ml_dtypes.bfloat16:
-        latents = latents.astype(np.float32)
-    with np.errstate(over="ignore"):  # beyond float32 is infinite to us
-        return np.all(np.isfinite(latents.astype(np.float32, copy=False)), axis=1)
+    """Which rows are finite, [N] bool."""
+    return np.isfinite(_largest(latents))
+
+
+def check_key(key: Any, call: str) -> None:
+    """Raises TypeError for what is no PRNG key.
+
+    Args:
+      key: of `jax.random.key`, or two numbers as `jax.random.PRNGKey` makes them; may be traced.
+      call: how the function that takes it is called.
+    """
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return
+        if key.dtype == np.uint32 and key.shape == (2,):
+            return
+    shape = f" of shape {key.shape}" if hasattr(key, "shape") else ""
+    raise TypeError(
+        f"key is a {type(key).__name__}{shape}; {call} takes a PRNG key first, such as"
+        " jax.random.key(0)"
+    )
 
 
 def generator(key: Array, *numbers: int) -> np.random.Generator:

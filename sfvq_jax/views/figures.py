@@ -1,6 +1,12 @@
-"""The figures of a curve: its map, its distances, the history of its fit, its edits."""
+"""The figures of a curve: its map, its distances, the history of its fit, its edits.
 
+Images are uint8 or floats in [-1, 1], with one channel, three, or four: RGBA, drawn over white. Any
+other array is a ValueError, and so are names or strengths that are not as many as the images.
+"""
+
+import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,8 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.history import History
+from sfvq_jax.images import CHANNELS, check_images, to_uint8
 from sfvq_jax.interpret.comparison import MethodSummary
 from sfvq_jax.quality import pairwise_distances
+from sfvq_jax.views.notebook import map_html
 
 COLUMNS = 16
 CELL_INCHES = 0.8
@@ -25,10 +33,30 @@ COMPARED = {  # field of `MethodSummary` -> title
 MAP_SIDE = 160  # larger images than this many pixels are scaled down before they are drawn
 
 
-def map_figure(images: np.ndarray, title: str, columns: int = COLUMNS) -> Figure:
-    """The codebook in order: uint8 images [K, H, W, C] in rows of 16, numbered from 0."""
+class Picture(Figure):
+    """A figure that a notebook shows by itself, without `%matplotlib inline`.
+
+    Attributes:
+      tiles: the images of a map, which in HTML are shown one by one, with their numbers.
+    """
+
+    tiles: np.ndarray | None = None
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+    def _repr_html_(self) -> str | None:
+        return None if self.tiles is None else map_html(self.tiles, self.get_suptitle())
+
+
+def map_figure(images: np.ndarray, title: str = "", columns: int = COLUMNS) -> Figure:
+    """The codebook in order: images [K, H, W, C] in rows of 16, numbered from 0."""
+    images = _pictures(images, "[K, H, W, C]")
     rows = -(-len(images) // columns)
     figure, cells = _image_grid(rows, columns, _aspect(images), title)
+    figure.tiles = images
     for i, cell in enumerate(cells.flat):
         if i < len(images):
             _show_image(cell, images[i])
@@ -40,7 +68,8 @@ def map_figure(images: np.ndarray, title: str, columns: int = COLUMNS) -> Figure
 
 def distance_figure(curve: Curve) -> Figure:
     """Heat map of the distances between all codewords; a good order is dark near the diagonal."""
-    figure = Figure(figsize=(6.4, 5.4), dpi=DPI, layout="constrained")
+    _check_kind(curve, Curve, "curve")
+    figure = Picture(figsize=(6.4, 5.4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     distances = pairwise_distances(np.asarray(curve.codewords, np.float64))
     image = axes.imshow(distances, cmap="viridis")
@@ -55,7 +84,8 @@ def distance_figure(curve: Curve) -> Figure:
 
 def history_figure(history: History) -> Figure:
     """How the fit went: distortion, share of lines in use, and the final use of each line."""
-    figure = Figure(figsize=(12, 3.6), dpi=DPI, layout="constrained")
+    _check_kind(history, History, "history")
+    figure = Picture(figsize=(12, 3.6), dpi=DPI, layout="constrained")
     error, spread, use = figure.subplots(1, 3)
     rounds = np.arange(1, len(history.codewords) + 1)
     error.plot(rounds, history.distortion, marker="o", markersize=3, label="exact projection")
@@ -96,13 +126,15 @@ def edit_figure(
     """Rows of seeds by columns of strengths; the unedited column is framed.
 
     Args:
-      images: uint8, [seeds, strengths, H, W, C].
+      images: [seeds, strengths, H, W, C].
       strengths: distances moved along the unit direction, one a column.
       deviation: standard deviation of latents along the direction, in which labels are given too;
         None of several directions at once.
       seeds: one a row.
       title: of the figure.
     """
+    axes = "[seeds, strengths, H, W, C]"
+    images = _pictures(images, axes, seeds=len(seeds), strengths=len(strengths))
     figure, cells = _image_grid(len(seeds), len(strengths), _aspect(images[0]), title, label=True)
     for row, seed in enumerate(seeds):
         for column, strength in enumerate(strengths):
@@ -129,17 +161,19 @@ def directions_figure(
     """What directions do: some rows of one latent each under the name of every direction.
 
     Args:
-      images: uint8, [directions, latents, strengths, H, W, C].
+      images: [directions, latents, strengths, H, W, C].
       names: of the directions.
       strengths: in units of the directions, one a column; 0 is framed.
       limits: strengths below and above 0, of each direction, beyond which images are outside the
         distribution, and drawn pale; None for none.
     """
+    axes = "[directions, latents, strengths, H, W, C]"
+    images = _pictures(images, axes, directions=len(names), strengths=len(strengths))
     m, n, s = images.shape[:3]
     cell = CELL_INCHES
     height = cell * _aspect(images[0, 0])
     size = (max(s * cell, 5) + 0.4, m * (n * height + 0.3) + 0.5)
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure = Picture(figsize=size, dpi=DPI, layout="constrained")
     figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, hspace=0, wspace=0)
     parts = figure.subfigures(m, 1, squeeze=False)[:, 0]
     for part, name, rows, (low, high) in zip(parts, names, images, limits, strict=True):
@@ -158,7 +192,7 @@ def directions_figure(
 
 def comparison_figure(rows: Sequence[MethodSummary]) -> Figure:
     """A panel a measure, a point with its 95 % interval a method; gaps are from the first one."""
-    figure = Figure(figsize=(12.5, 0.3 * len(rows) + 1.2), dpi=DPI, layout="constrained")
+    figure = Picture(figsize=(12.5, 0.3 * len(rows) + 1.2), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(COMPARED), sharey=True)
     for panel, (field, title) in zip(panels, COMPARED.items(), strict=True):
         intervals = [getattr(row, field) for row in rows]
@@ -192,7 +226,7 @@ def importance_figure(
       unit: what a coordinate is.
     """
     c, m = importance.shape
-    figure = Figure(figsize=(min(4 + 0.12 * m, 16), 0.28 * c + 1.5), dpi=DPI, layout="constrained")
+    figure = Picture(figsize=(min(4 + 0.12 * m, 16), 0.28 * c + 1.5), dpi=DPI, layout="constrained")
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=(max(m / 12, 3), 1))
     image = heat.imshow(importance, cmap="magma", vmin=0, aspect="auto")
     heat.set_yticks(range(c), concepts)
@@ -219,7 +253,7 @@ def growth_figure(
       chosen: sizes of the sets that control their goals, G.
       title: of the figure.
     """
-    figure = Figure(figsize=(7, 4.6), dpi=DPI, layout="constrained")
+    figure = Picture(figsize=(7, 4.6), dpi=DPI, layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     sizes = np.arange(1, growth.shape[1] + 1)
     low, middle, high = np.percentile(growth, [25, 50, 75], axis=0)
@@ -254,7 +288,7 @@ def translation_figure(matrices: Mapping[str, np.ndarray], concepts: Sequence[st
     targets = np.flatnonzero(measured.any(0)).tolist()
     width, height = (0.27 * max(len(shown), 3) + 0.4 for shown in (targets, sources))
     figsize = (len(matrices) * width + 2.2, height + 1.6)
-    figure = Figure(figsize=figsize, dpi=DPI, layout="constrained")
+    figure = Picture(figsize=figsize, dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
     for panel, (title, whole) in zip(panels, matrices.items(), strict=True):
         matrix = whole[np.ix_(sources, targets)]
@@ -283,11 +317,13 @@ def interventions_figure(
     """Rows of images under growing intervention, the unmoved one framed.
 
     Args:
-      images: uint8, [rows, columns, H, W, C].
+      images: [rows, columns, H, W, C].
       names: one a row.
       extremes: how far coordinates are moved, one a column.
       title: of the figure.
     """
+    axes = "[rows, columns, H, W, C]"
+    images = _pictures(images, axes, rows=len(names), columns=len(extremes))
     rows, columns = images.shape[:2]
     figure, cells = _image_grid(rows, columns, _aspect(images[0]), title, label=True)
     for (row, column), cell in np.ndenumerate(cells):
@@ -302,12 +338,39 @@ def interventions_figure(
     return figure
 
 
+def _pictures(images: Any, axes: str, **numbers: int) -> np.ndarray:
+    """Images as uint8 with one channel or three, so many along each named axis."""
+    images = check_images(images, axes)
+    if images.shape[-1] not in CHANNELS:
+        raise ValueError(
+            f"images have {images.shape[-1]} channels; pictures have 1 (gray), 3 (RGB) or 4 (RGBA)"
+        )
+    for name, number in numbers.items():
+        have = images.shape[axes.strip("[]").split(", ").index(name)]
+        if have != number:
+            raise ValueError(
+                f"images have shape {images.shape}, {axes}, with {have} {name}; {number} are named"
+            )
+    if images.dtype != np.uint8:
+        images = to_uint8(images)
+    if images.shape[-1] == 4:
+        cover = images[..., 3:] / np.float32(255)
+        images = np.round(images[..., :3] * cover + 255 * (1 - cover)).astype(np.uint8)
+    return images
+
+
+def _check_kind(value: Any, kind: type, name: str) -> None:
+    if not isinstance(value, kind):
+        hint = f": pass its .{name}" if isinstance(getattr(value, name, None), kind) else ""
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a {kind.__name__}{hint}")
+
+
 def _image_grid(
     rows: int, columns: int, aspect: float, title: str, *, label: bool = False
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Picture, np.ndarray]:
     cell = CELL_INCHES * (1.4 if label else 1.0)
     size = (max(columns * cell, 4) + 0.4, rows * (cell * aspect + 0.15) + (0.8 if label else 0.4))
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure = Picture(figsize=size, dpi=DPI, layout="constrained")
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
     figure.suptitle(title, fontsize=10)
     cells = figure.subplots(rows, columns, squeeze=False)
@@ -318,7 +381,7 @@ def _show_image(cell: Axes, image: np.ndarray, *, alpha: float = 1.0) -> None:
     if image.shape[-1] == 1:
         cell.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255, alpha=alpha)
     else:
-        cell.imshow(image[..., :3], alpha=alpha)
+        cell.imshow(image, alpha=alpha)
     cell.set(xticks=[], yticks=[])
     for spine in cell.spines.values():
         spine.set_visible(False)

@@ -179,6 +179,11 @@ def test_an_interrupt_waits_for_the_threads_that_write(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def write_sealed(file, config_json):
+    """As somebody who wants it to be believed would change a config."""
+    file.write_text(json.dumps(config_json | {"sha256": checkpoint._seal(config_json)}))
+
+
 def files_of(folder):
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
@@ -204,7 +209,7 @@ def test_parameters_of_another_model_are_refused(saved, tmp_path):
     save(tmp_path / "other", seed=1)
     config_json = json.loads((tmp_path / "other" / "config.json").read_text())
     config_json["parameters_sha256"] = checkpoint.read(saved).config_json["parameters_sha256"]
-    (tmp_path / "other" / "config.json").write_text(json.dumps(config_json))
+    write_sealed(tmp_path / "other" / "config.json", config_json)
     with pytest.raises(CheckpointError, match="not those that config"):
         checkpoint.read(tmp_path / "other")
 
@@ -212,7 +217,7 @@ def test_parameters_of_another_model_are_refused(saved, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"format_version": 2}, "update sfvq-jax"),
+        ({"format_version": 3}, "update sfvq-jax"),
         ({"format_version": None}, "no format_version"),
         ({"architecture": "stylegan9"}, "'stylegan9'"),
         ({"architecture": 3}, "its architecture is missing or wrong"),
@@ -232,6 +237,48 @@ def test_a_config_that_is_no_json_object_is_named(saved, text):
     (saved / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
         checkpoint.read(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"z_dim": 4, "channels": [4, 8]}},
+        {"source": {}},
+        {"format_version": 1},
+        {"sha256": None},
+        {"more": 1},
+    ],
+)
+def test_a_config_that_was_changed_is_refused(saved, change):
+    file = saved / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged, it is not as it was"):
+        checkpoint.read(saved)
+
+
+def test_a_model_of_the_first_format_has_no_hash_of_its_config(saved):
+    file = saved / "config.json"
+    content = json.loads(file.read_text()) | {"format_version": 1}
+    del content["sha256"]
+    file.write_text(json.dumps(content))
+    assert_same(checkpoint.read(saved).variables, variables())
+
+
+def test_arrays_far_larger_than_their_files_are_not_read(tmp_path):
+    tree = {"params": {"zeros": np.zeros(2**23, np.float32)}}
+    checkpoint.save(tmp_path / "model", "stylegan2", {}, tree, source={})
+    with pytest.raises(CheckpointError, match="params/zeros would take 8,388,608 numbers"):
+        checkpoint.read(tmp_path / "model")
+
+
+def test_config_and_shapes_are_checked_before_the_parameters_are_read(saved):
+    def refuse(config_json, shapes):
+        assert config_json["config"] == CONFIG
+        assert shapes["params"]["conv0"]["weight"].shape == (3, 3, 8, 16)
+        raise CheckpointError("no")
+
+    with pytest.raises(CheckpointError, match=f"{saved}: no"):
+        checkpoint.read(saved, refuse)
 
 
 def test_what_is_no_converted_model_is_called_by_its_name(tmp_path):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import ports
+from ports import checkpoint
+from ports.architectures import model_of
 
 
 @pytest.fixture(scope="module")
@@ -80,5 +82,61 @@ def test_unknown_and_damaged_models_are_named(tmp_path):
     content = json.loads(file.read_text())
     content["config"].pop("w_dim")
     file.write_text(json.dumps(content))
-    with pytest.raises(ports.CheckpointError, match=r"config\.json is damaged .*w_dim"):
+    with pytest.raises(ports.CheckpointError, match=r"config in config\.json is damaged .*w_dim"):
         ports.load(tmp_path / "model")
+
+
+CHANGES = [
+    ("fashion_mnist", {"z_dim": 63}),
+    ("fashion_mnist", {"w_dim": 64.0}),
+    ("fashion_mnist", {"img_resolution": 32.0}),
+    ("fashion_mnist", {"img_resolution": 64, "channels": [128, 128, 64, 32, 32]}),
+    ("fashion_mnist", {"channels": 3}),
+    ("fashion_mnist", {"channels": [128, 128, 64, 2**40]}),
+    ("fashion_mnist", {"mapping_layers": 3}),
+    ("fashion_mnist", {"mapping_layers": 10**9}),
+    ("fashion_mnist", {"architecture": "orig"}),
+    ("fashion_mnist", {"architecture": ["skip"]}),
+    ("fashion_mnist", {"activation": "lrulu"}),
+    ("fashion_mnist", {"activation": {}}),
+    ("fashion_mnist", {"kernel_size": 1}),
+    ("fashion_mnist", {"use_noise": False}),
+    ("fashion_mnist", {"use_noise": 1}),
+    ("fashion_mnist", {"conv_clamp": "256"}),
+    ("fashion_mnist", {"resample_filter": []}),
+    ("fashion_mnist", {"resample_filter": [[0.5], [0.5, 0.5]]}),
+    ("fashion_mnist", {"resample_filter": [[[0.5]]]}),
+    ("fashion_mnist", {"mapping_lr_multiplier": 0}),
+    ("fashion_mnist", {"nosuch": 0}),
+    ("fashion_mnist_biggan", {"z_dim": 32}),
+    ("fashion_mnist_biggan", {"num_classes": 11}),
+    ("fashion_mnist_biggan", {"blocks": []}),
+    ("fashion_mnist_biggan", {"blocks": [[]]}),
+    ("fashion_mnist_biggan", {"hierarchy": "chunks"}),
+    ("fashion_mnist_biggan", {"bottleneck": True}),
+    ("fashion_mnist_biggan", {"attention": [1]}),
+    ("fashion_mnist_biggan", {"attention": None}),
+    ("fashion_mnist_biggan", {"bottom_width": 2}),
+    ("fashion_mnist_biggan", {"bottom_width": 2**40}),
+    ("fashion_mnist_biggan", {"num_stats": 51}),
+    ("fashion_mnist_biggan", {"eps": "1e-5"}),
+    ("fashion_mnist_classifier", {"channels": [32, 48]}),
+    ("fashion_mnist_classifier", {"class_names": "abcdefghij"}),
+    ("fashion_mnist_classifier", {"class_names": ["bag"]}),
+    ("fashion_mnist_classifier", {"num_features": 2**70}),
+]
+
+
+@pytest.fixture(scope="module")
+def read_bundled():
+    names = {name for name, _ in CHANGES}
+    return {name: checkpoint.read(ports.bundled(name)) for name in names}
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES)
+def test_a_config_of_another_model_is_refused_before_it_draws(read_bundled, name, change):
+    config_json, variables = read_bundled[name]
+    changed = config_json | {"config": config_json["config"] | change}
+    with pytest.raises(ports.CheckpointError, match=r"config in config\.json") as caught:
+        model_of(changed, variables)
+    assert len(str(caught.value)) < 500

@@ -1,5 +1,6 @@
 """Where latents come from: arrays, functions and models, all drawn from in the same way."""
 
+import os
 from typing import Any
 
 import flax.struct
@@ -316,7 +317,7 @@ class TestHost:
         with pytest.raises(ValueError, match=r"latents\.npy is no \.npy of numbers"):
             as_source(path)
         np.savez(tmp_path / "two.npz", a=np.ones((4, 2)), b=np.ones(3))
-        with pytest.raises(ValueError, match=r"archive of arrays \(a, b\): give one .*\['a'\]"):
+        with pytest.raises(ValueError, match=r"archive of arrays \(a, b\), but latents go in an"):
             as_source(tmp_path / "two.npz")
         np.save(path, np.ones((4, 2), int))
         with pytest.raises(ValueError, match="of type int64; expected floating point"):
@@ -325,9 +326,65 @@ class TestHost:
         with pytest.raises(ValueError, match=r"shape \(4,\); expected \[N, D\]"):
             as_source(path)
 
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("x.csv", r"np\.save\('latents\.npy', np\.loadtxt\('x\.csv', delimiter=','"),
+            ("x.pt", r"np\.save\('latents\.npy', torch\.load\('x\.pt'"),
+            ("x.parquet", r"np\.save\('latents\.npy', pandas\.read_parquet\('x\.parquet'\)"),
+            ("x.npz", r"x = np\.load\('x\.npz'\)\['w'\], of shape \(7, 1, 8\): take x\[:, 0\]"),
+            ("x", "x is no .npy of numbers, or a damaged one; latents go in an .npy of floating"),
+        ],
+    )
+    def test_other_files_say_how_an_npy_is_made_of_them(self, tmp_path, name, told):
+        (tmp_path / name).write_bytes(b"1,2,3")
+        if name == "x.npz":
+            np.savez(tmp_path / name, w=np.ones((7, 1, 8)))
+        with pytest.raises(ValueError, match=told):
+            as_source(tmp_path / name)
+
+    def test_codes_of_all_layers_say_how_one_is_made_of_them(self, tmp_path):
+        np.save(tmp_path / "w.npy", np.ones((5, 18, 8)))
+        for source in (tmp_path / "w.npy", np.ones((5, 18, 8))):
+            with pytest.raises(ValueError, match=r"\(5, 18, 8\); expected \[N, D\].*x\.mean\(1\)"):
+                as_source(source)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda path: os.truncate(path, 4000),
+            lambda path: os.truncate(path, 0),
+            lambda path: np.save(path, np.ones((5000, 2))),
+            lambda path: np.save(path, np.ones((50, 2))),
+            lambda path: path.write_bytes(path.read_bytes() + b"more"),
+            lambda path: path.unlink(),
+        ],
+        ids=["cut", "emptied", "rewritten", "replaced by fewer", "appended to", "removed"],
+    )
+    @pytest.mark.parametrize("mapped", [False, True])
+    def test_a_file_that_changes_is_found_at_the_next_read(self, file, change, mapped):
+        source = as_source(np.load(file, mmap_mode="r") if mapped else file)
+        source.read(None, 0, 10)
+        source.check_unchanged()
+        os.utime(file, (1, 1))
+        source = as_source(np.load(file, mmap_mode="r") if mapped else file)
+        change(file)
+        with pytest.raises(ValueError, match=r"latents\.npy changed while it was read"):
+            source.read(None, 0, 10)
+        with pytest.raises(ValueError, match=r"latents\.npy changed while it was read"):
+            source.check_unchanged()
+
+    def test_columns_first_big_endian_and_parts_of_maps_are_read_as_they_are(self, tmp_path):
+        for i, rows in enumerate((np.asfortranarray(self.rows), self.rows.astype(">f4"))):
+            np.save(tmp_path / f"{i}.npy", rows)
+            assert_array_equal(as_source(tmp_path / f"{i}.npy").read(None, 7, 9).x, self.rows[7:16])
+        np.save(tmp_path / "x.npy", self.rows)
+        part = np.load(tmp_path / "x.npy", mmap_mode="r")[100:200]
+        assert_array_equal(as_source(part).read(None, 7, 9).x, self.rows[107:116])
+
     def test_a_truncated_file_is_named(self, file):
         file.write_bytes(file.read_bytes()[:-100])
-        with pytest.raises(ValueError, match="or a damaged one"):
+        with pytest.raises(ValueError, match="has 80028 bytes, and its header says 80128"):
             as_source(file)
 
     def test_rows_that_are_not_finite_are_named_by_their_place_in_the_file(self, tmp_path, getkey):
@@ -336,18 +393,60 @@ class TestHost:
         np.save(tmp_path / "x.npy", rows)
         source = as_source(tmp_path / "x.npy")
         source.read(None, 0, 4000)
-        with pytest.raises(
-            ValueError, match=r"x\.npy has NaN or infinity in row 4321, and in 1 of"
-        ):
-            source.read(None, 4000, 1000)
-        with pytest.raises(ValueError, match=r"in row 4321, and in 1 of the 5000 rows"):
-            source.read(getkey(), 0, 5000)
+        for order, start, count in ((None, 4000, 1000), (getkey(), 0, 5000)):
+            with pytest.raises(ValueError, match=rf"in 1 of {count} rows, the first in row 4321:"):
+                source.read(order, start, count)
 
     def test_numbers_beyond_float32_are_named(self):
         rows = self.rows.astype(np.float64)
         rows[17] = 1e300
-        with pytest.raises(ValueError, match=r"row 17, has numbers beyond the range of float32"):
+        with pytest.raises(
+            ValueError, match=r"beyond the range of float32 in 1 .*first in row 17:"
+        ):
             HostSource(rows).read(None, 0, 100)
+        with pytest.raises(
+            ValueError, match=r"beyond the range of float32 in 1 .*first in row 17:"
+        ):
+            as_source(rows)
+
+    @pytest.mark.parametrize("kind", ["file", "array", "mapped", "own"])
+    @pytest.mark.parametrize(
+        ("bad", "told"),
+        [(np.nan, "has NaN or infinity in 2 of 5000 rows, the first in row 1234: remove"),
+         (1e20, r"as large as 1e\+20, whose .* in 2 of 5000 rows, the first in row 1234: scale"),
+         (1e300, "beyond the range of float32 in 2 of 5000 rows, the first in row 1234: scale")],
+    )  # fmt: skip
+    def test_bad_rows_of_the_whole_are_named_before_any_is_read(self, kind, bad, told, tmp_path):
+        rows = self.rows.astype(np.float64)
+        rows[[1234, 4999], 1] = bad
+        path = tmp_path / "x.npy"
+        np.save(path, rows)
+        sources = {
+            "file": lambda: as_source(path),
+            "array": lambda: as_source(rows),
+            "mapped": lambda: as_source(np.load(path, mmap_mode="r")),
+            "own": lambda: HostSource(lambda: rows),
+        }
+        with pytest.raises(ValueError, match=told):
+            sources[kind]().look_through()
+
+    def test_bad_weights_are_named_by_their_row(self, file):
+        weights = np.ones(5000)
+        weights[4567] = -1
+        with pytest.raises(ValueError, match=r"at least 0, but that of row 4567 is -1\.0"):
+            as_source(file, weights).look_through()
+
+    def test_few_rows_that_are_far_from_all_others_are_told(self, tmp_path):
+        rows = np.random.default_rng(0).normal(size=(5000, 8)) + 100
+        assert HostSource(rows).look_through() is None
+        rows[[3000, 17], 2] = 3e4, 2e4
+        for source in (HostSource(rows), as_source(rows)):
+            far = source.look_through()
+            assert far.rows == [3000, 17]
+            assert far.share > 0.99
+        weights = np.ones(5000)
+        weights[[3000, 17]] = 0
+        assert HostSource(rows, weights).look_through() is None
 
 
 class TestIterators:

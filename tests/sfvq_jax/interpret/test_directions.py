@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -314,9 +315,19 @@ class TestFile:
         [
             ({"vector": [1.0, 1.0]}, "no unit vector"),
             ({"vector": "no"}, "no direction file"),
-            ({"vector": None}, "no unit vector"),
+            ({"vector": None}, "its vector is missing"),
+            ({"vector": ["1", "0"]}, "no list of numbers"),
+            ({"vector": [[1.0, 0.0]]}, "no list of numbers"),
+            ({"vector": [10**400, 0]}, "no direction file"),
+            ({"vector": [math.inf, 0.0]}, "Infinity is no finite number"),
             ({"layers": [2, 1]}, "layers 2-1"),
-            ({"unit": -1}, "unit -1"),
+            ({"layers": [0.0, 1]}, "not two numbers"),
+            ({"layers": [0, 1, 2]}, "not two numbers"),
+            ({"unit": -1}, "unit is -1"),
+            ({"unit": 1e300}, "unit is 1e\\+300"),
+            ({"unit": True}, "unit is missing, or of another type"),
+            ({"name": "\ud800"}, "no direction file"),
+            ({"measured": {"limits": math.nan}}, "NaN is no finite number"),
             ({"format_version": 2}, "format 2"),
             ({"source": 3}, "no direction file"),
         ],

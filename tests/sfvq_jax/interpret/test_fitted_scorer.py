@@ -189,14 +189,16 @@ def test_other_and_damaged_files_are_named_with_what_is_wrong(pair, tmp_path):
     name = "judge/params/conv0/kernel"
     refused("is no file of scorers", format_version=None)
     refused("has format 99", format_version=np.array(99))
-    refused(f"are damaged .*{name}", **{name: None})
-    refused(f"{name} is float32", **{name: arrays[name][:, :, :, :-1]})
-    refused("not finite", **{name: arrays[name] * np.float32(np.nan)})
-    refused("are damaged", config=np.array("[]"))
-    for wrong in ({"side": 33}, {"kind": "x"}, {"channels": -1}, {"names": ["a", "a"]}):
-        refused(
-            "are damaged", config=np.array(json.dumps(config | {"find": config["find"] | wrong}))
-        )
+    refused(f"no array {name}", **{name: None})
+    refused(f"{name} has shape", **{name: arrays[name][:, :, :, :-1]})
+    refused("not all finite", **{name: arrays[name] * np.float32(np.nan)})
+    refused("it is no JSON object", config=np.array("[]"))
+    refused("nested far too deeply", config=np.array("[" * 5000))
+    wrong = [{"side": 33}, {"side": 32.0}, {"side": [32]}, {"kind": "x"}, {"channels": -1}]
+    wrong += [{"channels": 2**40}, {"names": ["a", "a"]}, {"names": "ab"}, {"names": {}}]
+    for change in wrong:
+        changed = config | {"find": config["find"] | change}
+        refused("or a damaged one", config=np.array(json.dumps(changed)))
 
 
 IMAGES = np.zeros((40, 8, 8, 1), np.uint8)
@@ -213,8 +215,10 @@ YES = np.stack([CLASSES > 0, CLASSES < 1], 1)
         (r"images have shape \(40, 8, 8\); expected \[N, H", IMAGES[..., 0], CLASSES, {}),
         ("there are 39 images, but 40 labels", IMAGES[1:], CLASSES, {}),
         ("images are int64; expected uint8", IMAGES.astype(np.int64), CLASSES, {}),
-        (r"from 0 to 255; expected \[-1, 1\]", 255.0 * YES[:, :, None, None], CLASSES, {}),
-        ("images reach from nan to nan", np.nan * IMAGES, CLASSES, {}),
+        (r"from 0 to 255; expected uint8", 255.0 * YES[:, :, None, None], CLASSES, {}),
+        (r"where they are in \[0, 1\]", IMAGES + 0.5, CLASSES, {}),
+        ("have values that are NaN", np.nan * IMAGES, CLASSES, {}),
+        (r"shape \(40, 1, 8, 8\), channels first", IMAGES.reshape(40, 1, 8, 8), CLASSES, {}),
         ("labels reach from -1 to 0", IMAGES, -CLASSES, {}),
         ("labels reach from 0 to 10000", IMAGES, CLASSES * 10_000, {}),
         ("all labels are of one class", IMAGES, 0 * CLASSES, {}),

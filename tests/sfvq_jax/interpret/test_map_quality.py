@@ -162,6 +162,12 @@ class TestVerdicts:
         one_class = measured("ordered")._replace(class_runs=1.0, class_runs_by_chance=1.0)
         assert verdicts(one_class)["class runs"] is None
 
+    def test_a_notebook_shows_them_as_a_table(self):
+        quality = measured("ordered")
+        html = quality._repr_html_()
+        assert html.count("<tr>") == len(report(quality))
+        assert "<td>dead codewords</td><td>0 of" in html
+
     def test_what_was_not_measured_is_left_out(self):
         curve = Curve(jnp.asarray(codewords("ordered")))
         quality = map_quality(KEY, curve, arc, samples=SAMPLES)

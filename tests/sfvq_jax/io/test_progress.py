@@ -57,8 +57,8 @@ class TestLine:
         stream = Terminal()
         progress = Progress(stream)
         progress(MIDDLE)
-        progress(MIDDLE._replace(seconds_left=math.nan))
-        first, second = stream.getvalue().split("\r")[1:]
+        progress(END._replace(distortion=math.nan, seconds_left=math.nan))
+        first, second = stream.getvalue().split("\r")[2:]
         assert len(second) >= len(first)
 
     def test_is_silent_where_there_is_no_terminal(self):
@@ -67,6 +67,29 @@ class TestLine:
         progress(END)
         progress.close()
         assert stream.getvalue() == ""
+
+
+class TestInANotebook:
+    """Its standard error is no terminal, but rewrites lines as one."""
+
+    def test_the_first_line_says_that_it_compiles_and_later_ones_how_long_it_takes(self):
+        stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+        reports, progress = [], Progress(stream)
+
+        def on_report(report):
+            reports.append(report)
+            progress(report)
+
+        x = np.random.default_rng(0).normal(size=(500, 2))
+        fit(jax.random.key(0), x, bits=3, on_report=on_report)
+        lines = stream.getvalue().split("\r")[1:]
+        assert lines[0] == "reading latents and compiling"
+        assert "left" in lines[-2]
+        # an estimate comes after the first round, of which compiling is no part
+        rounds = [report for report in reports if report.share == 1]
+        known = [not math.isnan(report.seconds_left) for report in rounds]
+        assert known[-1]
+        assert known == sorted(known)
 
 
 class TestLog:

@@ -1,6 +1,8 @@
 """Figures and images, of a small model that paints its latents."""
 
+import base64
 import io
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +11,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from sfvq_jax import Curve, History, LatentModel
+from sfvq_jax import Curve, CurveRecord, History, LatentModel
 from sfvq_jax.views import (
+    directions_figure,
     distance_figure,
     edit_figure,
     history_figure,
+    interventions_figure,
     map_figure,
     render_images,
     to_uint8,
@@ -128,6 +132,126 @@ class TestMap:
         flat = np.full((1, 8, 8, 1), 100, np.uint8)
         (image,) = (axes.images[0] for axes in map_figure(flat, "").axes if axes.images)
         assert image.get_clim() == (0, 255)
+
+
+class TestImagesOfUsers:
+    """What is given as images is drawn as meant, or refused; never black."""
+
+    def test_floats_are_drawn_as_their_uint8_images(self):
+        images = np.float32(2.2) * np.random.default_rng(0).random((3, 8, 8, 3), np.float32) - 1
+        shown = shown_images(map_figure(images))
+        assert_array_equal(shown, to_uint8(images))
+
+    def test_what_a_model_renders_is_drawn(self):
+        images = 0.4 * Painter().render(normal(5, 2))
+        assert_array_equal(shown_images(map_figure(images)), to_uint8(images))
+
+    def test_rgba_lies_over_white(self):
+        rgb, alpha = random_images(2, 8, 8, 3), np.zeros((2, 8, 8, 1), np.uint8)
+        alpha[1] = 255
+        shown = shown_images(map_figure(np.concatenate([rgb, alpha], -1)))
+        assert (shown[0] == 255).all()
+        assert_array_equal(shown[1], rgb[1])
+
+    @pytest.mark.parametrize(
+        ("images", "message"),
+        [
+            (random_images(4, 8, 8), r"shape \(4, 8, 8\); expected \[K, H, W, C\]: a gray image"),
+            (random_images(4, 3, 8, 8), "channels first"),
+            (random_images(4, 8, 8, 5), "5 channels"),
+            (random_images(0, 8, 8, 3), "expected"),
+            (random_images(4, 8, 8, 3).astype(np.int64), "images are int64"),
+            (random_images(4, 8, 8, 3) > 9, "images are bool"),
+            (random_images(4, 8, 8, 3).astype(np.uint16) * 257, "images are uint16"),
+            (random_images(4, 8, 8, 3) // 128, "no value above 1"),
+            (random_images(4, 8, 8, 3) / 255, r"2 \* images - 1 where they are in \[0, 1\]"),
+            (random_images(4, 8, 8, 3) * 1.0, r"astype\(np.uint8\) where they are in \[0, 255\]"),
+            (random_images(4, 8, 8, 3) - 128.0, "floats from -128"),
+            (normal(4, 8, 8, 3), "floats from -"),
+            (np.full((4, 8, 8, 3), np.nan), "NaN"),
+            ([random_images(8, 8, 3), random_images(9, 8, 3)], "differ in shape"),
+        ],
+    )
+    def test_what_is_no_image_is_refused(self, images, message):
+        with pytest.raises(ValueError, match=message):
+            map_figure(images)
+
+    def test_a_curve_is_told_to_be_rendered(self):
+        with pytest.raises(TypeError, match=r"images are a Curve; .*: render_images\(model"):
+            map_figure(Curve(jnp.eye(3)))
+        with pytest.raises(TypeError, match="history is a Curve; expected a History"):
+            history_figure(Curve(jnp.eye(3)))
+        with pytest.raises(TypeError, match=r"curve is a CurveRecord; .*: pass its \.curve"):
+            distance_figure(CurveRecord(Curve(jnp.eye(3))))
+
+    def test_rows_and_columns_are_as_many_as_their_names(self):
+        images = random_images(2, 3, 8, 8, 1)
+        with pytest.raises(ValueError, match="with 2 seeds; 3 are named"):
+            edit_figure(images, [0, 1, 2], None, [1, 2, 3], "")
+        with pytest.raises(ValueError, match="with 3 columns; 2 are named"):
+            interventions_figure(images, ["a", "b"], [0, 1], "")
+        with pytest.raises(ValueError, match="with 1 directions; 2 are named"):
+            directions_figure(images[None], ["a", "b"], [0, 1, 2], [(None, None)] * 2)
+
+    def test_models_that_render_something_else_are_told(self):
+        class Wrong(Painter):
+            def render(self, latents):
+                return self.change(super().render(0.1 * latents))
+
+        model = Wrong()
+        model.change = lambda images: jnp.moveaxis(images, -1, 1)
+        with pytest.raises(ValueError, match=r"the model.s images have shape .* channels first"):
+            render_images(model, normal(3, 2))
+        model.change = lambda images: images * jnp.nan
+        with pytest.raises(ValueError, match="NaN"):
+            render_images(model, normal(3, 2))
+        model.change = lambda images: images / 2 + 0.5
+        with pytest.warns(UserWarning, match="no value of the model's images is below 0"):
+            render_images(model, normal(3, 2))
+        with pytest.raises(ValueError, match=r"shape \(3, 4\); the model renders \[N, 2\]"):
+            render_images(model, normal(3, 4))
+
+
+class TestInANotebook:
+    def test_a_figure_is_a_picture_by_itself(self):
+        figure = map_figure(random_images(2, 8, 8, 3))
+        with Image.open(io.BytesIO(figure._repr_png_())) as image:
+            assert image.format == "PNG"
+            assert_array_equal(np.asarray(image.convert("RGB")), pixels(figure))
+
+    def test_a_map_shows_each_image_with_its_number(self):
+        images = random_images(5, 8, 8, 3)
+        html = map_figure(images, "a < b")._repr_html_()
+        assert html.startswith("<div>a &lt; b</div>")
+        tiles = re.findall(r'base64,([^"]*)" title="(\d+)"', html)
+        assert [int(number) for _, number in tiles] == list(range(5))
+        for (data, _), image in zip(tiles, images, strict=True):
+            assert_array_equal(Image.open(io.BytesIO(base64.b64decode(data))), image)
+        assert map_figure(random_images(5, 512, 512, 1))._repr_html_() is None  # too much
+
+    @pytest.mark.parametrize(("k", "d"), [(2, 1), (5, 2), (3000, 7)])
+    def test_a_curve_is_drawn(self, k, d):
+        html = Curve(jnp.asarray(normal(k, d)))._repr_html_()
+        assert f"{k} codewords of {d} dimensions" in html
+        (points,) = re.findall(r'points="([^"]*)"', html)
+        corners = np.array([point.split(",") for point in points.split(" ")], float)
+        assert min(k, 750) <= len(corners) <= min(k, 1024)
+        assert (corners >= 0).all()
+        assert (corners <= [360, 220]).all()
+
+    def test_a_plane_curve_keeps_its_shape(self):
+        square = np.float32([[0, 0], [1, 0], [1, 1], [0, 1.01]])
+        turned = square @ np.linalg.qr(normal(9, 9))[0][:2]
+        html = Curve(jnp.asarray(turned))._repr_html_()
+        points = re.findall(r'points="([^"]*)"', html)[0].split(" ")
+        corners = np.array([point.split(",") for point in points], float)
+        steps = np.linalg.norm(np.diff(corners, axis=0), axis=1)
+        assert_allclose(steps / steps.mean(), 1, atol=0.02)
+
+    def test_a_traced_curve_is_not_drawn(self):
+        drawn = []
+        jax.make_jaxpr(lambda x: drawn.append(Curve(x)._repr_html_()) or x)(jnp.eye(3))
+        assert drawn == [None]
 
 
 class TestEdits:

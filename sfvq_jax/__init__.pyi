@@ -1,0 +1,60 @@
+from . import interpret, views
+from .adam import Adam
+from .curve import Curve, curve_length, decode, line_lengths
+from .devices import data_mesh
+from .dither import dithered_loss
+from .fit import fit
+from .fit_array import StageInfo, fit_array
+from .history import History, Report
+from .io.curve_file import CurveRecord, check_belongs, load_curve, save_curve
+from .latent_model import LatentModel
+from .least_squares import LeastSquares
+from .projection import Projection, distortion, encode, project
+from .quality import CodebookQuality, codebook_quality, same_class_share
+from .result import FitResult
+from .solver import Info, Solver, step
+from .sources import ArraySource, HostSource, IteratorSource, SamplerSource, Source
+from .subdivision import initial_curve, subdivide
+
+__version__: str
+
+__all__ = [
+    "Adam",
+    "ArraySource",
+    "CodebookQuality",
+    "Curve",
+    "CurveRecord",
+    "FitResult",
+    "History",
+    "HostSource",
+    "Info",
+    "IteratorSource",
+    "LatentModel",
+    "LeastSquares",
+    "Projection",
+    "Report",
+    "SamplerSource",
+    "Solver",
+    "Source",
+    "StageInfo",
+    "check_belongs",
+    "codebook_quality",
+    "curve_length",
+    "data_mesh",
+    "decode",
+    "distortion",
+    "dithered_loss",
+    "encode",
+    "fit",
+    "fit_array",
+    "initial_curve",
+    "interpret",
+    "line_lengths",
+    "load_curve",
+    "project",
+    "same_class_share",
+    "save_curve",
+    "step",
+    "subdivide",
+    "views",
+]

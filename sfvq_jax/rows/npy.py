@@ -1,0 +1,227 @@
+"""An .npy that is read from its file and never mapped: a map dies with a file that shrinks.
+
+A file that has changed since it was first seen is refused, so that nothing is made of two of them.
+"""
+
+import contextlib
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from sfvq_jax.rows.source import shape_hint
+
+WANTED = "latents go in an .npy of floating point numbers [N, D]"
+
+_ELSEWHERE = {  # what gives the array that other files hold
+    ".csv": "np.loadtxt({name!r}, delimiter=',', dtype=np.float32)",
+    ".tsv": "np.loadtxt({name!r}, delimiter='\\t', dtype=np.float32)",
+    ".txt": "np.loadtxt({name!r}, dtype=np.float32)",
+    ".pt": "torch.load({name!r}, map_location='cpu').numpy()",
+    ".pth": "torch.load({name!r}, map_location='cpu').numpy()",
+    ".parquet": "pandas.read_parquet({name!r}).to_numpy(np.float32)",
+    ".feather": "pandas.read_feather({name!r}).to_numpy(np.float32)",
+    ".h5": "h5py.File({name!r})['NAME'][:]",
+    ".hdf5": "h5py.File({name!r})['NAME'][:]",
+    ".mat": "scipy.io.loadmat({name!r})['NAME']",
+    ".safetensors": "safetensors.numpy.load_file({name!r})['NAME']",
+}
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class FileRows:
+    """Rows of a file, an .npy's or of raw numbers, which is opened anew whenever they are read.
+
+    Attributes:
+      path: of the file.
+      shape: [N, …].
+      dtype: of the numbers.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        offset: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        columns_first: bool = False,
+        state: os.stat_result | None = None,
+    ):
+        # what np.save makes of bfloat16
+        dtype = np.dtype(ml_dtypes.bfloat16) if dtype == np.dtype("V2") else dtype
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self._offset, self._columns_first = offset, columns_first
+        self._state = _state(path.stat() if state is None else state)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator["_OpenRows"]:
+        """What gives rows as slices, within the `with`.
+
+        Raises:
+          ValueError: the file is another than it was, before or after what was read.
+        """
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError as error:
+            raise self.changed("it is gone") from error
+        with file:
+            self._check(os.fstat(file.fileno()))
+            yield _OpenRows(self, file)
+            self._check(os.fstat(file.fileno()))
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError where the file is another than it was."""
+        with self.opened():
+            pass
+
+    def changed(self, how: str) -> ValueError:
+        return ValueError(
+            f"{self.path} changed while it was read ({how}), so that nothing was made of it: start"
+            " again when nothing writes it any more"
+        )
+
+    def _check(self, found: os.stat_result) -> None:
+        now, before = _state(found), self._state
+        if now == before:
+            return
+        size, old_size = found.st_size, before[0]
+        raise self.changed(
+            f"it has {size} bytes and had {old_size}" if size != old_size else "it is written anew"
+        )
+
+
+class _OpenRows:
+    """Rows of an open file."""
+
+    def __init__(self, rows: FileRows, file: BinaryIO):
+        self._rows, self._file = rows, file
+        self.shape, self.dtype = rows.shape, rows.dtype
+
+    def __getitem__(self, at: slice) -> np.ndarray:
+        rows = self._rows
+        n, *rest = rows.shape
+        start, stop, _ = at.indices(n)
+        count, width = max(stop - start, 0), math.prod(rest)
+        if not rows._columns_first:
+            found = np.empty((count, width), rows.dtype)
+            self._fill(found, start * width)
+        else:
+            found = np.empty((width, count), rows.dtype)
+            for column in range(width):
+                self._fill(found[column], column * n + start)
+            found = found.T
+        return found.reshape(count, *rest)
+
+    def _fill(self, into: np.ndarray, first: int) -> None:
+        """Reads the numbers from a place on."""
+        if into.size == 0:
+            return
+        self._file.seek(self._rows._offset + first * into.itemsize)
+        if self._file.readinto(into.view(np.uint8).data) < into.nbytes:  # pyright: ignore
+            raise self._rows.changed("it ends too early")
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def npy_rows(path: str | Path) -> FileRows:
+    """Of an .npy of any size.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      ValueError: something else, or a damaged one; the message says how an .npy is made of it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a folder, but {WANTED}; a converted generator's is opened by"
+            f" ports.load({str(path)!r})"
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        raise ValueError(f"{path} is no regular file, but {WANTED}")
+    with path.open("rb") as file:
+        state = os.fstat(file.fileno())
+        magic = file.read(len(np.lib.format.MAGIC_PREFIX))
+        if magic != np.lib.format.MAGIC_PREFIX:
+            raise ValueError(_what_to_do(path, magic))
+        file.seek(0)
+        try:
+            shape, columns_first, dtype = read_header(file)
+        except Exception as error:  # damaged bytes are parsed as Python, with errors of all kinds
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{path} is no .npy of numbers, or a damaged one ({reason})"
+            ) from error
+        offset = file.tell()
+    size = offset + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        raise ValueError(f"{path} is of Python objects, but {WANTED}: np.save(…, np.stack(list))")
+    if size > state.st_size:
+        raise ValueError(
+            f"{path} is damaged or not yet whole: it has {state.st_size} bytes, and its header says"
+            f" {size}"
+        )
+    return FileRows(path, offset, shape, dtype, columns_first=columns_first, state=state)
+
+
+def read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and dtype of an .npy."""
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"version {version}")
+    return _HEADERS[version](stream)
+
+
+def _what_to_do(path: Path, magic: bytes) -> str:
+    """What a file is that is no .npy, and how to make one of it."""
+    if zipfile.is_zipfile(path):
+        with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:
+            names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+            if names:
+                with archive.open(f"{names[0]}.npy") as stream:
+                    shape = read_header(stream)[0]
+                its = f"np.load({path.name!r})[{names[0]!r}]"
+                hint = shape_hint(shape)
+                save = f"np.save('latents.npy', {hint[1] if hint else 'x'})"
+                return (
+                    f"{path} is an archive of arrays ({', '.join(names[:20])}), but {WANTED}: x ="
+                    f" {its}, of shape {shape}{hint[0] if hint else ''}; {save}"
+                )
+    if path.suffix.lower() in _ELSEWHERE:
+        made = _ELSEWHERE[path.suffix.lower()].format(name=path.name)
+        return f"{path} is no .npy, but {WANTED}: np.save('latents.npy', {made})"
+    if not magic:
+        return f"{path} is empty, but {WANTED}"
+    return f"{path} is no .npy of numbers, or a damaged one; {WANTED}, as np.save writes"
+
+
+def mapped_rows(rows: np.memmap) -> FileRows | None:
+    """The rows of the file that a map shows; None where it may show something else."""
+    path, root = rows.filename, rows
+    while isinstance(root.base, np.memmap):
+        root = root.base
+    if path is None or root.mode != "r" or not rows.flags.c_contiguous or not rows.size:
+        return None
+    place = root.offset + rows.ctypes.data - root.ctypes.data
+    try:
+        found = FileRows(Path(path), place, rows.shape, rows.dtype)
+        with found.opened() as opened:
+            same = all(
+                opened[i : i + 1].tobytes() == rows[i : i + 1].tobytes() for i in (0, len(rows) - 1)
+            )
+    except (OSError, ValueError):
+        return None
+    return found if same else None
