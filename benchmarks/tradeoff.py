@@ -152,7 +152,7 @@ def fits(sampler: Sampler, seeds: int, quick: bool) -> list[Row]:
                     "neighbours": quality.neighbour_share,
                     "trustworthiness": quality.trustworthiness,
                     "length ÷ 2-opt": quality.length_ratio,
-                    "rounds": len(history.bits),
+                    "rounds": len(history.codewords),
                     "seconds": seconds,
                 }
             )

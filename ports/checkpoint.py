@@ -87,7 +87,7 @@ def save(
     if architecture not in ARCHITECTURES:
         raise CheckpointError(f"architecture is {architecture!r}; known are {ARCHITECTURES}")
     check_free(path, overwrite=overwrite)
-    path = Path(path).absolute()
+    path = Path(path).resolve()  # a link is followed, not replaced
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     replaced = path.with_name(f"{temporary.name}.replaced")
     try:
@@ -96,8 +96,10 @@ def save(
         if path.exists():
             path.rename(replaced)
         temporary.rename(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error}") from error
+    except Exception as error:  # Orbax has no error type of its own, and says a page
+        full = any(words in str(error) for words in ("No space left", "quota exceeded"))
+        reason = "the disk is full" if full else str(error).strip().split("\n")[0][:200]
+        raise CheckpointError(f"{path} cannot be written: {reason}") from error
     finally:  # also where the keyboard interrupts
         if replaced.exists() and not path.exists():
             replaced.rename(path)

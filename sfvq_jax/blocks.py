@@ -67,13 +67,14 @@ def plan_round(solver: Solver, size: int, source: Source, mesh: Mesh) -> Plan:
     if solver.batch is not None:
         blocks, in_block = round_steps(solver)
         # of an iterator each device reads as many
-        batch = round_up(solver.batch, mesh.size) if source.per_process else solver.batch
+        batch = int(solver.batch)
+        batch = round_up(batch, mesh.size) if source.per_process else batch
         return Plan(blocks, batch, in_block, whole=False)
     n: int | None = source.num_latents
     samples = solver.samples
     if samples is None:
         samples = max(MIN_SAMPLES, SAMPLES_A_CODEWORD * size)
-    block = solver.block or max(1, min(MAX_BLOCK, BLOCK_FLOATS // source.latent_dim))
+    block = int(solver.block or 0) or max(1, min(MAX_BLOCK, BLOCK_FLOATS // source.latent_dim))
     if isinstance(samples, str) or (n is not None and n <= samples):
         if n is None and not source.per_process:
             raise ValueError('samples is "all", but a sampler has no end: give a number')

@@ -1,5 +1,7 @@
 """The curve: a pytree of codewords, and what follows from their order alone."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,13 @@ class Curve:
         from sfvq_jax.views.notebook import curve_html  # which only a notebook needs
 
         return curve_html(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all entries are the same; not for traced ones."""
+        if not isinstance(other, Curve):
+            return NotImplemented
+        one, another = (jax.tree.leaves(curve) for curve in (self, other))
+        return len(one) == len(another) and all(map(np.array_equal, one, another))
 
     @property
     def num_codewords(self) -> int:
@@ -96,6 +105,7 @@ def decode(curve: Curve, position: Array | np.ndarray | float) -> Array:
 
 def line_lengths(curve: Curve) -> Array:
     """Euclidean length of each line, [K - 1]; the gradient of a length of 0 is 0."""
+    check_curve(curve)
     return optax.safe_norm(jnp.diff(wide(curve.codewords), axis=0), 0.0, axis=1)
 
 
@@ -104,8 +114,16 @@ def curve_length(curve: Curve) -> Array:
     return line_lengths(curve).sum()
 
 
-def check_curve(curve: Curve) -> None:
-    """Raises ValueError unless there are two codewords or more, [K, D]."""
+def check_curve(curve: Any) -> None:
+    """Raises TypeError for what is no curve, ValueError for fewer codewords [K, D] than two."""
+    if not isinstance(curve, Curve):
+        hint = ": pass its .curve" if hasattr(curve, "curve") else ""
+        raise TypeError(f"curve is a {type(curve).__name__}; expected a Curve{hint}")
+    if not hasattr(curve.codewords, "ndim"):
+        raise TypeError(
+            f"the codewords are a {type(curve.codewords).__name__}; a curve has an array [K, D] of"
+            " them"
+        )
     if curve.codewords.ndim != 2 or curve.codewords.shape[0] < 2:
         raise ValueError(
             f"the codewords have shape {curve.codewords.shape}; a curve has [K, D] of them, K >= 2"

@@ -7,14 +7,15 @@ and no scatter. Everything is counted from the codewords' mean, since those sums
 lose the digits of data that lies far from the origin.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from sfvq_jax.curve import Curve, wide
-from sfvq_jax.projection import Projection, check_width
+from sfvq_jax.projection import Projection, check_some
+from sfvq_jax.sums import weights_of
 
 Array = jax.Array
 
@@ -46,15 +47,19 @@ def dithered_loss(curve: Curve, x: Array, fractions: Array, weight: Array | None
 
     Args:
       curve: K codewords of width D.
-      x: batch, [B, D].
+      x: batch, [B, D]; computed in the dtype of the codewords, or float32 where that is of half
+        precision.
       fractions: λ in [0, 1), one a line, [K - 1].
       weight: of each sample, [B]; 1 by default. Their sum must be above 0.
 
     Returns:
       Weighted mean over the batch, and mean over dimensions, of (x - nearest point)², a scalar.
     """
-    check_fractions(curve, x, fractions)
-    weight = jnp.ones_like(x[:, 0]) if weight is None else weight
+    check_some(curve, x)
+    curve = Curve(wide(curve.codewords), curve.size)
+    x = jnp.asarray(x, curve.codewords.dtype)
+    fractions = checked_fractions(curve, fractions)
+    weight = weights_of(x, weight)
     at = _dithered(curve, x, fractions, weight)
     return _error(at) / (weight.sum() * x.shape[1])
 
@@ -74,10 +79,10 @@ def nearest_dithered(curve: Curve, x: Array, fractions: Array) -> Projection:
 
     Of several nearest points it is the first. Half precision is computed in float32.
     """
-    check_fractions(curve, x, fractions)
+    check_some(curve, x)
     codewords = wide(curve.codewords)
     mean = codewords.mean(0, keepdims=True)
-    ratio = fractions.astype(codewords.dtype)
+    ratio = checked_fractions(curve, fractions)
     points = _points(codewords - mean, ratio)
     index = jnp.arange(len(points), dtype=jnp.int32)[:, None]
 
@@ -95,15 +100,16 @@ def nearest_dithered(curve: Curve, x: Array, fractions: Array) -> Projection:
     return Projection(*(value.reshape(-1)[:n] for value in lax.map(of_tile, x)))
 
 
-def check_fractions(curve: Curve, x: Array, fractions: Array) -> None:
-    """Raises ValueError unless x is [N, D] with the curve's D, and there is one λ a line."""
-    check_width(curve, x)
+def checked_fractions(curve: Curve, fractions: Any) -> Array:
+    """λ in the dtype of the (wide) codewords; ValueError unless there is one a line."""
+    fractions = jnp.asarray(fractions, wide(curve.codewords).dtype)
     if fractions.shape != (curve.codewords.shape[0] - 1,):
         raise ValueError(
             f"fractions has shape {fractions.shape}; this curve has"
             f" {curve.codewords.shape[0] - 1} lines, each of which takes one: a shape of"
             f" ({curve.codewords.shape[0] - 1},)"
         )
+    return fractions
 
 
 class _Dithered(NamedTuple):

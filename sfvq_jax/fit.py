@@ -24,7 +24,7 @@ from sfvq_jax.measuring import MEASURING_SAMPLES, Measuring, low_rank, measuring
 from sfvq_jax.result import FitResult, warnings_of
 from sfvq_jax.rows.samplers import partial
 from sfvq_jax.rows.source import Block, Source, key_of
-from sfvq_jax.solver import Solver
+from sfvq_jax.solver import Solver, check_solver
 from sfvq_jax.sources import as_source
 from sfvq_jax.stage import default_start, stage_sizes
 from sfvq_jax.stages import Stages
@@ -87,7 +87,7 @@ def fit(
     ((8, 2), 0)
     """
     key, last = _checked_key(key), 2 ** _checked_bits(bits)
-    _check_solver(solver)
+    check_solver(solver)
     source = as_source(source, weights)
     if source.num_latents is not None and source.num_latents < last:
         raise ValueError(
@@ -246,19 +246,6 @@ def _checked_bits(bits: Any) -> int:
             f"bits is {bits}; a curve starts with four codewords, so bits must be >= 2"
         )
     return bits
-
-
-def _check_solver(solver: Any) -> None:
-    if isinstance(solver, Solver):
-        return
-    if isinstance(solver, type) and issubclass(solver, Solver):
-        raise TypeError(
-            f"solver is the class {solver.__name__}; pass one of it, solver={solver.__name__}()"
-        )
-    raise TypeError(
-        f"solver is {solver!r}; expected a solver, such as solver=sfvq_jax.LeastSquares() or"
-        " solver=sfvq_jax.Adam()"
-    )
 
 
 def _mesh(mesh: Mesh | None, solver: Solver, size: int, source: Source) -> Mesh:

@@ -14,7 +14,7 @@ from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.projection import bucket_size
 from sfvq_jax.quality import Health, health, perplexity
 from sfvq_jax.short import short_repr
-from sfvq_jax.solver import Solver
+from sfvq_jax.solver import Solver, check_solver
 from sfvq_jax.stage import (
     Rounds,
     Start,
@@ -89,6 +89,7 @@ def fit_array(
     ((8, 2), [0, 0])
     """
     solver = LeastSquares() if solver is None else solver
+    check_solver(solver)
     x, weights = _checked(x, weights, bits)
     function = default_start if start is None else start
     curve = None

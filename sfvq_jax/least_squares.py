@@ -21,12 +21,13 @@ from typing import Any, NamedTuple, Self
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from sfvq_jax.curve import Curve, curve_length, line_lengths, wide
 from sfvq_jax.dither import nearest_dithered
 from sfvq_jax.projection import Projection, check_precision, project
-from sfvq_jax.solver import Info, Solver, check_samples, is_number
+from sfvq_jax.solver import Info, Solver, check_settings, is_number
 from sfvq_jax.sums import by_line
 
 Array = jax.Array
@@ -34,6 +35,7 @@ Array = jax.Array
 ELIMINATED = 1024  # rows of a system, at most, that an accelerator solves row by row
 PULL = 1e-4  # weight of the present codeword, in shares of an even load a codeword
 EARLY_CODEWORDS = 16  # of the stages in which the penalty is greater, at least
+MOST = 1e10  # of μ, and of what it is multiplied by
 LEAST_USE = 1e-6  # share of an even load that each line's step counts with at least
 
 
@@ -95,18 +97,23 @@ class LeastSquares(Solver):
     )
 
     def __post_init__(self) -> None:
-        numbers = (self.length_penalty, self.tolerance, self.early)
-        if any(is_number(number) and not number >= 0 for number in numbers):
-            raise ValueError(f"length_penalty, tolerance and early must be at least 0: {self}")
-        if self.rounds < 1 or (self.block is not None and self.block < 1):
-            raise ValueError(f"a stage needs at least one round of at least one sample: {self}")
-        check_samples(self.samples)
+        for name, most in (("length_penalty", MOST), ("tolerance", jnp.inf), ("early", MOST)):
+            value = getattr(self, name)
+            if isinstance(value, str) or (is_number(value) and not 0 <= value <= most):
+                raise ValueError(
+                    f"{name} is {value!r}; expected a number, at least 0 and at most {most:g}"
+                )
+        if isinstance(self.moves, list):  # which would do all the same, but it has no hash
+            object.__setattr__(self, "moves", tuple(self.moves))
+        if not isinstance(self.dithered, bool | np.bool_):
+            raise ValueError(f"dithered is {self.dithered!r}; expected True or False")
+        check_settings(self)
         check_precision(self.precision)
 
     def init(self, curve: Curve) -> Array:
         """m, the step up to which the penalty is quadratic, [], as long as no samples are seen."""
-        lines = jnp.asarray(curve.num_lines, wide(curve.codewords).dtype)
-        return curve_length(curve) / lines
+        length = curve_length(curve)
+        return length / jnp.asarray(curve.num_lines, length.dtype)
 
     def statistics(self, curve: Curve, drawn: Array, x: Array, weight: Array) -> NormalSums:
         codewords = wide(curve.codewords)
@@ -118,11 +125,15 @@ class LeastSquares(Solver):
         return normal_sums(curve, x, weight, project(curve, x, precision=self.precision))
 
     def update(self, curve: Curve, state: Array, sums: NormalSums) -> tuple[Curve, Array, Info]:
-        m = mean_step(curve, sums)
-        distortion = sums.error / (sums.load.sum() * curve.latent_dim)
+        weight = sums.load.sum()
+        some = weight > 0  # samples that have no weight move nothing
+        m = jnp.where(some, mean_step(curve, sums), state)
+        distortion = sums.error / (jnp.where(some, weight, 1) * curve.latent_dim)
         info = Info(distortion + self.penalty(curve, m), distortion, sums.load)
-        new = solve(sums, Curve(wide(curve.codewords), curve.size), self.length_penalty, m)
-        return Curve(new.codewords.astype(curve.codewords.dtype), curve.size), m, info
+        present = wide(curve.codewords)
+        new = solve(sums, Curve(present, curve.size), self.length_penalty, m)
+        codewords = jnp.where(some, new.codewords, present)
+        return Curve(codewords.astype(curve.codewords.dtype), curve.size), m, info
 
     def penalty(self, curve: Curve, state: Array) -> Array:
         """μ/K Σ φ(|c_{j+1} - c_j|), a dimension, with the m of the state."""

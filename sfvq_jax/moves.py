@@ -6,6 +6,7 @@ one of them at once; the rounds of the solver go on from there, and the better c
 Everything is a sum over samples or a table of the codewords, deterministic, and keeps its shape.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jax import lax
 
 from sfvq_jax.curve import SMALL_ROWS, Curve, tied, wide
 from sfvq_jax.projection import nearest_codeword
-from sfvq_jax.sums import by_row, on_each, sum_over
+from sfvq_jax.sums import by_row, on_each, sum_over, weights_of
 
 Array = jax.Array
 
@@ -44,8 +45,9 @@ def reseed(curve: Curve, x: Array, weight: Array, axis: str | None = None) -> Pr
       weight: of each, [N]; 0 leaves it out.
       axis: name of the axis over which the samples are divided.
     """
-    codewords, x = wide(curve.codewords), wide(x)
-    weight = jnp.asarray(weight, x.dtype)
+    codewords = wide(curve.codewords)
+    x = jnp.asarray(x, codewords.dtype)
+    weight = weights_of(x, weight)
     rows = codewords.shape[0]
     index = jnp.arange(rows, dtype=jnp.int32)
     real = index < curve.num_codewords
@@ -124,6 +126,12 @@ def reorder(curve: Curve) -> Proposal:
     return Proposal(Curve(new, curve.size), worthwhile)
 
 
+MOVES: dict[str, Callable[[Curve, Array, Array, str | None], Proposal]] = {
+    "reseed": reseed,
+    "reorder": lambda curve, x, weight, axis: reorder(curve),
+}
+
+
 class _Cells(NamedTuple):
     """Of the samples nearest to each codeword: weight, number [R]; mean, leading direction [R, D];
     variance along it [R]."""
@@ -193,7 +201,7 @@ def _best_change(distance: Array, path: Array, size: Array) -> tuple[Array, Arra
             tables.append(jnp.where(valid, gain, -jnp.inf))
     table = jnp.stack(tables)
     best = jnp.argmax(table)
-    kind, i, j = jnp.unravel_index(best, table.shape)
+    kind, i, j = (index.astype(jnp.int32) for index in jnp.unravel_index(best, table.shape))
     number = (kind + 1) // 2  # of codewords that move together; 0: a stretch is reversed
     reversed_place = jnp.where((at >= i) & (at <= j), i + j - at, at).astype(distance.dtype)
     within = (at - i + 1).astype(distance.dtype) / (SEGMENT + 2)

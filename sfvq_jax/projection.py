@@ -55,7 +55,8 @@ def project(curve: Curve, x: Array, *, precision: str = "highest") -> Projection
     Args:
       curve: K codewords of width D.
       x: samples, [N, D]; computed in the dtype of the codewords, or float32 where that is of half
-        precision, in which squares overflow and fractions of a line are few.
+        precision, in which squares overflow and fractions of a line are few. Distances below
+        1e-19 or above 1e18 have squares that float32 does not know: scale curve and samples.
       precision: of the products that choose the line. "highest" is exact within float32; "tf32"
         and "bfloat16" (with float32 sums) are faster on accelerators that have them, and may choose
         another line where two are about as near. Fraction and squared distance on the chosen line
@@ -94,26 +95,29 @@ def distortion(curve: Curve, x: Array) -> Array:
 
     The literature's mean squared error (Vali & Bäckström 2023, eq. 1, divided by D).
     """
-    if x.shape[0] == 0:
-        raise ValueError("x has no rows, and a mean over no samples is no number")
+    check_some(curve, x)
     return project(curve, x).squared_distance.mean() / curve.latent_dim
 
 
 def check_width(curve: Curve, x: Array) -> None:
     """Raises ValueError unless x is [N, D] with the curve's D; TypeError if one is neither."""
-    if not isinstance(curve, Curve):
-        hint = ": pass its .curve" if hasattr(curve, "curve") else ""
-        raise TypeError(f"curve is a {type(curve).__name__}; expected a Curve{hint}")
+    check_curve(curve)
     if not hasattr(x, "ndim"):
         raise TypeError(
             f"x is a {type(x).__name__}; expected an array [N, {curve.latent_dim}], such as"
             " np.asarray(x)"
         )
-    check_curve(curve)
     if x.ndim != 2 or x.shape[1] != curve.latent_dim:
         raise ValueError(
             f"x has shape {x.shape}; this curve projects samples of shape [N, {curve.latent_dim}]"
         )
+
+
+def check_some(curve: Curve, x: Array) -> None:
+    """The same, and raises ValueError unless there are samples."""
+    check_width(curve, x)
+    if x.shape[0] == 0:
+        raise ValueError("x has no rows, and a mean over no samples is no number")
 
 
 def check_precision(precision: str) -> None:

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sfvq_jax.curve import Curve, trimmed
-from sfvq_jax.projection import nearest_codeword, project
-from sfvq_jax.sums import sum_over
+from sfvq_jax.curve import Curve, check_curve, trimmed
+from sfvq_jax.projection import check_some, nearest_codeword, project
+from sfvq_jax.sums import sum_over, weights_of
 
 Array = jax.Array
 
@@ -63,8 +63,9 @@ def health(curve: Curve, x: Array, weight: Array | None = None, axis: str | None
       weight: of each, [N]; 0 leaves it out. 1 by default.
       axis: name of the axis over which the samples are divided.
     """
+    check_some(curve, x)
     line, fraction, squared_distance = project(curve, x)
-    weight = jnp.ones_like(fraction) if weight is None else jnp.asarray(weight, fraction.dtype)
+    weight = weights_of(x, weight, fraction.dtype)
     zero = jnp.zeros_like(weight, shape=curve.codewords.shape[:1])
     load, use, error = sum_over(
         axis,
@@ -82,12 +83,20 @@ def health(curve: Curve, x: Array, weight: Array | None = None, axis: str | None
 def codebook_quality(curve: Curve) -> CodebookQuality:
     """Measures the order of a codebook.
 
-    Needs K >= 3, memory of the order of K² and, up to K = 2048, time of the order of K³.
+    Needs memory of the order of K² and, up to K = 2048, time of the order of K³.
+
+    Raises:
+      ValueError: fewer than three codewords, all at one point, or not all finite.
     """
+    check_curve(curve)
     codewords = np.asarray(trimmed(curve).codewords, np.float64)
     k = len(codewords)
     if k < 3:
         raise ValueError(f"the order of {k} codewords says nothing; a quality needs three or more")
+    if not np.isfinite(codewords).all():
+        raise ValueError("the codewords have NaN or infinity, so that they have no order")
+    if (codewords == codewords[0]).all():
+        raise ValueError("all codewords are the same point, so that their order says nothing")
     distances = pairwise_distances(codewords)
     steps = np.diagonal(distances, 1)
     others = distances + np.diag(np.full(k, np.inf))
@@ -109,6 +118,8 @@ def codebook_quality(curve: Curve) -> CodebookQuality:
 
 def line_use(line: Array, num_lines: int) -> Array:
     """Share of the samples on each line, [num_lines], of the line indices [N] of a projection."""
+    if line.shape[0] == 0:
+        raise ValueError("no samples, which have no share of any line")
     return jnp.zeros(num_lines).at[line].add(1.0 / line.shape[0])
 
 
@@ -119,14 +130,23 @@ def perplexity(use: Array) -> Array:
 
 
 def same_class_share(classes: np.ndarray) -> float:
-    """Class runs: the share of consecutive entries [K] that are of the same class."""
+    """Class runs: the share of consecutive entries [K], K >= 2, that are of the same class."""
+    classes = _two_or_more(classes)
     return float((classes[1:] == classes[:-1]).mean())
 
 
 def class_runs_by_chance(classes: np.ndarray) -> float:
-    """The expected `same_class_share` of classes [K] in random order."""
+    """The expected `same_class_share` of classes [K], K >= 2, in random order."""
+    classes = _two_or_more(classes)
     counts, k = np.bincount(classes), len(classes)
     return float((counts * (counts - 1)).sum() / (k * (k - 1)))
+
+
+def _two_or_more(classes: np.ndarray) -> np.ndarray:
+    classes = np.asarray(classes)
+    if classes.ndim != 1 or len(classes) < 2:
+        raise ValueError(f"classes have shape {classes.shape}; expected [K] with K >= 2")
+    return classes
 
 
 def pairwise_distances(points: np.ndarray) -> np.ndarray:
@@ -168,6 +188,8 @@ def _rank_agreement(distances: np.ndarray, others: np.ndarray, neighbours: int) 
     Those that are not are penalised by how many ranks they are beyond.
     """
     k = len(distances)
+    if not 1 <= neighbours < k / 2:
+        raise ValueError(f"neighbours is {neighbours}; of {k} points expected 1 to less than half")
     itself = np.diag(np.full(k, np.inf))
     near = (distances + itself).argsort(1, kind="stable")[:, :neighbours]
     rank = np.empty((k, k), np.int64)
@@ -215,6 +237,6 @@ def two_opt(distances: np.ndarray, order: np.ndarray) -> np.ndarray:
         )
         change = np.where(np.tri(k + 1, dtype=bool), 0, change)
         i, j = np.unravel_index(change.argmin(), change.shape)
-        if change[i, j] > -1e-12 * edges.sum():
+        if not change[i, j] < -1e-12 * edges.sum():
             return path[1:-1]
         path[i + 1 : j + 1] = path[i + 1 : j + 1][::-1]

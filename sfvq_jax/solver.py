@@ -13,20 +13,26 @@ weight 0 is not there. A whole solver of your own:
             ...
 """
 
+import dataclasses
+import operator
 from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from sfvq_jax.curve import Curve, tied
+from sfvq_jax.moves import MOVES
+from sfvq_jax.projection import check_some
 from sfvq_jax.short import short_repr
-from sfvq_jax.sums import on_each, sum_over
+from sfvq_jax.sums import on_each, sum_over, weights_of
 
 Array = jax.Array
 
 BLOCK_STEPS = 64  # updates whose samples are drawn at once
+SUBDIVISIONS = ("occurrence", "published")
 
 
 class Info(NamedTuple):
@@ -127,6 +133,10 @@ def step(
     Returns:
       The next curve and state, and what was seen at the one before; the same on all shards.
 
+    Raises:
+      TypeError: what is no solver, no curve or no array.
+      ValueError: samples of another width, none, or weights of another shape.
+
     >>> from sfvq_jax import LeastSquares
     >>> x, curve = jnp.array([[0.0], [1.0], [5.0]]), Curve(jnp.array([[0.0], [4.0]]))
     >>> solver = LeastSquares(length_penalty=0.0)
@@ -134,7 +144,9 @@ def step(
     >>> round(float(info.distortion), 4)  # two samples are on the line, one is 1 beyond its end
     0.3333
     """
-    weight = jnp.ones_like(x[:, 0]) if weight is None else weight
+    check_solver(solver)
+    check_some(curve, x)
+    weight = weights_of(x, weight)
     return _step(solver, curve, state, solver.draw(curve, key), x, weight, axis)
 
 
@@ -198,15 +210,66 @@ def steps(
 def round_steps(solver: Solver) -> tuple[int, int]:
     """Of a solver that goes by batches: blocks in a round, and updates in a block."""
     assert solver.batch is not None
-    assert isinstance(solver.samples, int)
-    number = solver.samples // solver.batch
+    number = operator.index(solver.samples) // operator.index(solver.batch)  # pyright: ignore
     blocks = -(-number // BLOCK_STEPS)
     return blocks, -(-number // blocks)
 
 
+def check_solver(solver: Any) -> None:
+    """Raises TypeError for what is no solver, ValueError for settings that make no stage."""
+    if isinstance(solver, type) and issubclass(solver, Solver):
+        raise TypeError(
+            f"solver is the class {solver.__name__}; pass one of it, solver={solver.__name__}()"
+        )
+    if not isinstance(solver, Solver):
+        raise TypeError(
+            f"solver is {solver!r}; expected a solver, such as solver=sfvq_jax.LeastSquares() or"
+            " solver=sfvq_jax.Adam()"
+        )
+    check_settings(solver)
+    for field in dataclasses.fields(solver) if dataclasses.is_dataclass(solver) else ():
+        value = getattr(solver, field.name)
+        if isinstance(field.default, float) and not _is_real(value):
+            raise TypeError(f"{field.name} is {value!r}; expected a number")
+
+
+def check_settings(solver: Solver) -> None:
+    """Raises ValueError for counts that are none, and for names that nothing has."""
+    check_count("rounds", solver.rounds)
+    for name in ("batch", "block"):
+        if getattr(solver, name) is not None:
+            check_count(name, getattr(solver, name))
+    check_samples(solver.samples)
+    if solver.batch is not None:
+        check_count("samples", solver.samples)
+        if int(solver.samples) < solver.batch:  # pyright: ignore
+            raise ValueError(f"samples is {solver.samples}, less than a batch of {solver.batch}")
+    if not isinstance(solver.moves, tuple) or not set(solver.moves) <= set(MOVES):
+        raise ValueError(f"moves is {solver.moves!r}; expected a tuple of {', '.join(MOVES)}")
+    if solver.subdivision not in SUBDIVISIONS:
+        raise ValueError(
+            f"subdivision is {solver.subdivision!r}; expected one of {', '.join(SUBDIVISIONS)}"
+        )
+
+
 def is_number(value: Any) -> bool:
     """Whether a leaf of a solver has a value that can be checked: no tracer, no placeholder."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return not isinstance(value, Tracer) and value.shape == () and _is_real(value)
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _is_real(value: Any) -> bool:
+    """Whether it is a number or an array of them, traced or not."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    return isinstance(value, (int, float))
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises ValueError unless a setting is a whole number, 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number, 1 or more")
 
 
 def check_samples(samples: Any) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sfvq_jax.curve import Curve, row_bucket, tied, wide
-from sfvq_jax.moves import Proposal, reorder, reseed
+from sfvq_jax.moves import MOVES, Proposal
 from sfvq_jax.quality import Health
 from sfvq_jax.solver import Info, Solver, round_steps, step, steps
 from sfvq_jax.subdivision import initial_curve, occurrence, sample_numbers, subdivide
@@ -105,12 +105,6 @@ def propose(
     branches = [grow, *(moved(name) for name in solver.moves)]
     found = lax.switch(move, branches) if len(branches) > 1 else grow()
     return Proposal(tied(found.curve.codewords, size), found.worthwhile)
-
-
-MOVES: dict[str, Callable[[Curve, Array, Array, str | None], Proposal]] = {
-    "reseed": reseed,
-    "reorder": lambda curve, x, weight, axis: reorder(curve),
-}
 
 
 def better(

@@ -11,13 +11,14 @@ from jax import lax
 
 from sfvq_jax.curve import Curve, check_curve, curve_length, decode, padded, tied, wide
 from sfvq_jax.projection import project
-from sfvq_jax.sums import by_row, on_each, sum_over
+from sfvq_jax.sums import by_row, on_each, sum_over, weights_of
 
 Array = jax.Array
 
 SUBDIVISION_OFFSET = 0.01  # epsilon of the published example
 START_CODEWORDS = 4
 POWER_STEPS = 24  # to the first principal axis
+MOST_EXPONENT = 120  # of a power of two that has an inverse in float32
 
 
 def initial_curve(
@@ -41,22 +42,27 @@ def initial_curve(
     >>> initial_curve(jax.random.normal(jax.random.key(0), (256, 8))).codewords.shape
     (4, 8)
     """
+    if not hasattr(x, "ndim"):
+        raise TypeError(f"x is a {type(x).__name__}; expected an array [N, D], as np.asarray gives")
     if x.ndim != 2 or x.shape[0] < START_CODEWORDS:
         raise ValueError(f"x has shape {x.shape}; expected samples of shape [N, D] with N >= 4")
-    x = wide(x)
-    weight = jnp.ones_like(x[:, 0]) if weight is None else jnp.asarray(weight, x.dtype)
+    x = jnp.asarray(x, jnp.result_type(float)) if x.dtype.kind in "iub" else wide(x)
+    weight = weights_of(x, weight)
     number = sum_over(axis, jnp.sum(weight > 0, dtype=jnp.int32)).astype(x.dtype)
     if key is not None:
         weight = weight * _by_sample(jax.random.exponential, key, weight, axis)
-    total, moment = sum_over(axis, (weight.sum(), by_row(_zeros(x), weight, x, 1)))
-    mean = moment / total
-    along = jnp.matmul(x - mean, _principal_axis(x - mean, weight, axis), precision="highest")
-    by_axis = _group_means(along, x, weight, axis)
-    by_norm = _group_means(jnp.sum(x**2, 1), x, weight, axis)
-    spread = sum_over(axis, jnp.sum(weight * jnp.sum((x - mean) ** 2, 1))) / total
+    weight = _shares(weight, axis)
+    mean, unit = _location(x, weight, axis)
+    y = (x - mean) * unit  # its squares are in the range of the dtype, whatever the unit of x
+    along = jnp.matmul(y, _principal_axis(y, weight, axis), precision="highest")
+    by_axis = _group_means(along, y, weight, axis)
+    norm = jnp.sum((x * _unit(jnp.abs(x).max(1), weight, axis)) ** 2, 1)
+    by_norm = _group_means(norm, y, weight, axis)
+    spread = sum_over(axis, jnp.sum(weight * jnp.sum(y**2, 1)))
     noise = 3 * jnp.sqrt(8 / number * spread)
     enough = jnp.maximum(0.25 * curve_length(by_axis), 2 * noise)
-    return Curve(jnp.where(curve_length(by_norm) > enough, by_norm.codewords, by_axis.codewords))
+    found = jnp.where(curve_length(by_norm) > enough, by_norm.codewords, by_axis.codewords)
+    return Curve(found / unit + mean)
 
 
 def occurrence(
@@ -75,8 +81,9 @@ def occurrence(
       weight: of each, [N]; 0 leaves it out.
       axis: name of the axis over which the samples are divided.
     """
-    codewords, x = wide(curve.codewords), wide(x)
-    weight = jnp.asarray(weight, x.dtype)
+    codewords = wide(curve.codewords)
+    x = jnp.asarray(x, codewords.dtype)
+    weight = _shares(weights_of(x, weight), axis)
     curve = Curve(codewords, jnp.asarray(curve.num_codewords, jnp.int32))
     line, t, _ = project(curve, x)
     corner = line + (t > 0.5).astype(line.dtype)
@@ -88,12 +95,14 @@ def occurrence(
     place = jnp.where(at_corner, 2 * corner, 2 * line + 1).astype(jnp.int32)
     group = _equal_groups((place, jnp.where(at_corner, along, t)), weight, size, axis)
     rows = codewords.shape[0]
+    # from their mean, since the moments of far data would lose their digits
+    origin = sum_over(axis, by_row(_zeros(x), weight, x, 1))
     load = jnp.zeros_like(x, shape=(rows,)).at[group].add(weight)
-    load, moment = sum_over(axis, (load, by_row(group, weight, x, rows)))
+    load, moment = sum_over(axis, (load, by_row(group, weight, x - origin, rows)))
     # more codewords than samples: what is left over lies on the old curve
     share = jnp.arange(rows, dtype=x.dtype) / jnp.asarray(size - 1, x.dtype)
     on_curve = decode(curve, share * jnp.asarray(curve.num_lines, x.dtype))
-    means = moment / jnp.where(load > 0, load, 1)[:, None]
+    means = moment / jnp.where(load > 0, load, 1)[:, None] + origin
     return tied(jnp.where(load[:, None] > 0, means, on_curve), size)
 
 
@@ -105,10 +114,17 @@ def subdivide(curve: Curve, size: Array | int | None = None) -> Curve:
 
     Args:
       curve: K codewords.
-      size: None for 2K rows. A number, which may be traced, keeps the rows that there are; where it
-        is below 2K, as many of the 2K codewords are left out, evenly.
+      size: None for 2K rows. A number from 2 to that of the rows, which may be traced, keeps the
+        rows that there are; where it is below 2K, as many of the 2K codewords are left out, evenly.
     """
     check_curve(curve)
+    if isinstance(size, int | float | np.number) and not (
+        int(size) == size and 2 <= size <= curve.codewords.shape[0]
+    ):
+        raise ValueError(
+            f"size is {size!r}; expected a whole number from 2 to {curve.codewords.shape[0]}, the"
+            " rows of the curve"
+        )
     if size is None:
         k = curve.codewords.shape[0]
         return Curve(subdivide(padded(curve, 2 * k), 2 * k).codewords)
@@ -121,6 +137,30 @@ def subdivide(curve: Curve, size: Array | int | None = None) -> Curve:
     offset = jnp.where(2 * index < count, row % 2, row % 2 - 1)
     position = index.astype(dtype) + SUBDIVISION_OFFSET * offset.astype(dtype)
     return tied(decode(curve, position), size)
+
+
+def _shares(weight: Array, axis: str | None) -> Array:
+    """Weights [N] whose sum over all shards is 1, however small or large they were."""
+    largest = weight.max()
+    largest = largest if axis is None else lax.pmax(largest, axis)
+    weight = weight / jnp.where(largest > 0, largest, 1)
+    total = sum_over(axis, weight.sum())
+    return weight / jnp.where(total > 0, total, 1)
+
+
+def _location(x: Array, weight: Array, axis: str | None) -> tuple[Array, Array]:
+    """The mean [1, D], and the unit of what differs from it."""
+    mean = sum_over(axis, by_row(_zeros(x), weight, x, 1))
+    mean = mean + sum_over(axis, by_row(_zeros(x), weight, x - mean, 1))  # digits of far data
+    return mean, _unit(jnp.abs(x - mean).max(1), weight, axis)
+
+
+def _unit(size: Array, weight: Array, axis: str | None) -> Array:
+    """A power of two that takes the largest of sizes [N] to about 1."""
+    largest = jnp.max(jnp.where(weight > 0, size, 0))
+    largest = largest if axis is None else lax.pmax(largest, axis)
+    exponent = jnp.clip(jnp.frexp(largest)[1], -MOST_EXPONENT, MOST_EXPONENT)
+    return jnp.ldexp(jnp.ones((), size.dtype), -exponent)
 
 
 def _principal_axis(centred: Array, weight: Array, axis: str | None) -> Array:

@@ -26,6 +26,23 @@ def on_each(axis: str | None, tree: Any) -> Any:
     return tree if axis is None else lax.pcast(tree, axis, to="varying")
 
 
+def weights_of(x: Array, weight: Any = None, dtype: Any = None) -> Array:
+    """The weights [N] of samples x [N, D]: 1 by default, and of the dtype of x by default.
+
+    Raises:
+      ValueError: of another shape, which would be broadcast.
+    """
+    dtype = x.dtype if dtype is None else dtype
+    if weight is None:
+        return jnp.ones_like(x[:, 0], dtype)
+    weight = jnp.asarray(weight, dtype)
+    if weight.shape != x.shape[:1]:
+        raise ValueError(
+            f"the weights have shape {weight.shape}; expected one a sample, {x.shape[:1]}"
+        )
+    return weight
+
+
 def by_row(index: Array, weight: Array, x: Array, rows: int) -> Array:
     """Σ w x over the samples [N, D] of each row, [rows, D], of indices [N] and weights [N]."""
     return by_line(index, weight, jnp.zeros_like(weight), x, rows)[0]

@@ -115,7 +115,7 @@ def test_fit_says_what_a_user_should_know(tmp_path, capsys):
     out = str(tmp_path / "curve.npz")
     assert main(["fit", str(latents), "--bits", "2", "--rounds", "1", "-o", out]) == 0
     told = capsys.readouterr()
-    assert "sfvq-jax fit: the stage of 4 codewords still gained after 1 rounds" in told.err
+    assert "the stage of 4 codewords still gained after 1 rounds" in told.err
     assert "on all 500 latents, which were fitted" in told.out
 
 
@@ -286,8 +286,9 @@ def test_each_space_of_a_biggan_is_mapped_edited_and_sampled(
 
 
 def test_spaces_that_a_model_has_not_are_told(biggan, curve, tmp_path, capsys):
-    def told(*arguments):
-        return refused(capsys, tmp_path, [*arguments, "-o", tmp_path / "o.npz"])
+    def told(command, *arguments):
+        output = tmp_path / ("o.png" if command == "map" else "o.npz")
+        return refused(capsys, tmp_path, [command, *arguments, "-o", output])
 
     assert "generator is unconditional" in told("fit", "fashion_mnist", "--label", "3")
     assert "space is 'linear'; a StyleGAN2 has" in told("fit", "fashion_mnist", "--space", "linear")

@@ -1,7 +1,5 @@
 """`python -m sfvq_jax.cli` is `sfvq-jax`."""
 
-import sys
+import runpy
 
-from sfvq_jax.cli.main import main
-
-sys.exit(main())
+runpy.run_module("sfvq_jax", run_name="__main__", alter_sys=True)

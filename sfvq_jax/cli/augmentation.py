@@ -8,9 +8,11 @@ import jax
 import numpy as np
 
 from sfvq_jax.cli.common import (
-    AddCommand,
+    add_examples,
     add_model_and_curve,
-    add_scorer,
+    add_output,
+    add_scorer_option,
+    add_seed,
     curve_sha256,
     fitted_scorers,
     load_both,
@@ -34,40 +36,46 @@ REAL_LATENTS = 2**14  # for the noise around the curve
 BATCH = 64  # images judged at once
 
 
-def add_augment(add: AddCommand) -> None:
-    augment = add(
-        "augment", run_augment, "writes a dataset of new images", "folder of PNGs, or an .npz"
+def add_augment(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_augment)
+    add_output(command, "folder of PNGs, or an .npz", endings=(".npz",), marker=MANIFEST)
+    add_examples(
+        command,
+        "augment ffhq/ curve.npz --line 12 --count 64 -o samples/",
+        "augment ffhq/ curve.npz --attribute smile --scorer scorer.npz --count 10000 -o smiles/",
+        "augment ffhq/ curve.npz --balanced --scorer scorer.npz --count 5000 -o dataset.npz",
     )
-    add_model_and_curve(augment)
-    what = augment.add_mutually_exclusive_group(required=True)
+    add_model_and_curve(command)
+    what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--line", type=int, help="line of the curve, from 0")
     what.add_argument("--stretch", type=_stretch, help="start:stop, positions on the curve")
     what.add_argument("--attribute", help="what all images are to have: a class, a statistic")
     what.add_argument(
         "--balanced", action="store_true", help="of all classes of the scorer equally many"
     )
-    augment.add_argument("--count", type=int, default=64, help="how many (%(default)s)")
-    augment.add_argument(
+    command.add_argument("--count", type=int, default=64, help="how many (%(default)s)")
+    command.add_argument(
         "--noise",
         type=float,
         help="0 on the curve (default of --line and --stretch), to 1, as far from it as latents of"
         " the model are (default of the others)",
     )
-    augment.add_argument("--above", type=float, help="least score of --attribute (0)")
-    augment.add_argument("--below", type=float, help="greatest score of --attribute")
-    add_scorer(augment)
-    augment.add_argument("--seed", type=int, default=0)
+    command.add_argument("--above", type=float, help="least score of --attribute (0)")
+    command.add_argument("--below", type=float, help="greatest score of --attribute")
+    add_scorer_option(command)
+    add_seed(command)
 
 
 def run_augment(options: argparse.Namespace) -> None:
-    marker = None if Path(options.output).suffix == ".npz" else MANIFEST
-    model, record = load_both(options, marker=marker)
+    by_score = options.attribute is not None or options.balanced
+    if options.attribute is None and (options.above, options.below) != (None, None):
+        raise ValueError("--above and --below are limits of --attribute: leave them out")
+    if not by_score and options.scorer is not None:
+        raise ValueError("--scorer goes with --attribute or --balanced: leave it out")
+    model, record = load_both(options)
     key = jax.random.key(options.seed)
     about = {"seed": options.seed}
-    by_score = options.attribute is not None or options.balanced
     if not by_score:
-        if (options.above, options.below) != (None, None):
-            raise ValueError("--above and --below are limits of --attribute: leave them out")
         if options.line is not None:
             check_line(record.curve, options.line)
             stretch = options.line, options.line + 1

@@ -1,30 +1,43 @@
 """`inspect` and `convert`: checkpoints of other projects, told about and brought into our form."""
 
 import argparse
-import contextlib
 import json
-import signal
-from collections.abc import Iterator
 
 import ports
-from sfvq_jax.cli.common import AddCommand
+from sfvq_jax.cli.common import add_examples, add_output, model_folder, shown
+
+CONVERTED_MARKER = "config.json"  # in every folder that `convert` writes
 
 
-def add_checkpoint_commands(add: AddCommand) -> None:
-    inspect = add("inspect", run_inspect, "tells what a checkpoint is")
-    inspect.add_argument("checkpoint", help="upstream's file or folder, or a converted folder")
+def add_inspect(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_inspect)
+    add_examples(command, "inspect network-snapshot.pkl", "inspect ffhq/", "inspect fashion_mnist")
+    command.add_argument(
+        "checkpoint", help="upstream's file or folder, a converted folder, or a bundled model"
+    )
+    _add_config(command)
 
-    convert = add("convert", run_convert, "StyleGAN2 or BigGAN of an upstream project -> our form")
-    convert.add_argument("checkpoint", help=".pkl, .pt, .pth or .bin, or a folder with one")
-    convert.add_argument("output", help="folder to write")
-    convert.add_argument("--overwrite", action="store_true", help="replace the output")
-    convert.add_argument("--verify", help="an .npz of upstream's outputs to compare with first")
-    for command in (inspect, convert):
-        command.add_argument("--config", help="a BigGAN's settings (config.json beside it)")
+
+def add_convert(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_convert)
+    add_examples(
+        command,
+        "convert network-snapshot.pkl ffhq/",
+        "convert G_ema.pth biggan/ --config config.json --verify outputs.npz",
+    )
+    command.add_argument("checkpoint", help=".pkl, .pt, .pth or .bin, or a folder with one")
+    add_output(command, "folder to write", "output", marker=CONVERTED_MARKER)
+    command.add_argument("--overwrite", action="store_true", help="replace the output")
+    command.add_argument("--verify", help="an .npz of upstream's outputs to compare with first")
+    _add_config(command)
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", help="a BigGAN's settings (config.json beside it)")
 
 
 def run_inspect(options: argparse.Namespace) -> None:
-    found = ports.inspect(options.checkpoint, options.config)
+    found = ports.inspect(model_folder(options.checkpoint), options.config)
     rows = {
         "format": found.format,
         "architecture": found.architecture,
@@ -42,18 +55,17 @@ def run_inspect(options: argparse.Namespace) -> None:
     }
     for name, text in rows.items():
         if text:  # a classifier has neither images nor latent spaces
-            print(f"{name:<23} {text}")
+            print(f"{name:<23} {shown(text, 200)}")
 
 
 def run_convert(options: argparse.Namespace) -> None:
-    with _terminable():
-        differences = ports.convert(
-            options.checkpoint,
-            options.output,
-            config=options.config,
-            verify=options.verify,
-            overwrite=options.overwrite,
-        )
+    differences = ports.convert(
+        options.checkpoint,
+        options.output,
+        config=options.config,
+        verify=options.verify,
+        overwrite=options.overwrite,
+    )
     found = ports.inspect(options.output)
     print(
         f"{options.output}: {found.architecture} from {found.format},"
@@ -62,17 +74,3 @@ def run_convert(options: argparse.Namespace) -> None:
     )
     for name, largest, relative in differences:
         print(f"{name}: differs by at most {largest:.2g}, {relative:.2g} of the largest value")
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM an exception, so that what was begun is removed as after Control-C."""
-
-    def stop(number, frame) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

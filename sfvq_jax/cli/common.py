@@ -2,53 +2,97 @@
 
 import argparse
 import hashlib
+import os
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
-
-import ports
-from sfvq_jax.interpret import (
-    DirectionRecord,
-    Scorer,
-    Scorers,
-    image_statistics,
-    join,
-    judging_statistics,
-    load_scorers,
-)
-from sfvq_jax.io.curve_file import CurveRecord, check_belongs, load_curve
 from sfvq_jax.io.output import check_free, new_file
-from sfvq_jax.latent_model import LatentModel
 
-AddCommand = Callable[..., argparse.ArgumentParser]  # `add_command` without its first argument
+if TYPE_CHECKING:  # what takes long to import is imported where it is used
+    from matplotlib.figure import Figure
+
+    import ports
+    from sfvq_jax import CurveRecord, LatentModel
+    from sfvq_jax.interpret import DirectionRecord, Scorer, Scorers
+
+FIGURE_ENDINGS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".eps")
+LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits of it
+MOST_SHOWN = 600  # characters of a message
 
 
-def add_command(
-    commands,
-    name: str,
-    run: Callable[[argparse.Namespace], None],
+class Output(NamedTuple):
+    """An option that names what a command writes.
+
+    Attributes:
+      name: of the option's value.
+      endings: that the name of a file may have.
+      marker: a file in all folders of the kind; None where a folder is never written.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    marker: str | None
+
+
+def add_output(
+    command: argparse.ArgumentParser,
     help: str,
-    output: str = "",
+    *options: str,
+    endings: tuple[str, ...] = (),
+    marker: str | None = None,
     default: str | None = None,
-) -> argparse.ArgumentParser:
-    """A command's parser; with --output and --overwrite where `output` says what is written."""
-    command = commands.add_parser(name, help=help, description=help)
-    command.set_defaults(run=run)
-    command.add_argument(
-        "--no-compilation-cache",
-        dest="compilation_cache",
-        action="store_false",
-        help="keep no compiled programs in the user's cache folder",
-    )
-    if output:
+) -> None:
+    """An option for what a command writes, which is checked before it runs.
+
+    Without `options` it is --output, which is required or has a default, and --overwrite.
+    """
+    if options:
+        action = command.add_argument(*options, help=help)
+    else:
         command.add_argument("--overwrite", action="store_true", help="replace the output")
-        command.add_argument(
-            "-o", "--output", required=default is None, default=default, help=output
+        action = command.add_argument(
+            "-o", "--output", required=default is None, default=default, help=help
         )
-    return command
+    outputs = command.get_default("outputs") or ()
+    command.set_defaults(outputs=(*outputs, Output(action.dest, endings, marker)))
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Raises what `check_free` raises of any output; ValueError where two are the same."""
+    named: dict[str, str] = {}
+    for name, endings, marker in options.outputs:
+        path = getattr(options, name)
+        if path is None:
+            continue
+        other = named.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise ValueError(f"{path} is named twice, for --{other} and --{name}: name two files")
+        if marker is not None and Path(path).suffix in endings:
+            marker = None
+        check_free(
+            path,
+            overwrite=options.overwrite,
+            marker=marker,
+            endings=() if marker is not None else endings,
+        )
+
+
+def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
+    """Shows them below a command's help."""
+    command.epilog = "\n".join(["examples:", *(f"  sfvq-jax {example}" for example in examples)])
+
+
+def add_seed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=_seed, default=0, help="of all that is drawn (%(default)s)")
+
+
+def _seed(text: str) -> int:
+    if re.fullmatch(r"\d{1,10}", text) and int(text) <= LARGEST_SEED:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to {LARGEST_SEED}")
 
 
 def add_model_and_curve(command: argparse.ArgumentParser, *, arrays: bool = False) -> None:
@@ -66,7 +110,7 @@ def add_space_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--truncation", type=float, help="of z, or of a BigGAN's latents")
 
 
-def add_scorer(command: argparse.ArgumentParser) -> None:
+def add_scorer_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--scorer", help="what `scorer` wrote; bundled generators have one of their own"
     )
@@ -102,13 +146,20 @@ def layer_range(text: str) -> tuple[int, int]:
     return layers[0], layers[-1]
 
 
-def load_model(name: str, options: argparse.Namespace) -> LatentModel:
+def load_model(name: str, options: argparse.Namespace) -> "LatentModel":
     """A converted generator or a bundled one, in the latent space that the options name."""
+    import ports
+
     model = load_generator(name)
     default = "linear" if isinstance(model, ports.BigGAN) and options.label is None else "z"
     if isinstance(model, ports.StyleGAN2) and (options.label, options.truncation) == (None, None):
         default = "w"
     return model.space(options.space or default, options.label, options.truncation)
+
+
+def is_of_latents(name: str) -> bool:
+    """Whether a name is that of an .npy, or of what its reader has to say something about."""
+    return name.endswith(".npy") or Path(name).is_file()
 
 
 def check_no_space(name: str, options: argparse.Namespace) -> None:
@@ -117,44 +168,59 @@ def check_no_space(name: str, options: argparse.Namespace) -> None:
         raise ValueError(f"{name} has one latent space: leave out --space, --label, --truncation")
 
 
-def load_generator(name: str) -> ports.StyleGAN2 | ports.BigGAN:
+def load_generator(name: str) -> "ports.StyleGAN2 | ports.BigGAN":
     """A converted generator's folder, or the name of a bundled one."""
-    model = ports.load(ports.bundled(name) if _is_bundled(name) else name)
+    import ports
+
+    model = ports.load(model_folder(name))
     if isinstance(model, ports.Classifier):
         raise ValueError(f"{name} is a classifier and no generator")
     return model
 
 
-def load_both(
-    options: argparse.Namespace, marker: str | None = None
-) -> tuple[LatentModel, CurveRecord]:
-    """Model and curve of a command that writes; they belong together, and the output is free."""
-    check_free(options.output, overwrite=options.overwrite, marker=marker)
+def load_both(options: argparse.Namespace) -> "tuple[LatentModel, CurveRecord]":
+    """The model and the curve of a command, which belong together."""
+    from sfvq_jax import load_curve
+
     record = load_curve(options.curve)
     return load_for(options.model, [record]), record
 
 
-def load_for(name: str, records: Sequence[CurveRecord | DirectionRecord]) -> LatentModel:
+def load_for(name: str, records: "Sequence[CurveRecord | DirectionRecord]") -> "LatentModel":
     """The model that curves or directions belong to, in their latent space."""
+    from sfvq_jax import check_belongs
+
     model = load_generator(name).space_named(records[0].space)
     for record in records:
         check_belongs(record, model)
+        if not record.model_hash:
+            what = "curve" if hasattr(record, "curve") else "direction"
+            warnings.warn(
+                f"the {what} does not say which model it is of: it is taken for one of {name},"
+                f" space {model.latent_space}",
+                stacklevel=2,
+            )
     return model
 
 
-def curve_sha256(record: CurveRecord) -> str:
+def curve_sha256(record: "CurveRecord") -> str:
     """Of the codewords, which tells curves apart wherever they lie."""
+    import numpy as np
+
     codewords = np.ascontiguousarray(record.curve.codewords, np.float32)
     return hashlib.sha256(codewords.tobytes()).hexdigest()
 
 
-def direction_source(record: CurveRecord, codewords: tuple[int, int]) -> dict:
+def direction_source(record: "CurveRecord", codewords: tuple[int, int]) -> dict:
     """Where a direction between two codewords comes from."""
     return {"curve_sha256": curve_sha256(record), "codewords": list(codewords)}
 
 
-def fitted_scorers(options: argparse.Namespace) -> Scorers | None:
+def fitted_scorers(options: argparse.Namespace) -> "Scorers | None":
     """Of --scorer, or those of a bundled model; None where there are none."""
+    import ports
+    from sfvq_jax.interpret import load_scorers
+
     if options.scorer is not None:
         return load_scorers(options.scorer)
     if _is_bundled(options.model):
@@ -162,23 +228,34 @@ def fitted_scorers(options: argparse.Namespace) -> Scorers | None:
     return None
 
 
-def scorers_of(options: argparse.Namespace) -> tuple[Scorer, Scorer]:
+def scorers_of(options: argparse.Namespace) -> "tuple[Scorer, Scorer]":
     """Those of `with_statistics` that the options name."""
     return with_statistics(fitted_scorers(options))
 
 
-def with_statistics(fitted: Scorers | None) -> tuple[Scorer, Scorer]:
+def with_statistics(fitted: "Scorers | None") -> "tuple[Scorer, Scorer]":
     """A scorer that finds and one that judges: statistics, and what was learnt where it is."""
+    from sfvq_jax.interpret import image_statistics, join, judging_statistics
+
     if fitted is None:
         return image_statistics(), judging_statistics()
     return join(image_statistics(), fitted.find), join(judging_statistics(), fitted.judge)
 
 
+def model_folder(name: str) -> str | Path:
+    """The folder of a bundled model's name; any other name as it is."""
+    import ports
+
+    return ports.bundled(name) if _is_bundled(name) else name
+
+
 def _is_bundled(name: str) -> bool:
+    import ports
+
     return not Path(name).exists() and (ports.BUNDLED / name).is_dir()
 
 
-def save_figure(figure: Figure, path: str, options: argparse.Namespace) -> None:
+def save_figure(figure: "Figure", path: str, options: argparse.Namespace) -> None:
     with new_file(path, overwrite=options.overwrite) as temporary:
         figure.savefig(temporary)
     print(path)
@@ -186,6 +263,7 @@ def save_figure(figure: Figure, path: str, options: argparse.Namespace) -> None:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as aligned columns."""
+    rows = [[shown(cell, 200) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -199,7 +277,25 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
 
 
+def shown(text: str, most: int = 80) -> str:
+    """What may come from a file, on one line, without a terminal's codes, and short."""
+    text = re.sub(r"[\r\n\t]+", " ", text)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[3 - most // 2 :]}"
+
+
 def sentence(error: BaseException) -> str:
+    """What is said of an error: its own words, where they are ours or the system's."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text = shown(" ".join(str(error).split()), MOST_SHOWN).replace("overwrite=True", "--overwrite")
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split()).replace("overwrite=True", "--overwrite")
+        text = error.strerror
+        if error.filename is not None:
+            text = f"{shown(str(error.filename), MOST_SHOWN)}: {text}"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return f"there is not enough memory{f' ({text})' * bool(text)}"
+    if isinstance(error, ValueError | OSError) and text:
+        return text
+    kind = type(error).__name__
+    return f"{kind}{f': {text}' * bool(text)} (with --debug it is shown where)"

@@ -7,8 +7,10 @@ import jax
 from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
-    AddCommand,
-    add_scorer,
+    add_examples,
+    add_output,
+    add_scorer_option,
+    add_seed,
     add_space_options,
     fitted_scorers,
     load_model,
@@ -28,7 +30,7 @@ from sfvq_jax.interpret import (
     shared_attributes,
     summary,
 )
-from sfvq_jax.io.output import check_free, new_folder
+from sfvq_jax.io.output import new_folder
 from sfvq_jax.views import comparison_figure
 
 COMPARISON_MARKER = "comparison.json"
@@ -45,11 +47,17 @@ COLUMNS = {  # title -> field of `MethodSummary`
 }
 
 
-def add_compare(add: AddCommand) -> None:
-    command = add("compare", run_compare, "compares SFVQ with other methods", "folder")
+def add_compare(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_compare)
+    add_output(command, "folder", marker=COMPARISON_MARKER)
+    add_examples(
+        command,
+        "compare ffhq/ --images photos/ -o comparison/",
+        "compare fashion_mnist --seeds 3 -o comparison/",
+    )
     command.add_argument("model", help="a converted generator, or a bundled one")
     add_space_options(command)
-    add_scorer(command)
+    add_scorer_option(command)
     command.add_argument("--images", help="labelled images to learn two scorers from, as `scorer`")
     add_labels(command)
     command.add_argument("--attributes", type=name_list, help="a list; all by default")
@@ -64,11 +72,10 @@ def add_compare(add: AddCommand) -> None:
         default=1.0,
         help="to which all are scaled, in deviations of an attribute over images (%(default)s)",
     )
-    command.add_argument("--seed", type=int, default=0)
+    add_seed(command)
 
 
 def run_compare(options: argparse.Namespace) -> None:
-    check_free(options.output, overwrite=options.overwrite, marker=COMPARISON_MARKER)
     model = load_model(options.model, options)
     methods = default_methods(model, options.bits)
     fitted = _scorers(options)

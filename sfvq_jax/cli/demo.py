@@ -8,14 +8,14 @@ import numpy as np
 
 import ports
 from sfvq_jax.cli.augmentation import write_stretch
-from sfvq_jax.cli.common import AddCommand, load_model
+from sfvq_jax.cli.common import add_examples, add_output, load_model
 from sfvq_jax.cli.editing import draw_edit, usual_truncation
 from sfvq_jax.cli.fitting import add_fit_options, fit_model
 from sfvq_jax.cli.maps import draw_map
 from sfvq_jax.interpret import Direction, DirectionRecord, line_direction
 from sfvq_jax.interpret.dataset import MANIFEST
 from sfvq_jax.io.curve_file import CurveRecord, save_curve
-from sfvq_jax.io.output import check_free, new_folder
+from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_share
 from sfvq_jax.views import distance_figure, history_figure
@@ -26,18 +26,18 @@ SAMPLES = "samples"
 DEMO_MARKER = f"{SAMPLES}/{MANIFEST}"  # what the folder always holds, and hardly another one
 
 
-def add_demo(add: AddCommand) -> None:
-    demo = add("demo", run_demo, "bundled generator -> a curve and its figures", "folder",
-               "sfvq-jax-demo")  # fmt: skip
-    demo.add_argument(
+def add_demo(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_demo)
+    add_output(command, "folder (%(default)s)", marker=DEMO_MARKER, default="sfvq-jax-demo")
+    add_examples(command, "demo", "demo fashion_mnist_biggan --bits 5 -o biggan-demo/")
+    command.add_argument(
         "model", nargs="?", default=DEMO_MODEL, help="fashion_mnist_biggan, or (%(default)s)"
     )
-    add_fit_options(demo)
+    add_fit_options(command)
 
 
 def run_demo(options: argparse.Namespace) -> None:
     """Fits the bundled generator's W and draws every figure."""
-    check_free(options.output, overwrite=options.overwrite, marker=DEMO_MARKER)
     model = load_model(options.model, options)
     result, record = fit_model(model, options)
     line = min(DEMO_LINE, record.curve.num_lines - 1)
@@ -55,7 +55,7 @@ def run_demo(options: argparse.Namespace) -> None:
             model, record, (line, line + 1), 64, folder / SAMPLES, key=jax.random.key(0), about={}
         )
     for warning in result.warnings:
-        print(f"sfvq-jax {options.command}: {warning}", file=sys.stderr)
+        print(f"sfvq-jax {options.command}: warning: {warning}", file=sys.stderr)
     print(f"{options.output}: curve.npz, map.png, distances.png, history.png, edit.png, samples/")
     print(_map_report(model, record))
 

@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
-    AddCommand,
-    add_scorer,
+    add_examples,
+    add_output,
+    add_scorer_option,
+    add_seed,
     add_space_options,
     check_no_space,
     curve_sha256,
@@ -42,7 +44,7 @@ from sfvq_jax.interpret import (
 from sfvq_jax.interpret.coordinates import HOWS
 from sfvq_jax.interpret.translation import ALL, RANDOM, SEQUENTIAL, WHOLE_MASK
 from sfvq_jax.io.curve_file import load_curve
-from sfvq_jax.io.output import check_free, new_folder
+from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.views import (
     growth_figure,
@@ -65,13 +67,18 @@ COLUMNS = {  # title -> field of `WaySummary`
 }
 
 
-def add_dimensions(add: AddCommand) -> None:
-    command = add(
-        "dimensions", run_dimensions, "finds the latent dimensions that control a concept", "folder"
+def add_dimensions(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_dimensions)
+    add_output(command, "folder", marker=DIMENSIONS_MARKER)
+    add_examples(
+        command,
+        "dimensions ffhq/ --space z --scorer scorer.npz -o sets/",
+        "dimensions fashion_mnist --space z --sources sneaker --targets bag,boot -o sets/",
+        "dimensions ffhq/ --curve curve.npz --scorer scorer.npz -o sets/",
     )
     command.add_argument("model", help="a converted generator, or a bundled one")
     add_space_options(command)
-    add_scorer(command)
+    add_scorer_option(command)
     command.add_argument(
         "--curve", help="a curve.npz, whose lines are moved in place of dimensions"
     )
@@ -101,11 +108,10 @@ def add_dimensions(add: AddCommand) -> None:
     command.add_argument(
         "--mask-steps", type=int, default=40, help="to optimise masks; 0 for none (%(default)s)"
     )
-    command.add_argument("--seed", type=int, default=0)
+    add_seed(command)
 
 
 def run_dimensions(options: argparse.Namespace) -> None:
-    check_free(options.output, overwrite=options.overwrite, marker=DIMENSIONS_MARKER)
     record = None if options.curve is None else load_curve(options.curve)
     if record is None:
         model = load_model(options.model, options)

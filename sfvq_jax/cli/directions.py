@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
-    AddCommand,
+    add_examples,
     add_model_and_curve,
-    add_scorer,
+    add_output,
+    add_scorer_option,
+    add_seed,
     direction_source,
     load_both,
     name_list,
@@ -41,27 +43,31 @@ DRAWN_LATENTS = 3
 DRAWN_STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 
 
-def add_directions(add: AddCommand) -> None:
-    directions = add(
-        "directions", run_directions, "finds and names directions, layers included", "folder"
+def add_directions(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_directions)
+    add_output(command, "folder", marker=DIRECTIONS_MARKER)
+    add_examples(
+        command,
+        "directions ffhq/ curve.npz --scorer scorer.npz -o directions/",
+        "directions ffhq/ curve.npz --attributes brightness,width --each 3 -o directions/",
     )
-    add_model_and_curve(directions)
-    add_scorer(directions)
-    directions.add_argument("--attributes", type=name_list, help="a list; all by default")
-    directions.add_argument(
+    add_model_and_curve(command)
+    add_scorer_option(command)
+    command.add_argument("--attributes", type=name_list, help="a list; all by default")
+    command.add_argument(
         "--each", type=int, default=1, help="directions an attribute (%(default)s)"
     )
-    directions.add_argument(
+    command.add_argument(
         "--lines", action="store_true", help="only lines, not any pair of codewords"
     )
-    directions.add_argument(
+    command.add_argument(
         "--latents", type=int, default=256, help="fresh latents to measure on (%(default)s)"
     )
-    directions.add_argument("--seed", type=int, default=0)
+    add_seed(command)
 
 
 def run_directions(options: argparse.Namespace) -> None:
-    model, record = load_both(options, marker=DIRECTIONS_MARKER)
+    model, record = load_both(options)
     find, judge = scorers_of(options)
     key, drawn_key = jax.random.split(jax.random.key(options.seed))
     total = len(options.attributes or find.names) * options.each
@@ -91,7 +97,11 @@ def run_directions(options: argparse.Namespace) -> None:
             index.append({"file": name, "name": direction.name} | measured_of(direction))
         (path / DIRECTIONS_MARKER).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
         draw_directions(model, found, drawn_key).savefig(path / "directions.png")
-    print(table([DIRECTION_COLUMNS, *map(_direction_row, found)]))
+    rows = [
+        (entry["file"], *_direction_row(direction))
+        for entry, direction in zip(index, found, strict=True)
+    ]
+    print(table([("file", *DIRECTION_COLUMNS), *rows]))
     confirmed = sum(direction.confirmed for direction in found)
     print(f"{options.output}: {len(found)} directions, {confirmed} confirmed; directions.png")
 

@@ -1,8 +1,10 @@
 """`edit`: seeds moved along directions, of a line or of files."""
 
 import argparse
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,10 @@ from matplotlib.figure import Figure
 
 import ports
 from sfvq_jax.cli.common import (
-    AddCommand,
-    add_scorer,
+    FIGURE_ENDINGS,
+    add_examples,
+    add_output,
+    add_scorer_option,
     direction_source,
     integer_list,
     layer_range,
@@ -21,8 +25,10 @@ from sfvq_jax.cli.common import (
     name_list,
     save_figure,
     scorers_of,
+    shown,
     strength_list,
 )
+from sfvq_jax.cli.directions import DIRECTIONS_MARKER
 from sfvq_jax.interpret import (
     Direction,
     DirectionRecord,
@@ -34,7 +40,6 @@ from sfvq_jax.interpret import (
     render_edits,
     save_direction,
 )
-from sfvq_jax.io.output import check_free
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.views import edit_figure
 from sfvq_jax.views.figures import MAP_SIDE
@@ -44,31 +49,44 @@ TRUNCATION = 0.5  # of the published edits (arXiv 2410.20573)
 GRADIENT_LATENTS = 256  # whose mean gradients are held
 
 
-def add_edit(add: AddCommand) -> None:
-    edit = add("edit", run_edit, "draws seeds moved along directions", "the figure")
-    edit.add_argument("model", help="a converted generator, or a bundled one")
-    edit.add_argument("curve", nargs="?", help="a curve.npz, for --line")
-    edit.add_argument("--line", type=int, help="line of the curve, from 0")
-    edit.add_argument(
+def add_edit(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_edit)
+    add_output(command, "the figure", endings=FIGURE_ENDINGS)
+    add_examples(
+        command,
+        "edit ffhq/ curve.npz --line 12 --layers 0-2 --strength -10:10:5 -o edit.png",
+        "edit ffhq/ --direction directions/ --attribute smile -o smile.png",
+        "edit ffhq/ --direction directions/03-smile.json --hold brightness -o smile.png",
+    )
+    command.add_argument("model", help="a converted generator, or a bundled one")
+    command.add_argument("curve", nargs="?", help="a curve.npz, for --line")
+    command.add_argument("--line", type=int, help="line of the curve, from 0")
+    command.add_argument(
         "--layers", type=layer_range, help="of --line: first-last, both included; all by default"
     )
-    edit.add_argument(
+    command.add_argument(
         "--direction",
         action="append",
         default=[],
-        help="a direction's .json; several are added, each in its own layers; FILE:0.5 is half",
+        help="a direction's .json, or the folder that `directions` wrote with --attribute; several"
+        " are added, each in its own layers; FILE:0.5 is half",
     )
-    edit.add_argument(
+    command.add_argument(
+        "--attribute", help="which direction of a folder: the best that was found for this"
+    )
+    command.add_argument(
         "--strength",
         type=strength_list,
         help="start:stop:step (stop included) or a list; of --line distances along the unit"
         " direction, of --direction its units (-10:10:5, -2:2:1)",
     )
-    edit.add_argument("--hold", type=name_list, help="attributes to leave as they are")
-    edit.add_argument("--save-direction", metavar="JSON", help="write the one direction here")
-    add_scorer(edit)
-    edit.add_argument("--seeds", type=integer_list, default=range(4), help="first-last or a list")
-    edit.add_argument(
+    command.add_argument("--hold", type=name_list, help="attributes to leave as they are")
+    add_output(command, "write the one direction here", "--save-direction", endings=(".json",))
+    add_scorer_option(command)
+    command.add_argument(
+        "--seeds", type=integer_list, default=range(4), help="first-last or a list"
+    )
+    command.add_argument(
         "--truncation",
         type=float,
         help="of the seeds' latents; 0.5 by default, but for z of a StyleGAN2, which has none",
@@ -82,11 +100,14 @@ def run_edit(options: argparse.Namespace) -> None:
         raise ValueError("--line goes with a curve, and a curve with --line")
     if options.layers is not None and options.line is None:
         raise ValueError("--layers goes with --line: a direction file has its own layers")
-    check_free(options.output, overwrite=options.overwrite)
-    if options.save_direction is not None:
-        if len(options.direction) > 1:
-            raise ValueError("--save-direction writes one direction, and there are several")
-        check_free(options.save_direction, overwrite=options.overwrite)
+    if options.scorer is not None and not options.hold:
+        raise ValueError("--scorer goes with --hold, whose attributes it knows: leave it out")
+    if options.attribute is not None and not any(
+        Path(_file_and_weight(name)[0]).is_dir() for name in options.direction
+    ):
+        raise ValueError("--attribute goes with --direction FOLDER, as `directions` writes it")
+    if options.save_direction is not None and len(options.direction) > 1:
+        raise ValueError("--save-direction writes one direction, and there are several")
     if options.line is not None:
         model, curve = load_both(options)
         layers = options.layers or (0, model.num_layers - 1)
@@ -97,6 +118,7 @@ def run_edit(options: argparse.Namespace) -> None:
         weights = [1.0]
     else:
         files, weights = zip(*map(_file_and_weight, options.direction), strict=True)
+        files = [_file_of(file, options.attribute) for file in files]
         records = [load_direction(file) for file in files]
         model = load_for(options.model, records)
     if options.hold:
@@ -161,6 +183,30 @@ def draw_edit(
     if truncation is not None:
         names += f", truncation {truncation:g}"
     return edit_figure(images, strengths, deviation, seeds, names)
+
+
+def _file_of(name: str, attribute: str | None) -> Path:
+    """A direction's file: the name itself, or of a folder the first one of an attribute."""
+    path = Path(name)
+    if not path.is_dir():
+        return path
+    index = path / DIRECTIONS_MARKER
+    try:
+        rows = json.loads(index.read_text(encoding="utf-8"))
+        found = {str(row["attribute"]): Path(str(row["file"])).name for row in reversed(rows)}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path} holds no {index.name}: name a direction's .json, or a folder that"
+            " `directions` wrote"
+        ) from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{index} is damaged: name a direction's .json in {path}") from error
+    if attribute not in found:
+        raise ValueError(
+            f"name with --attribute which direction of {path}: there are"
+            f" {', '.join(map(shown, reversed(found)))}"
+        )
+    return path / found[attribute]
 
 
 def _file_and_weight(text: str) -> tuple[str, float]:

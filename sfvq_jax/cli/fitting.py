@@ -13,7 +13,9 @@ import jax
 
 from sfvq_jax.adam import Adam
 from sfvq_jax.cli.common import (
-    AddCommand,
+    add_examples,
+    add_output,
+    add_seed,
     add_space_options,
     check_no_space,
     load_model,
@@ -34,8 +36,15 @@ from sfvq_jax.sources import as_source
 SOLVERS = {"least_squares": LeastSquares, "adam": Adam}
 
 
-def add_fit(add: AddCommand) -> None:
-    command = add("fit", run_fit, "fits a curve", "the curve's .npz")
+def add_fit(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_fit)
+    add_output(command, "the curve's .npz", endings=(".npz",))
+    add_examples(
+        command,
+        "fit ffhq/ --bits 6 -o curve.npz",
+        "fit latents.npy --bits 8 --checkpoint state/ -o curve.npz",
+        "fit ffhq/ --start curve.npz --bits 8 -o finer.npz",
+    )
     command.add_argument(
         "source", help="a converted generator, a bundled one, or an .npy of latents [N, D]"
     )
@@ -61,7 +70,7 @@ def add_distributed_options(command: argparse.ArgumentParser) -> None:
 def add_fit_options(command: argparse.ArgumentParser) -> None:
     add_space_options(command)
     command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
-    command.add_argument("--seed", type=int, default=0)
+    add_seed(command)
     command.add_argument(
         "--solver",
         choices=SOLVERS,

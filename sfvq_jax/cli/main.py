@@ -2,59 +2,139 @@
 
 import argparse
 import contextlib
-import functools
+import errno
 import gc
+import importlib
+import io
 import logging
+import os
 import re
+import signal
 import sys
+import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TextIO
 
-from sfvq_jax.cli.augmentation import add_augment
-from sfvq_jax.cli.checkpoints import add_checkpoint_commands
-from sfvq_jax.cli.common import add_command, sentence
-from sfvq_jax.cli.comparing import add_compare
-from sfvq_jax.cli.compilation import compilation_cache
-from sfvq_jax.cli.demo import add_demo
-from sfvq_jax.cli.dimensions import add_dimensions
-from sfvq_jax.cli.directions import add_directions
-from sfvq_jax.cli.editing import add_edit
-from sfvq_jax.cli.fitting import add_fit
-from sfvq_jax.cli.maps import add_map_commands
-from sfvq_jax.cli.projecting import add_project
-from sfvq_jax.cli.scorers import add_scorer_command
+import sfvq_jax
+from sfvq_jax.cli.common import check_outputs, sentence, shown
+
+DEBUG = "SFVQ_JAX_DEBUG"
+
+
+class Command(NamedTuple):
+    """Where a command is, as a module of this package with `add_NAME`, and what it does."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "demo": Command("demo", "bundled generator -> a curve and its figures"),
+    "inspect": Command("checkpoints", "tells what a checkpoint is"),
+    "convert": Command("checkpoints", "StyleGAN2 or BigGAN of an upstream project -> our form"),
+    "fit": Command("fitting", "fits a curve"),
+    "map": Command("maps", "draws the codebook as images, in order"),
+    "quality": Command("maps", "tells in words whether a curve is a good map"),
+    "project": Command("projecting", "tells where every latent lies on a curve"),
+    "scorer": Command("scorers", "learns attributes from labelled images"),
+    "directions": Command("directions", "finds and names directions, layers included"),
+    "dimensions": Command("dimensions", "finds the latent dimensions that control a concept"),
+    "compare": Command("comparing", "compares SFVQ with other methods"),
+    "edit": Command("editing", "draws seeds moved along directions"),
+    "augment": Command("augmentation", "writes a dataset of new images"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, or 2 with one sentence on standard error."""
+    """Runs a command.
+
+    Returns:
+      The exit status: 0; 2 with one sentence on standard error; 130 where the keyboard interrupted
+      the command, 143 where SIGTERM did.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(_join_negative_values(arguments))
-    keep = options.compilation_cache
-    with _plain_messages(options.command), compilation_cache(keep=keep):
+    name = next((word for word in arguments if not word.startswith("-")), None)
+    debug = "--debug" in arguments or os.environ.get(DEBUG, "0") not in ("", "0")
+    status, options = 2, argparse.Namespace()
+    with (
+        _lasting_streams() as output,
+        _plain_messages(f"sfvq-jax {name}", debug=debug),
+        _signals(),
+    ):
         try:
-            options.run(options)
-            return 0
-        except (ValueError, OSError) as error:
-            print(f"sfvq-jax {options.command}: {sentence(error)}", file=sys.stderr)
+            options = _parser(name).parse_args(_join_negative_values(arguments))
+            _run(options)
+            output.flush()
+            if output.lost and not options.outputs:  # else what counts is in files
+                raise OSError(f"standard output cannot be written: {output.lost}")
+            status = 0
+        except (KeyboardInterrupt, _TerminatedError, Exception) as error:
+            if debug:
+                traceback.print_exception(error)
+            said = sentence(error)
+            if isinstance(error, KeyboardInterrupt | _TerminatedError):
+                status = 130 if isinstance(error, KeyboardInterrupt) else 128 + signal.SIGTERM
+                said = f"stopped{_how_to_go_on(options)}"
+            print(f"sfvq-jax {name}: {said}", file=sys.stderr)
         gc.collect()  # of a save that failed, more errors are logged when its tasks are freed
-    return 2
+    return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sfvq-jax", description="Maps of latent spaces.")
+def start() -> None:
+    """The program `sfvq-jax`: runs a command and ends the process with its status.
+
+    After an error at once: threads of JAX and Orbax may still be at work, which an interpreter that
+    ends in the usual way waits for, or which crash in it.
+    """
+    status = main()
+    if status != 0:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from sfvq_jax.cli.compilation import compilation_cache  # with JAX, which help does without
+
+    if not getattr(options, "distributed", False):  # of several processes one writes: see there
+        check_outputs(options)
+    with compilation_cache(keep=options.compilation_cache):
+        options.run(options)
+
+
+def _parser(name: str | None) -> argparse.ArgumentParser:
+    """Of all commands; only the one that is named is imported, with its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="sfvq-jax",
+        description="Maps of latent spaces.",
+        epilog="sfvq-jax COMMAND --help tells what a command takes, with examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"sfvq-jax {sfvq_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add = functools.partial(add_command, commands)
-    add_demo(add)
-    add_checkpoint_commands(add)
-    add_fit(add)
-    add_map_commands(add)
-    add_project(add)
-    add_scorer_command(add)
-    add_directions(add)
-    add_dimensions(add)
-    add_compare(add)
-    add_edit(add)
-    add_augment(add)
+    for each, (module, help) in COMMANDS.items():
+        command = commands.add_parser(
+            each,
+            help=help,
+            description=help,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if each == name:
+            command.set_defaults(outputs=())
+            add = getattr(importlib.import_module(f"sfvq_jax.cli.{module}"), f"add_{each}")
+            add(command)
+            command.add_argument(
+                "--no-compilation-cache",
+                dest="compilation_cache",
+                action="store_false",
+                help="keep no compiled programs in the user's cache folder",
+            )
+            command.add_argument(
+                "--debug", action="store_true", help=f"show where an error comes from ({DEBUG}=1)"
+            )
     return parser
 
 
@@ -69,19 +149,114 @@ def _join_negative_values(arguments: list[str]) -> list[str]:
     return joined
 
 
+def _how_to_go_on(options: argparse.Namespace) -> str:
+    if getattr(options, "checkpoint", None) is not None:
+        return f"; the same command goes on from what {options.checkpoint} keeps"
+    command = getattr(options, "command", None)
+    if command == "project":
+        return "; the same command goes on from where it was"
+    return "; with --checkpoint FOLDER a fit can go on" if command in ("fit", "demo") else ""
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came; like KeyboardInterrupt nothing but `main` catches it."""
+
+
 @contextlib.contextmanager
-def _plain_messages(command: str) -> Iterator[None]:
+def _signals() -> Iterator[None]:
+    """SIGTERM ends a command as Control-C does, which removes what was begun; a terminal that goes
+    away (SIGHUP) does not end it."""
+    if threading.current_thread() is not threading.main_thread():  # where Python sets none
+        yield
+        return
+
+    def stop(number, frame) -> None:
+        raise _TerminatedError
+
+    wanted = {"SIGTERM": stop, "SIGHUP": signal.SIG_IGN}  # no SIGHUP on Windows
+    numbers = {getattr(signal, name, None): handler for name, handler in wanted.items()}
+    before = {n: signal.signal(n, handler) for n, handler in numbers.items() if n is not None}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _lasting_streams() -> "Iterator[Lasting]":
+    """Standard output and error whose reader may go away, and whose encoding may lack letters."""
+    for _ in range(3):  # a file opened later must not get the number of one that was closed
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            break
+    output, errors = (Lasting(stream or io.StringIO()) for stream in (sys.stdout, sys.stderr))
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            yield output
+        finally:
+            output.flush()
+            errors.flush()
+
+
+class Lasting(io.TextIOBase):
+    """A text stream that drops what cannot be written, and writes what its encoding lacks as \\x…
+
+    Attributes:
+      lost: why text was dropped that somebody may miss, as of a full disk; "" where none was.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self.lost = ""
+
+    def write(self, text: str) -> int:
+        encoding = self._stream.encoding or "utf-8"
+        known = text.encode(encoding, "backslashreplace").decode(encoding)
+        self._dropping(lambda: self._stream.write(known))
+        return len(text)
+
+    def flush(self) -> None:
+        self._dropping(self._stream.flush)
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._stream.encoding
+
+    def _dropping(self, write) -> None:
+        try:
+            write()
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.EIO):
+                self.lost = error.strerror or str(error)  # else its reader is gone
+            with contextlib.suppress(OSError, ValueError):  # what Python still holds goes nowhere
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
+
+
+@contextlib.contextmanager
+def _plain_messages(speaker: str, *, debug: bool) -> Iterator[None]:
     """Our own warnings as a sentence, and nothing else of errors that end in one of ours.
 
-    Orbax logs an error of a save before it raises it, and TensorStore those of the other files.
+    Orbax logs an error of a save before it raises it, and TensorStore those of the other files;
+    threads tell theirs to those that wait for them.
     """
     show_warning, show_unraisable = warnings.showwarning, sys.unraisablehook
+    show_in_thread = threading.excepthook
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
 
     def say_warning(message, category, *where, **more) -> None:
         if category is UserWarning:
-            print(f"sfvq-jax {command}: {message}", file=sys.stderr)
+            print(f"{speaker}: {shown(str(message), 600)}", file=sys.stderr)
         else:
             show_warning(message, category, *where, **more)
 
@@ -89,13 +264,28 @@ def _plain_messages(command: str) -> Iterator[None]:
         if str(unraisable.exc_value) != "Event loop is closed":
             show_unraisable(unraisable)
 
-    with warnings.catch_warnings():
-        warnings.showwarning, sys.unraisablehook = say_warning, say_unraisable
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
+    with warnings.catch_warnings(), _plain_figures():
+        warnings.showwarning = say_warning
+        warnings.filterwarnings("default", category=UserWarning)  # which are ours, and told
+        if not debug:
+            sys.unraisablehook = say_unraisable
+            threading.excepthook = lambda arguments: None
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:
-            sys.unraisablehook = show_unraisable
+            sys.unraisablehook, threading.excepthook = show_unraisable, show_in_thread
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _plain_figures() -> Iterator[None]:
+    """Without a notebook's MPLBACKEND, which may name what is not there: figures go to files."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend

@@ -6,10 +6,14 @@ import jax
 from matplotlib.figure import Figure
 
 from sfvq_jax.cli.common import (
-    AddCommand,
+    FIGURE_ENDINGS,
+    add_examples,
     add_model_and_curve,
-    add_scorer,
+    add_output,
+    add_scorer_option,
+    add_seed,
     fitted_scorers,
+    is_of_latents,
     load_both,
     load_for,
     save_figure,
@@ -17,29 +21,39 @@ from sfvq_jax.cli.common import (
 )
 from sfvq_jax.interpret import map_quality, report
 from sfvq_jax.io.curve_file import CurveRecord, load_curve
-from sfvq_jax.io.output import check_free
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.sources import as_source
 from sfvq_jax.views import distance_figure, history_figure, map_figure, render_images
 from sfvq_jax.views.figures import MAP_SIDE
 
 
-def add_map_commands(add: AddCommand) -> None:
-    map_command = add("map", run_map, "draws the codebook as images, in order", "the figure")
-    add_model_and_curve(map_command)
-    map_command.add_argument("--distances", help="also draw the distances of codewords, here")
-    map_command.add_argument("--history", help="also draw the history of the fit, here")
+def add_map(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_map)
+    add_examples(
+        command,
+        "map ffhq/ curve.npz -o map.png",
+        "map fashion_mnist curve.npz -o map.png --distances distances.png --history history.png",
+    )
+    add_model_and_curve(command)
+    add_output(command, "the figure", endings=FIGURE_ENDINGS)
+    for name, what in (("distances", "the distances of codewords"), ("history", "the fit")):
+        add_output(command, f"also draw {what}, here", f"--{name}", endings=FIGURE_ENDINGS)
 
-    quality = add("quality", run_quality, "tells in words whether a curve is a good map")
-    add_model_and_curve(quality, arrays=True)
-    add_scorer(quality)
-    quality.add_argument("--seed", type=int, default=0)
+
+def add_quality(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_quality)
+    add_examples(
+        command,
+        "quality ffhq/ curve.npz",
+        "quality ffhq/ curve.npz --scorer scorer.npz",
+        "quality latents.npy curve.npz",
+    )
+    add_model_and_curve(command, arrays=True)
+    add_scorer_option(command)
+    add_seed(command)
 
 
 def run_map(options: argparse.Namespace) -> None:
-    for path in (options.distances, options.history):
-        if path is not None:
-            check_free(path, overwrite=options.overwrite)
     model, record = load_both(options)
     if options.history is not None and record.history is None:
         raise ValueError(f"{options.curve} keeps no history of its fit: leave out --history")
@@ -52,13 +66,21 @@ def run_map(options: argparse.Namespace) -> None:
 
 def run_quality(options: argparse.Namespace) -> None:
     record = load_curve(options.curve)
-    if options.model.endswith(".npy"):
+    if is_of_latents(options.model):
+        if options.scorer is not None:
+            raise ValueError(
+                f"--scorer judges images, and {options.model} has none: leave it out, or name the"
+                " generator"
+            )
         model, source = None, as_source(options.model)
     else:
         model = source = load_for(options.model, [record])
     fitted = None if model is None else fitted_scorers(options)
     if fitted is not None and fitted.kind != "classes":
-        fitted = None  # yes/no attributes and numbers put no image into one class
+        raise ValueError(
+            f"{options.scorer} scores {fitted.kind}, and a map is measured by classes, one an"
+            " image: leave --scorer out, or name one of classes"
+        )
     scorer = None if fitted is None else fitted.judge
     key = jax.random.key(options.seed)
     found = report(map_quality(key, record.curve, source, model=model, scorer=scorer))

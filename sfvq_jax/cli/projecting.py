@@ -6,22 +6,22 @@ import sys
 import jax
 from tqdm import tqdm
 
-from sfvq_jax.cli.common import AddCommand
+from sfvq_jax.cli.common import add_examples, add_output, check_outputs
 from sfvq_jax.cli.fitting import add_distributed_options, ending_together, start_distributed
 from sfvq_jax.io.curve_file import load_curve
-from sfvq_jax.io.output import check_free
 from sfvq_jax.io.positions import write_positions
 from sfvq_jax.processes import in_every_process
 from sfvq_jax.sources import as_source
 
 
-def add_project(add: AddCommand) -> None:
-    command = add(
-        "project",
-        run_project,
-        "tells where every latent lies on a curve",
+def add_project(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_project)
+    add_output(
+        command,
         "an .npy [N, 2] of float64: position and squared distance of each latent, in order",
+        endings=(".npy",),
     )
+    add_examples(command, "project latents.npy curve.npz -o positions.npy")
     command.add_argument("source", help="an .npy of latents [N, D]")
     command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
     add_distributed_options(command)
@@ -33,7 +33,7 @@ def run_project(options: argparse.Namespace) -> None:
 
     def opened():
         if jax.process_index() == 0:
-            check_free(options.output, overwrite=options.overwrite)
+            check_outputs(options)
         if not options.source.endswith(".npy"):
             raise ValueError(f"{options.source} is no .npy of latents, whose order the output has")
         return as_source(options.source), load_curve(options.curve)

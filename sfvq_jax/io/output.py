@@ -1,27 +1,38 @@
 """Files and folders that are written whole or not at all, and never over others unasked."""
 
 import contextlib
-import importlib.metadata
+import errno
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import sfvq_jax
+
+UNFINISHED = ".unfinished"  # ends the names of folders in which outputs are made
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
 def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`; what is written there becomes `path` at the end.
 
+    A link is followed: the file that it names is made or replaced.
+
     Raises:
-      FileExistsError: `path` exists and `overwrite` is false.
-      FileNotFoundError: its folder does not exist.
+      OSError: what `check_free` raises, or the disk is full.
     """
-    path = Path(path)
-    check_free(path, overwrite=overwrite)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
+    _check_name(path, overwrite=overwrite)
+    target = followed(path)
+    with _told_by_name(path), _unfinished(target) as folder:
+        temporary = folder / target.name
         yield temporary
-        os.replace(temporary, path)
+        if overwrite:
+            os.replace(temporary, target)
+        else:
+            _move_to_free(temporary, path, target)
 
 
 @contextlib.contextmanager
@@ -32,55 +43,180 @@ def new_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> Ite
     only one of the same kind: `marker` is a file that all such folders hold.
 
     Raises:
-      FileExistsError: `path` exists, and `overwrite` is false or it does not hold `marker`.
-      FileNotFoundError: its parent does not exist.
+      OSError: what `check_free` raises, or the disk is full.
     """
-    path = Path(path)
-    check_free(path, overwrite=overwrite, marker=marker)
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / "new"
+    _check_name(path, overwrite=overwrite, marker=marker)
+    target = followed(path)
+    with _told_by_name(path), _unfinished(target) as folder:
+        temporary, old = folder / "new", folder / "old"
         temporary.mkdir()
         yield temporary
-        old = Path(folder) / "old"
         try:
-            if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
+            if overwrite and target.exists():
+                os.replace(target, old)
+            os.replace(temporary, target)
         except BaseException:  # an interrupt between the two must not take the old one along
-            if old.exists() and not path.exists():
-                os.replace(old, path)
+            if old.exists() and not target.exists():
+                os.replace(old, target)
             raise
 
 
-def check_free(path: str | Path, *, overwrite: bool = False, marker: str | None = None) -> None:
-    """Raises what `new_file` and, with a marker, `new_folder` raise, before the work is done."""
-    path = Path(path)
-    if marker is None and path.is_dir():
+def check_free(
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    marker: str | None = None,
+    endings: Sequence[str] = (),
+    size: int = 0,
+) -> None:
+    """Raises before the work is done what would keep its output from being written after it.
+
+    A little is written beside `path` and removed again.
+
+    Args:
+      path: of a file or, with a marker, of a folder.
+      overwrite: what is there may be replaced.
+      marker: a file that all folders of this kind hold.
+      endings: of the file's name, if only these are known.
+      size: bytes that will be written, as far as that is known.
+
+    Raises:
+      ValueError: the name has another ending.
+      FileExistsError: `path` exists, and `overwrite` is false or it does not hold `marker`.
+      FileNotFoundError: its folder does not exist.
+      OSError: it is neither file nor folder, its folder cannot be written, or the disk is full.
+    """
+    if endings and Path(path).suffix.lower() not in endings:
+        known = ", ".join(endings[:-1]) + " or " * (len(endings) > 1) + endings[-1]
+        raise ValueError(f"{path} is to be written, but its name does not end in {known}")
+    _check_name(path, overwrite=overwrite, marker=marker)
+    target = followed(path)
+    free = shutil.disk_usage(target.parent).free
+    if free < size:
+        raise OSError(f"{path} takes {size:,} bytes, and its disk has {free:,} left: free some")
+    with _told_by_name(path):
+        try:
+            with _unfinished(target) as folder:
+                (folder / target.name).write_bytes(bytes(4096))
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            raise type(error)(
+                f"{path} cannot be written in {target.parent}"
+                f" ({(error.strerror or str(error)).lower()}): name another place"
+            ) from error
+
+
+def followed(path: str | Path) -> Path:
+    """Where a path leads, links followed: what is there is written, and no link replaced."""
+    return Path(os.path.realpath(path))
+
+
+def _check_name(path: str | Path, *, overwrite: bool, marker: str | None = None) -> None:
+    """Raises what `check_free` raises, but for what only writing tells."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = None
+    except NotADirectoryError as error:
+        raise NotADirectoryError(f"{path} would lie in a file: name another place") from error
+    except OSError as error:  # too long a name, a link to itself, a folder that is not ours to see
+        raise type(error)(f"{path} cannot be written: {error.strerror}") from error
+    if marker is None and (os.fspath(path).endswith(os.sep) or (mode and stat.S_ISDIR(mode))):
         raise IsADirectoryError(f"{path} is a folder: name a file")
-    if marker is not None and path.is_file():
+    if mode and not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise FileExistsError(f"{path} is a device or a pipe: name a file")
+    if marker is not None and mode and stat.S_ISREG(mode):
         raise NotADirectoryError(f"{path} is a file: name a folder")
-    if path.exists() and not overwrite:
+    if mode and not overwrite:
         raise FileExistsError(f"{path} exists already: choose another name or pass overwrite=True")
-    if marker is not None and path.exists() and not (path / marker).exists():
+    if mode and marker is not None and not (Path(path) / marker).exists():
         raise FileExistsError(
             f"{path} holds no {marker}, so it is of another kind and is not replaced: choose"
             " another name"
         )
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"the folder {path.absolute().parent} of {path.name} does not exist"
-        )
+    folder = followed(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder {folder} of {Path(path).name} does not exist")
 
 
-def check_format(path: str | Path, version: int, newest: int) -> None:
-    """Raises ValueError for a file of a format that a later version of this library writes."""
-    if version > newest:
-        raise ValueError(f"{path} has format {version}; this version reads up to {newest}")
+@contextlib.contextmanager
+def _told_by_name(path: str | Path) -> Iterator[None]:
+    """That the disk is full, by the name of what cannot be written: errors of a write have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(f"{path} cannot be written: the disk is full") from error
+        raise
+
+
+def _move_to_free(temporary: Path, path: str | Path, target: Path) -> None:
+    """Not over what another process wrote since the name was free."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise FileExistsError(f"{path} was written meanwhile by another process") from error
+    except OSError:  # a disk without hard links
+        os.replace(temporary, target)
+
+
+@contextlib.contextmanager
+def _unfinished(target: Path) -> Iterator[Path]:
+    """A folder beside the target for what is not finished, removed at the end.
+
+    This process keeps it locked. One that nobody holds is what a killed process left behind: the
+    next that writes the same target removes it.
+    """
+    prefix = f".{target.name[:40]}."
+    with contextlib.suppress(OSError):  # a folder that may be written, but not listed
+        for name in os.listdir(target.parent):
+            if name.startswith(prefix) and name.endswith(UNFINISHED):
+                _remove_unheld(target.parent / name)
+    while True:
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=prefix, suffix=UNFINISHED, ignore_cleanup_errors=True
+        ) as name:
+            folder = Path(name)
+            with _held(folder) as held:
+                if held is False:  # taken for one left behind, before it was locked
+                    continue
+                yield folder
+                return
+
+
+def _remove_unheld(folder: Path) -> None:
+    with _held(folder) as held:
+        if held:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool | None]:
+    """Locks a folder: whether it is there and was free, or None where that cannot be known."""
+    try:
+        import fcntl  # no lock on systems without it
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, PermissionError):
+        yield None
+        return
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(descriptor), os.stat(folder))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        except OSError:  # a disk without locks
+            held = None
+        yield held
+    finally:
+        os.close(descriptor)
 
 
 def library_version() -> str:
     """Of this library, for what it writes."""
-    try:
-        return importlib.metadata.version("sfvq-jax")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        return "unknown"
+    return sfvq_jax.__version__

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.devices import AXIS, data_mesh, divided, round_up
-from sfvq_jax.io.output import check_free
+from sfvq_jax.io.output import check_free, followed
 from sfvq_jax.processes import as_first_process, in_all_processes, in_every_process
 from sfvq_jax.projection import Projection, project
 from sfvq_jax.rows.arrays import bucket
@@ -64,7 +64,7 @@ def write_positions(
     """
     if isinstance(source, np.ndarray | jax.Array):  # which needs no device here
         source = HostSource(np.asarray(source))
-    path, source = Path(path), as_source(source)
+    path, source = followed(path), as_source(source)
     n, width = source.num_latents, curve.codewords.shape[1]
     if n is None or source.per_process:
         raise ValueError("the latents have no order and no end: give an array or an .npy of them")
@@ -137,7 +137,9 @@ def _project(mesh: Mesh, curve: Curve, x: Array) -> Projection:
 
 def _prepare(folder: Path, path: Path, curve: Curve, source: Source, overwrite: bool) -> None:
     """Makes the folder, or checks that it is of these latents and this curve."""
-    check_free(path, overwrite=overwrite)
+    done = folder.exists()  # where it is, the space is taken
+    size = 0 if done else source.num_latents * 2 * 8
+    check_free(path, overwrite=overwrite, size=size)
     codewords = np.ascontiguousarray(curve.codewords, np.float32)
     some = np.asarray(_x(source.read(None, 0, min(SAMPLED, source.num_latents))), np.float32)
     about = {
@@ -145,7 +147,7 @@ def _prepare(folder: Path, path: Path, curve: Curve, source: Source, overwrite: 
         "first latents": hashlib.sha256(some.tobytes()).hexdigest(),
         "curve": hashlib.sha256(codewords.tobytes()).hexdigest(),
     }
-    if folder.exists():
+    if done:
         try:
             found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         except (OSError, ValueError):

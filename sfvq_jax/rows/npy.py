@@ -32,6 +32,8 @@ _ELSEWHERE = {  # what gives the array that other files hold
     ".safetensors": "safetensors.numpy.load_file({name!r})['NAME']",
 }
 
+GENERATORS = (".pkl", ".pt", ".pth", ".safetensors", ".npz", ".ckpt", ".h5", ".bin")
+
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -200,12 +202,16 @@ def _what_to_do(path: Path, magic: bytes) -> str:
                     f"{path} is an archive of arrays ({', '.join(names[:20])}), but {WANTED}: x ="
                     f" {its}, of shape {shape}{hint[0] if hint else ''}; {save}"
                 )
-    if path.suffix.lower() in _ELSEWHERE:
-        made = _ELSEWHERE[path.suffix.lower()].format(name=path.name)
-        return f"{path} is no .npy, but {WANTED}: np.save('latents.npy', {made})"
+    suffix = path.suffix.lower()
+    generator = ""
+    if suffix in GENERATORS:
+        generator = f"; if it is a generator: sfvq-jax convert {path.name} FOLDER"
+    if suffix in _ELSEWHERE:
+        made = _ELSEWHERE[suffix].format(name=path.name)
+        return f"{path} is no .npy, but {WANTED}: np.save('latents.npy', {made}){generator}"
     if not magic:
         return f"{path} is empty, but {WANTED}"
-    return f"{path} is no .npy of numbers, or a damaged one; {WANTED}, as np.save writes"
+    return f"{path} is no .npy of numbers, or a damaged one; {WANTED}, as np.save writes{generator}"
 
 
 def mapped_rows(rows: np.memmap) -> FileRows | None:

@@ -51,7 +51,7 @@ class SamplerSource(Source):
         Mapped draws are small, so that many fit in memory; to draw them wide in each round, and map
         them, would take most of its time.
         """
-        width = jax.eval_shape(function, jnp.zeros((1, self.latent_dim))).shape[1]
+        width = jax.eval_shape(function, jnp.zeros((1, self.latent_dim), jnp.float32)).shape[1]
         block = max(1, min(MAX_BLOCK, BLOCK_FLOATS // self.latent_dim))
         blocks = -(-max(SUPPLY, samples) // block)
         if blocks * block * width > SUPPLY_FLOATS:

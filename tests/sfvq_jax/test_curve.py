@@ -1,12 +1,24 @@
 """The curve by itself: decoding, measuring, starting, subdividing."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sfvq_jax import Curve, curve, curve_length, line_lengths
+from sfvq_jax import (
+    Curve,
+    codebook_quality,
+    curve,
+    curve_length,
+    distortion,
+    dithered_loss,
+    line_lengths,
+    project,
+    subdivide,
+)
 from sfvq_jax.curve import padded, row_bucket, tied, trimmed
 
 decode = jax.jit(curve.decode)
@@ -109,6 +121,40 @@ class TestRows:
     def test_fewer_than_two_codewords_are_no_curve(self, shape):
         with pytest.raises(ValueError, match="K >= 2"):
             curve.decode(Curve(jnp.ones(shape)), 0.5)
+        with pytest.raises(ValueError, match="K >= 2"):
+            curve_length(Curve(jnp.ones(shape)))
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda its: curve.decode(its, 0.5),
+            line_lengths,
+            curve_length,
+            subdivide,
+            codebook_quality,
+            lambda its: project(its, normal(4, 3)),
+            lambda its: distortion(its, normal(4, 3)),
+            lambda its: dithered_loss(its, normal(4, 3), np.ones(4)),
+        ],
+    )
+    def test_what_is_no_curve_is_told_by_its_name(self, function):
+        result = SimpleNamespace(curve=random_curve(5, 3))
+        with pytest.raises(TypeError, match=r"is a SimpleNamespace; expected .*: pass its \.curve"):
+            function(result)
+        for bad in (normal(5, 3), normal(5, 3).tolist(), "curve.npz", None):
+            with pytest.raises(TypeError, match=f"curve is a {type(bad).__name__}; expected a Cur"):
+                function(bad)
+        with pytest.raises(TypeError, match=r"the codewords are a list; a curve has an array"):
+            function(Curve(normal(5, 3).tolist()))
+
+    def test_curves_are_equal_where_their_codewords_are(self):
+        one = random_curve(5, 3)
+        assert one == Curve(one.codewords + 0)
+        assert one != Curve(one.codewords + 1)
+        assert one != padded(one, 8)
+        assert one != one.codewords.tolist()
 
 
 class TestHalfPrecision:

@@ -123,3 +123,40 @@ def test_the_nearest_points_are_those_of_the_loss():
 def test_fractions_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match="8 lines, each of which takes one"):
         dither.dithered_loss(Curve(normal(9, 5)), normal(4, 5), np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("shape", [(1,), (64, 1), (63,), ()])
+def test_weights_of_another_shape_are_refused(shape):
+    """They would be broadcast, and the mean divided by another sum."""
+    with pytest.raises(ValueError, match=r"expected one a sample, \(64,\)"):
+        dither.dithered_loss(
+            Curve(normal(9, 5)), normal(64, 5), uniform(8), np.ones(shape, np.float32)
+        )
+
+
+def test_fractions_and_weights_may_be_lists_of_any_numbers():
+    curve, x, fractions = Curve(jnp.asarray(normal(9, 5, seed=1))), normal(64, 5), uniform(8)
+    loss = dither.dithered_loss(curve, x, fractions.tolist(), [2] * 64)
+    assert_allclose(loss, dithered_loss(curve, x, fractions), rtol=1e-6)
+    nearest = dither.nearest_dithered(curve, x, fractions.tolist())
+    assert_array_equal(nearest.line, dither.nearest_dithered(curve, x, fractions).line)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    # squares of 1,000 and sums of 100,000 samples are beyond float16
+    codewords, x = ((1000 * jnp.asarray(normal(n, 5, seed=n))).astype(dtype) for n in (9, 100_000))
+    fractions = uniform(8)
+    loss, gradient = loss_and_gradient(Curve(codewords), x, fractions.astype(dtype))
+    wide = Curve(codewords.astype(np.float32))
+    fractions = jnp.asarray(fractions.astype(dtype)).astype(np.float32)
+    expected, its_gradient = loss_and_gradient(wide, x.astype(np.float32), fractions)
+    assert_allclose(loss, expected, rtol=1e-6)
+    assert gradient.codewords.dtype == dtype
+    assert_allclose(gradient.codewords, its_gradient.codewords.astype(dtype))
+
+
+def test_a_loss_of_no_samples_is_none():
+    for function in (dither.dithered_loss, dither.nearest_dithered):
+        with pytest.raises(ValueError, match="x has no rows"):
+            function(Curve(jnp.asarray(normal(9, 5))), normal(0, 5), uniform(8))

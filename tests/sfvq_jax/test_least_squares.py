@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from sfvq_jax import Curve, LeastSquares, distortion, dithered_loss, line_lengths, solver
 from sfvq_jax.curve import padded
@@ -152,17 +152,55 @@ class TestLeastSquares:
         [
             {"length_penalty": -0.1},
             {"length_penalty": float("nan")},
+            {"length_penalty": float("inf")},
+            {"length_penalty": "0.2"},
+            {"length_penalty": np.array(-1.0)},
+            {"length_penalty": jnp.array(jnp.nan)},
             {"tolerance": -1.0},
+            {"tolerance": np.float32("nan")},
+            {"early": float("inf")},
+            {"early": jnp.bfloat16(-1)},
             {"rounds": 0},
+            {"rounds": 2.5},
+            {"rounds": "3"},
+            {"rounds": True},
+            {"rounds": None},
             {"block": 0},
+            {"block": 1.5},
             {"samples": 0},
             {"samples": 1.5},
+            {"samples": 1.5e3},
+            {"samples": np.float32(1500)},
+            {"samples": True},
             {"samples": "some"},
+            {"samples": [100]},
+            {"dithered": "no"},
+            {"moves": "reseed"},
+            {"moves": ("reseed", "shuffle")},
+            {"moves": None},
+            {"precision": "float32"},
         ],
     )
     def test_settings_that_make_no_stage_are_refused(self, settings):
         with pytest.raises(ValueError, match=next(iter(settings))):
             LeastSquares(**settings)
+
+    def test_numbers_of_numpy_and_lists_of_moves_are_welcome(self):
+        one = LeastSquares(
+            np.float32(0.2), rounds=np.int64(3), samples=np.int32(9), moves=["reseed"]
+        )
+        assert hash(jax.tree.structure(one)) is not None
+        assert one.moves == ("reseed",)
+
+    def test_samples_that_have_no_weight_move_nothing(self):
+        one, curve = LeastSquares(), start()
+        new, m, info = step(
+            one, curve, one.init(curve), jax.random.key(0), gaussian(), np.zeros(500)
+        )
+        assert_array_equal(new.codewords, curve.codewords)
+        assert_array_equal(m, one.init(curve))
+        assert info.distortion == 0
+        assert np.isfinite(info.objective)
 
     def test_its_numbers_are_leaves_and_its_counts_are_not(self):
         one = LeastSquares(length_penalty=0.3, tolerance=1e-5, early=2.0)

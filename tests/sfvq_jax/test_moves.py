@@ -103,6 +103,14 @@ def path_length(codewords):
     return np.linalg.norm(np.diff(np.float64(codewords), axis=0), axis=1).sum()
 
 
+@pytest.mark.parametrize("move", [moves.reseed, lambda curve, *_: moves.reorder(curve)])
+def test_moves_keep_double_precision(move):
+    with jax.enable_x64(True):
+        curve = Curve(jnp.asarray(np.float64(normal(8, 3))))
+        found = move(curve, np.float64(normal(200, 3)), np.ones(200)).curve
+        assert found.codewords.dtype == np.float64
+
+
 class TestReorder:
     @pytest.mark.parametrize("seed", range(4))
     def test_of_seven_codewords_it_comes_close_to_the_shortest_order(self, seed):

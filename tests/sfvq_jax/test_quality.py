@@ -13,6 +13,7 @@ from sfvq_jax import Curve, codebook_quality, distortion, line_lengths, same_cla
 from sfvq_jax.curve import padded
 from sfvq_jax.interpret import line_direction
 from sfvq_jax.quality import (
+    class_runs_by_chance,
     continuity,
     health,
     line_use,
@@ -127,6 +128,17 @@ class TestCodebookQuality:
         with pytest.raises(ValueError, match="three or more"):
             codebook_quality(Curve(jnp.ones((2, 3))))
 
+    def test_nor_does_that_of_one_point_or_of_what_is_no_number(self):
+        with pytest.raises(ValueError, match="all codewords are the same point"):
+            codebook_quality(Curve(jnp.ones((5, 3))))
+        for bad in (np.nan, np.inf):
+            with pytest.raises(ValueError, match="have NaN or infinity"):
+                codebook_quality(Curve(jnp.asarray(normal(5, 3)).at[2, 1].set(bad)))
+
+    def test_some_codewords_at_one_point_are_measured(self):
+        quality = codebook_quality(Curve(jnp.asarray(np.repeat(normal(2, 3), 4, 0), jnp.float32)))
+        assert np.isfinite(quality).all()
+
 
 class TestTrustworthiness:
     @pytest.mark.parametrize(("k", "neighbours"), [(8, 3), (32, 5), (100, 12)])
@@ -193,9 +205,20 @@ class TestOrders:
         order = shorter_order(np.repeat(normal(5, 2), 4, axis=0))
         assert_array_equal(np.sort(order), np.arange(20))
 
+    def test_one_point_or_what_is_no_number_ends_too(self):
+        for distances in (np.zeros((6, 6)), np.full((6, 6), np.nan)):
+            assert_array_equal(np.sort(two_opt(distances, np.arange(6))), np.arange(6))
+
     def test_nearest_neighbours_are_visited_first(self):
         distances = pairwise_distances(np.array([[0.0], [5.0], [1.0], [-7.0], [2.0]]))
         assert_array_equal(nearest_neighbour_order(distances), [0, 2, 4, 1, 3])
+
+
+@pytest.mark.parametrize("neighbours", [0, 3, 7])
+def test_neighbours_that_are_not_fewer_than_half_have_no_ranks(neighbours):
+    for measure in (trustworthiness, continuity):
+        with pytest.raises(ValueError, match="of 6 points expected 1 to less than half"):
+            measure(pairwise_distances(normal(6, 2)), neighbours)
 
 
 class TestUse:
@@ -221,6 +244,13 @@ class TestUse:
         assert same_class_share(np.array([0, 0, 0, 1, 1, 0])) == 3 / 5
         assert same_class_share(np.array([0, 1, 0, 1])) == 0
         assert same_class_share(np.array([2, 2])) == 1
+        assert same_class_share([0, 0, 1]) == 0.5
+
+    @pytest.mark.parametrize("classes", [[], [3], [[1, 2], [1, 2]]])
+    def test_fewer_than_two_classes_have_no_runs(self, classes):
+        for function in (same_class_share, class_runs_by_chance):
+            with pytest.raises(ValueError, match=r"\[K\] with K >= 2"):
+                function(np.array(classes))
 
 
 class TestHealth:
@@ -244,3 +274,12 @@ class TestHealth:
         assert_array_equal(found.load[7:], np.zeros(9))
         assert int(found.dead) == int(some.dead)
         assert_allclose(found.distortion, some.distortion, rtol=1e-5)
+
+    @pytest.mark.parametrize("shape", [(1,), (), (300, 1), (299,)])
+    def test_weights_of_another_shape_are_refused(self, shape):
+        with pytest.raises(ValueError, match=r"expected one a sample, \(300,\)"):
+            health(Curve(jnp.asarray(self.codewords)), self.x, np.ones(shape, np.float32))
+
+    def test_no_samples_are_refused(self):
+        with pytest.raises(ValueError, match="x has no rows"):
+            health(Curve(jnp.asarray(self.codewords)), self.x[:0])

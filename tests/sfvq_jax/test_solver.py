@@ -172,6 +172,68 @@ class TestYourOwn:
         assert own.anneal(3, 8) is own
 
 
+class TestWords:
+    curve, x = start(), gaussian()
+
+    @pytest.mark.parametrize("bad", ["adam", None, LeastSquares, start()])
+    def test_what_is_no_solver_is_told(self, bad):
+        with pytest.raises(TypeError, match="LeastSquares"):
+            solver.step(bad, self.curve, (), jax.random.key(0), self.x)
+
+    @pytest.mark.parametrize("name", SOLVERS)
+    def test_samples_that_do_not_go_with_the_curve_are_told(self, name):
+        one = SOLVERS[name]
+
+        def stepped(curve, x, weight=None):
+            solver.step(one, curve, one.init(self.curve), jax.random.key(0), x, weight)
+
+        with pytest.raises(TypeError, match="curve is a list"):
+            stepped(self.curve.codewords.tolist(), self.x)
+        with pytest.raises(TypeError, match="x is a list"):
+            stepped(self.curve, self.x.tolist())
+        for x in (self.x[:, :2], self.x[0]):
+            with pytest.raises(ValueError, match=r"projects samples of shape \[N, 3\]"):
+                stepped(self.curve, x)
+        with pytest.raises(ValueError, match="x has no rows"):
+            stepped(self.curve, self.x[:0])
+        for shape in ((), (1,), (504, 1), (503,)):
+            with pytest.raises(ValueError, match=r"expected one a sample, \(504,\)"):
+                stepped(self.curve, self.x, np.ones(shape, np.float32))
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"rounds": 0},
+            {"rounds": 1.0},
+            {"batch": 0, "samples": 9},
+            {"batch": 2.5, "samples": 9},
+            {"samples": None, "batch": 4},
+            {"samples": 3, "batch": 4},
+            {"moves": ["reseed"]},
+            {"subdivision": "by_half"},
+        ],
+    )
+    def test_settings_of_ones_own_solver_are_checked_too(self, settings):
+        class Own(BatchSOM):
+            pass
+
+        for name, value in settings.items():
+            setattr(Own, name, value)
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            fit_array(jax.random.key(0), self.x, bits=3, solver=Own())
+
+    @pytest.mark.parametrize("value", ["0.1", None, 1j, (0.1,)])
+    def test_what_is_no_number_is_told_by_its_name(self, value):
+        for one, name in ((BatchSOM(value), "radius"), (Adam(decay=value), "decay")):
+            with pytest.raises(TypeError, match=f"{name} is .*; expected a number"):
+                fit_array(jax.random.key(0), self.x, bits=3, solver=one)
+
+    @pytest.mark.parametrize("bad", [np.array(-1.0), jnp.array(jnp.nan), jnp.float16(0)])
+    def test_numbers_in_arrays_are_checked_too(self, bad):
+        with pytest.raises(ValueError, match="learning_rate must be a positive number"):
+            Adam(learning_rate=bad)
+
+
 class TestSteps:
     def test_they_are_single_steps_one_after_another(self, getkey):
         one, curve, x, key = SOLVERS["Adam"], start(), gaussian(96), getkey()
@@ -191,6 +253,7 @@ class TestSteps:
     )
     def test_a_round_is_so_many_blocks_of_so_many_steps(self, samples, blocks):
         assert round_steps(Adam(samples=samples)) == blocks
+        assert round_steps(Adam(samples=np.int64(samples))) == blocks
 
 
 class TestSums:

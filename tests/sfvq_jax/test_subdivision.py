@@ -100,6 +100,40 @@ class TestInitialCurve:
         some = initial_curve(x[~absent], None, key).codewords
         assert_allclose(initial_curve(x, np.float32(~absent), key).codewords, some, atol=1e-4)
 
+    @pytest.mark.parametrize("scale", [1e-35, 1e-20, 1e-10, 1e10, 1e19, 1e36])
+    @pytest.mark.parametrize("offset", [0, 3])
+    def test_any_unit_gives_the_same_start(self, scale, offset):
+        """Also where squares are beyond float32."""
+        x = normal(2**10, 4) * np.float32([3, 1, 1, 1]) / 4 + np.float32(offset)
+        expected = initial_curve(x, None, jax.random.key(0)).codewords
+        scale = np.float32(2.0 ** round(np.log2(scale)))
+        found = initial_curve(x * scale, None, jax.random.key(0)).codewords
+        assert_allclose(found / scale, expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("offset", [1e3, 1e5, 1e6])
+    def test_far_from_the_origin_means_keep_the_digits_of_the_samples(self, offset):
+        x = np.float32(normal(2**16, 3) + offset)
+        ordered = np.float64(x)[np.argsort(np.linalg.norm(np.float64(x), axis=1))]
+        means = ordered.reshape(4, -1, 3).mean(1)
+        error = np.abs(np.float64(initial_curve(x).codewords) - means).max()
+        assert error <= 2 * np.spacing(np.float32(offset)) + 1e-4
+
+    def test_the_size_of_weights_does_not_matter(self):
+        x, weight = normal(400, 4), np.random.default_rng(0).uniform(size=400)
+        expected = initial_curve(x, np.float32(weight)).codewords
+        for scale in (1e-30, 1e30):
+            found = initial_curve(x, np.float32(scale * weight)).codewords
+            assert_allclose(found, expected, atol=1e-5)
+
+    @pytest.mark.parametrize("shape", [(), (1,), (400, 1), (399,)])
+    def test_weights_of_another_shape_are_refused(self, shape):
+        with pytest.raises(ValueError, match=r"expected one a sample, \(400,\)"):
+            initial_curve(normal(400, 4), np.ones(shape, np.float32))
+
+    def test_a_list_is_told_what_is_expected(self):
+        with pytest.raises(TypeError, match=r"x is a list; expected an array \[N, D\]"):
+            subdivision.initial_curve(normal(8, 2).tolist())
+
     def test_wide_samples_need_no_matrix_of_their_width(self):
         x = jax.ShapeDtypeStruct((100, 50_000), np.float32)
         memory = jax.jit(curve_of_start).lower(x).compile().memory_analysis()
@@ -159,6 +193,14 @@ class TestOccurrence:
         found = np.asarray(occurrence(curve, 8, x, np.ones(4, np.float32)).codewords)
         assert np.isfinite(found).all()
         assert set(map(tuple, x)) <= set(map(tuple, found))
+
+    def test_far_from_the_origin_means_keep_the_digits_of_the_samples(self):
+        offset = 1e5
+        x = np.sort(np.float32(normal(2**16, 1) + offset), 0)
+        curve = Curve(jnp.array([[-9.0], [9.0]]) + offset)
+        found = occurrence(padded(curve, 8), 8, x, np.ones(2**16, np.float32)).codewords
+        means = np.float64(x).reshape(8, -1, 1).mean(1)
+        assert_allclose(np.float64(found), means, rtol=0, atol=2 * np.spacing(np.float32(offset)))
 
     def test_shards_make_the_same_groups(self):
         curve, x = padded(random_curve(4, 3), 16), normal(800, 3)
@@ -224,3 +266,8 @@ class TestSubdivide:
         found = jax.jit(subdivision.subdivide)(padded(curve, 16), 12)
         assert_allclose(found.codewords[:12], subdivide(curve).codewords, atol=1e-6)
         assert_array_equal(found.codewords[12:], np.repeat(found.codewords[11:12], 4, 0))
+
+    @pytest.mark.parametrize("size", [0, -1, 1, 2.5, 17])
+    def test_a_size_that_the_rows_do_not_hold_is_refused(self, size):
+        with pytest.raises(ValueError, match="expected a whole number from 2 to 16"):
+            subdivision.subdivide(padded(random_curve(6, 3), 16), size)
