@@ -9,6 +9,8 @@ import numpy as np
 import optax
 from jax import lax
 
+from sfvq_jax.short import short_repr
+
 Array = jax.Array
 
 SMALL_ROWS = 64  # curves of up to so many codewords share the programs of one of so many rows
@@ -30,6 +32,8 @@ class Curve:
 
     codewords: Array
     size: Array | None = None
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str | None:
         from sfvq_jax.views.notebook import curve_html  # which only a notebook needs

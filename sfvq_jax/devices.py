@@ -44,7 +44,11 @@ def default_mesh(batch: int) -> Mesh:
 
 
 def check_mesh(mesh: Mesh) -> None:
-    """Raises ValueError unless the mesh's only axis is "data"."""
+    """Raises ValueError unless the mesh's only axis is "data"; TypeError for what is no mesh."""
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"mesh is a {type(mesh).__name__}; expected a Mesh, such as mesh=sfvq_jax.data_mesh()"
+        )
     if mesh.axis_names != (AXIS,):
         raise ValueError(
             f'the mesh has axes {mesh.axis_names}; a fit needs the one axis "{AXIS}", such as'

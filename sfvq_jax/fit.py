@@ -4,7 +4,6 @@ Coarse to fine: start with four codewords, refine, subdivide, refine, … up to 
 """
 
 import dataclasses
-import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 from sfvq_jax.blocks import plan_round, sample
@@ -19,14 +19,18 @@ from sfvq_jax.curve import Curve, trimmed
 from sfvq_jax.devices import check_mesh, data_mesh, default_mesh, replicate
 from sfvq_jax.history import Report, history_of
 from sfvq_jax.io.checkpoints import DEFAULTS, SKETCH, SOLVER, STAGES, Checkpoints
+from sfvq_jax.io.output import library_version
 from sfvq_jax.least_squares import LeastSquares
+from sfvq_jax.likeness import hash_of, likeness, sketch
 from sfvq_jax.measuring import MEASURING_SAMPLES, Measuring, low_rank, measuring_samples
-from sfvq_jax.result import FitResult, warnings_of
+from sfvq_jax.processes import check_alike, in_every_process
+from sfvq_jax.projection import project
+from sfvq_jax.result import MANY, MOST, FitResult, warnings_of
 from sfvq_jax.rows.samplers import partial
-from sfvq_jax.rows.source import Block, Source, key_of
+from sfvq_jax.rows.source import Block, Source, check_key, key_of
 from sfvq_jax.solver import Solver, check_solver
 from sfvq_jax.sources import as_source
-from sfvq_jax.stage import default_start, stage_sizes
+from sfvq_jax.stage import check_start, checked_bits, default_start, stage_sizes
 from sfvq_jax.stages import Stages
 
 Array = jax.Array
@@ -47,6 +51,7 @@ def fit(
     mesh: Mesh | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 600.0,
+    stop: Callable[[], bool] | None = None,
     on_report: Callable[[Report], None] | None = None,
 ) -> FitResult:
     """Fits a curve of 2**bits codewords to latents.
@@ -72,12 +77,15 @@ def fit(
         there and ends in the same curve, bit for bit, as one that was not interrupted; it may also
         be given more bits or more rounds than before.
       checkpoint_seconds: time between saves; the end of a stage is saved too.
+      stop: with a checkpoint, asked after every block, in every process: where one says so, the
+        state is saved, and `io.checkpoints.Stopped` is raised in all.
       on_report: called with a `Report`; `io.progress.Progress` prints it.
 
     Raises:
       TypeError: an argument of another kind than these.
       ValueError: bits below 2, fewer latents than codewords, latents that are not finite or do not
-        differ, a fit that diverged, or a checkpoint that is damaged or of another fit.
+        differ, a fit that diverged, a checkpoint that is damaged, of another fit or of one at work,
+        or processes that were told different things.
       OSError: a checkpoint that cannot be written; the one before is whole.
 
     >>> import jax
@@ -86,8 +94,13 @@ def fit(
     >>> result.curve.codewords.shape, result.dead
     ((8, 2), 0)
     """
-    key, last = _checked_key(key), 2 ** _checked_bits(bits)
+    key, last = _checked_key(key), 2 ** checked_bits(bits)
     check_solver(solver)
+    if not (on_report is None or callable(on_report)):
+        raise TypeError(
+            f"on_report is {on_report!r}; expected a function of a Report, such as"
+            " sfvq_jax.io.progress.Progress()"
+        )
     source = as_source(source, weights)
     if source.num_latents is not None and source.num_latents < last:
         raise ValueError(
@@ -95,6 +108,9 @@ def fit(
             " give more latents or fewer bits"
         )
     mesh = _mesh(mesh, solver, last, source)
+    if jax.process_count() > 1:
+        check_alike(_facts(key, source, last, solver, start, mesh, checkpoint))
+    far = source.look_through()
     source = source.placed(mesh)
     measuring = measuring_samples(key_of(key, 0), source, last, mesh)
     x, weight = measuring.block
@@ -116,23 +132,28 @@ def fit(
         on_report,
     )
     description = {} if checkpoint is None else _description(key, stages, measuring, solver)
-    with Checkpoints.open(checkpoint, description, checkpoint_seconds) as checkpoints:
+    with Checkpoints.open(checkpoint, description, checkpoint_seconds, stop) as checkpoints:
         curve, health = stages.run(Curve(here.enter(np.asarray(first.codewords))), checkpoints)
     curve = Curve(here.leave(curve.codewords))
     outside = low.outside
     if outside is None:
         fresh = sample(measuring.source, key_of(key, 3), MEASURING_SAMPLES, mesh, again=True)
         outside = low.span.share_outside(*fresh)
-    load = np.asarray(health.load)[: sizes[-1]]
+    in_every_process(source.check_unchanged)
+    load, use = np.asarray(health.load)[: sizes[-1]], np.asarray(health.use)[: sizes[-1] - 1]
     warnings = warnings_of(
         np.asarray(curve.codewords),
         load,
+        use,
         converged=stages.converged,
         sizes=sizes,
         rounds=solver.rounds,
         judged=float(solver.tolerance) >= 0,
         rank=low.span.rank,
         outside=outside,
+        distinct=measuring.distinct,
+        far=far,
+        worst=_worst(curve, measuring, float(health.worst)),
     )
     return FitResult(
         curve,
@@ -146,12 +167,21 @@ def fit(
     )
 
 
+def _worst(curve: Curve, measuring: Measuring, share: float) -> tuple[float, int | None]:
+    """The largest share of the distortion that one measuring sample has, and its row's number."""
+    weight = np.asarray(measuring.block.weight)
+    if share <= MOST or (weight > 0).sum() < MANY:
+        return 0.0, None
+    x = np.asarray(measuring.block.x)
+    index = int((weight * np.asarray(project(curve, jnp.asarray(x)).squared_distance)).argmax())
+    rows = measuring.rows()
+    return share, None if rows is None else int(rows[index])
+
+
 def _start(start: Start | None, key: Array, block: Block) -> Curve:
     """What the first stage begins with."""
     width = block.x.shape[1]
-    if start is not None and not isinstance(start, Curve) and not callable(start):
-        hint = ": pass its .curve" if hasattr(start, "curve") else ""
-        raise TypeError(f"start is a {type(start).__name__}; expected a Curve or a function{hint}")
+    check_start(start)
     if start is None or not isinstance(start, Curve):
         found = _started(partial(default_start if start is None else start), key, block)
         if not isinstance(found, Curve):
@@ -171,6 +201,34 @@ def _started(start: Any, key: Array, block: Block) -> Curve:
     return start(key, *block, None)
 
 
+def _facts(
+    key: Array,
+    source: Source,
+    size: int,
+    solver: Solver,
+    start: Start | None,
+    mesh: Mesh,
+    checkpoint: str | Path | None,
+) -> dict[str, Any]:
+    """What the processes of a fit must have alike; nothing here waits for another process."""
+    codewords = np.asarray(start.codewords) if isinstance(start, Curve) else np.zeros(0)
+    facts = {
+        "version": f"{library_version()} with JAX {jax.__version__}",
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "number of codewords": size,
+        "solver": type(solver).__name__,
+        "start": None if start is None else hash_of(codewords),
+        "devices": [str(device) for device in mesh.devices.flat],
+        "checkpoint": checkpoint is not None,
+        "width of latents": source.latent_dim,
+    }
+    facts |= {f"solver's {name}": value for name, value in vars(solver).items()}
+    if source.per_process:
+        return facts
+    facts["number of latents"] = source.num_latents
+    return facts | {"latents": likeness(source)}
+
+
 def _description(
     key: Array, stages: Stages, measuring: Measuring, solver: Solver
 ) -> dict[str, Any]:
@@ -188,7 +246,7 @@ def _description(
         SOLVER: {"solver": type(solver).__name__} | settings,
         DEFAULTS: defaults,
         "latents": [source.num_latents, source.latent_dim],
-        SKETCH: _sketch(np.asarray(x), np.asarray(weight)),
+        SKETCH: sketch(np.asarray(x), np.asarray(weight)),
         "rank": stages.held.x.shape[1],
         STAGES: stages.plan(),
         # the blocks of a source that each process has for itself depend on them
@@ -206,46 +264,19 @@ def solver_settings(solver: Solver) -> dict[str, Any]:
     return {name: getattr(solver, name) for name in fields if name not in TOLD}
 
 
-def _sketch(latents: np.ndarray, weight: np.ndarray) -> list[float]:
-    """A few random projections that change with any row, but little with a device's rounding."""
-    random = np.random.default_rng(0)
-    latents, weight = latents[weight > 0], weight[weight > 0] / weight.max()
-    n, d = latents.shape
-    rows = random.choice([-1.0, 1.0], (8, n)) / n**0.5
-    columns = random.choice([-1.0, 1.0], (8, d)) / d**0.5
-    size = np.log(np.mean(np.square(latents, dtype=np.float64)))
-    centred = latents - latents.mean(0, dtype=np.float64)
-    rows = rows * weight
-    sketch = np.einsum("sn,nd,sd->s", rows, centred / centred.std(), columns, optimize=True)
-    return [round(float(value), 6) for value in (size, *sketch)]
-
-
 # What is asked for.
 
 
 def _checked_key(key: Any) -> Array:
-    if isinstance(key, jax.Array | np.ndarray):
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
-            return key  # pyright: ignore[reportReturnType]
-        if key.dtype == np.uint32 and key.shape == (2,):  # as jax.random.PRNGKey makes them
-            return jax.random.wrap_key_data(jax.device_put(key))
-    shape = f" of shape {key.shape}" if hasattr(key, "shape") else ""
-    raise TypeError(
-        f"key is a {type(key).__name__}{shape}; fit(key, source, bits=…) takes a PRNG key first,"
-        " such as jax.random.key(0)"
-    )
-
-
-def _checked_bits(bits: Any) -> int:
-    try:
-        bits = operator.index(bits)
-    except TypeError as error:
-        raise TypeError(f"bits is {bits!r}; expected a whole number") from error
-    if bits < 2:
-        raise ValueError(
-            f"bits is {bits}; a curve starts with four codewords, so bits must be >= 2"
+    check_key(key, "fit(key, source, bits=…)")
+    if isinstance(key, Tracer):
+        raise TypeError(
+            "fit reads, reports and saves, so that jit, vmap and grad cannot trace it; call"
+            " fit_array(key, x, bits=…) within them"
         )
-    return bits
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(jax.device_put(key))
 
 
 def _mesh(mesh: Mesh | None, solver: Solver, size: int, source: Source) -> Mesh:

@@ -13,12 +13,15 @@ from sfvq_jax.curve import SMALL_ROWS, Curve, padded, trimmed, wide
 from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.projection import bucket_size
 from sfvq_jax.quality import Health, health, perplexity
+from sfvq_jax.rows.source import check_key
 from sfvq_jax.short import short_repr
 from sfvq_jax.solver import Solver, check_solver
 from sfvq_jax.stage import (
     Rounds,
     Start,
     better,
+    check_start,
+    checked_bits,
     default_start,
     propose,
     stage,
@@ -90,7 +93,10 @@ def fit_array(
     """
     solver = LeastSquares() if solver is None else solver
     check_solver(solver)
-    x, weights = _checked(x, weights, bits)
+    check_key(key, "fit_array(key, x, bits=…)")
+    check_start(start)
+    bits = checked_bits(bits)
+    x, weights = _checked(x, weights)
     function = default_start if start is None else start
     curve = None
     if isinstance(start, Curve):
@@ -102,10 +108,8 @@ def fit_array(
     return _fit_array(key, x, weights, solver, curve, bits, function, axis)
 
 
-def _checked(x: Any, weights: Any, bits: int) -> tuple[Array, Array]:
+def _checked(x: Any, weights: Any) -> tuple[Array, Array]:
     """Samples and weights, padded to a bucket's size where their values are at hand."""
-    if bits < 2:
-        raise ValueError(f"bits is {bits}; a curve starts with four codewords, so it must be >= 2")
     x = x if isinstance(x, jax.Array) else np.asarray(x)
     if x.ndim != 2 or x.shape[0] < 4 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(

@@ -108,5 +108,6 @@ def records_of(history: History) -> list[Record]:
 
 
 def empty_history(rounds: int, lines: int) -> History:
-    """The shapes of one."""
-    return history_of([{"use": np.zeros(lines)} | dict.fromkeys(_TYPES, 0)] * rounds)
+    """One of zeros that takes no memory, however many rounds it is said to have."""
+    one = history_of([{"use": np.zeros(lines)} | dict.fromkeys(_TYPES, 0)])
+    return History(*(np.broadcast_to(column[0], (rounds, *column.shape[1:])) for column in one))

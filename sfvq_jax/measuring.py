@@ -1,5 +1,6 @@
 """What a fit measures with, and the span that it finds by it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,11 +23,21 @@ SMALLEST = 1e-17  # differences below it have squares that float32 hardly knows
 
 
 class Measuring(NamedTuple):
-    """Measuring samples on every device, what they are, and the source that a fit then reads."""
+    """What a fit measures with.
+
+    Attributes:
+      block: measuring samples, on every device.
+      name: what they are.
+      source: that a fit then reads.
+      distinct: how many of them differ, or the number of codewords if no fewer do.
+      rows: their numbers in the source, once asked for; None where they have none.
+    """
 
     block: Block
     name: str
     source: Source
+    distinct: int
+    rows: Callable[[], np.ndarray | None]
 
 
 def measuring_samples(key: Array, source: Source, size: int, mesh: Mesh) -> Measuring:
@@ -42,18 +53,29 @@ def measuring_samples(key: Array, source: Source, size: int, mesh: Mesh) -> Meas
             f"{count} latents, those of weight 0 left out, are fewer than the {size} codewords:"
             " give more latents or fewer bits"
         )
+    some = np.asarray(block.x)[present] if count < len(present) else np.asarray(block.x)
+    distinct = min(_distinct(some, size), size)
+
+    def measuring(name: str, rest: Source = source) -> Measuring:
+        def rows() -> np.ndarray | None:
+            if n is not None and n <= wanted:
+                return np.arange(n)
+            return source.numbers(key, wanted)
+
+        return Measuring(block, name, rest, distinct, rows)
+
     if n is None and not source.per_process:
         if source.on_device:
             check_differ(block.x, sample(source, key_of(key, 0), wanted, mesh).x)
-        return Measuring(block, f"{count} fresh draws", source)
+        return measuring(f"{count} fresh draws")
     if n is None:
-        return Measuring(block, f"the first {count} latents, which were fitted too", source)
+        return measuring(f"the first {count} latents, which were fitted too")
     if n <= wanted:
-        return Measuring(block, f"all {count} latents, which were fitted", source)
+        return measuring(f"all {count} latents, which were fitted")
     rest = source.held_out(key, wanted) if n >= HOLD_OUT * wanted else None
     if rest is None:
-        return Measuring(block, f"{count} of the latents that were fitted", source)
-    return Measuring(block, f"{count} latents held out of the rounds", rest)
+        return measuring(f"{count} of the latents that were fitted")
+    return measuring(f"{count} latents held out of the rounds", rest)
 
 
 def _check_samples(x: np.ndarray, present: np.ndarray) -> None:
@@ -66,12 +88,23 @@ def _check_samples(x: np.ndarray, present: np.ndarray) -> None:
     x = x if present.all() else x[present]
     spread = float(np.ptp(x, axis=0).max())
     if spread == 0:
-        raise ValueError("all latents are the same point, and no curve goes through one point")
+        raise ValueError(
+            "all latents are the same point to float32, and no curve goes through one point: if"
+            " they differ, subtract their mean and scale them"
+        )
     if spread < SMALLEST:
         raise ValueError(
             f"the latents differ by {spread:.1g} at most, whose square float32 does not know:"
             " scale them"
         )
+
+
+def _distinct(x: np.ndarray, enough: int) -> int:
+    """How many rows [N, D] float32 differ; where `enough` do, at least so many."""
+    columns = np.linspace(0, x.shape[1] - 1, 4).astype(int)
+    if any(len(np.unique(x[:, column])) >= enough for column in columns):
+        return enough
+    return len(np.unique(np.ascontiguousarray(x) + np.float32(0), axis=0))  # -0 is 0
 
 
 class LowRank(NamedTuple):

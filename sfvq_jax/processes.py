@@ -1,5 +1,6 @@
 """What the processes of one fit tell each other: values, failures, and who writes."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 MESSAGE_BYTES = 4096  # that a process tells the others at once
+MOST_SHOWN = 160  # characters of a fact that are told as they are
+TOLERANCE = 1e-3  # of a float, since other devices round otherwise
 
 
 def in_all_processes(value: Any) -> list[Any]:
@@ -20,6 +23,46 @@ def in_all_processes(value: Any) -> list[Any]:
         raise ValueError(f"processes tell each other at most {MESSAGE_BYTES} bytes: {value!r}")
     padded = np.frombuffer(text.ljust(MESSAGE_BYTES), np.uint8)
     return [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded)]
+
+
+def check_alike(facts: dict[str, Any]) -> None:
+    """Checks that all processes were told the same, before any waits for another's part of it.
+
+    Args:
+      facts: JSON values by name; a list of floats may differ by rounding.
+
+    Raises:
+      ValueError: in every process, which of them differs from the first one, and in what.
+    """
+    told = in_all_processes({name: _shortened(value) for name, value in facts.items()})
+    for process, other in enumerate(told):
+        for name, value in told[0].items():
+            if not _alike(value, other.get(name)):
+                raise ValueError(
+                    f"process {process} differs from process 0 in its {name} ({other.get(name)}"
+                    f" there, {value} here): give all processes the same"
+                )
+
+
+def _shortened(value: Any) -> Any:
+    text = json.dumps(value, default=_plain)
+    if len(text) <= MOST_SHOWN:
+        return json.loads(text)
+    return f"of hash {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy and JAX; of what is another in each process, only its kind."""
+    return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else type(value).__name__
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return all(
+            abs(a - b) <= TOLERANCE if isinstance(a, float) and isinstance(b, float) else a == b
+            for a, b in zip(one, other, strict=True)
+        )
+    return one == other
 
 
 def as_first_process(function: Callable[[], Any]) -> Any:

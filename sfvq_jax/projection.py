@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sfvq_jax.curve import Curve, check_curve, wide
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -38,6 +39,8 @@ class Projection(NamedTuple):
     line: Array
     fraction: Array
     squared_distance: Array
+
+    __repr__ = short_repr
 
     @property
     def position(self) -> Array:

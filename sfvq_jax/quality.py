@@ -5,9 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from sfvq_jax.curve import Curve, check_curve, trimmed
-from sfvq_jax.projection import check_some, nearest_codeword, project
+from sfvq_jax.projection import Projection, check_some, nearest_codeword, project
+from sfvq_jax.short import short_repr
 from sfvq_jax.sums import sum_over, weights_of
 
 Array = jax.Array
@@ -44,14 +46,18 @@ class Health(NamedTuple):
     Attributes:
       distortion: mean (x - nearest point)², over samples and dimensions, [].
       load: weight of the samples whose nearest codeword is each, [R]; 0 is a dead one.
-      use: weight of the samples on each line, [R - 1].
+      use: weight of the samples on each line, [R - 1] (`line_of`).
       dead: how many codewords are nobody's nearest, int32 [].
+      worst: share of the error that one sample has at most, [].
     """
 
     distortion: Array
     load: Array
     use: Array
     dead: Array
+    worst: Array
+
+    __repr__ = short_repr
 
 
 def health(curve: Curve, x: Array, weight: Array | None = None, axis: str | None = None) -> Health:
@@ -64,20 +70,25 @@ def health(curve: Curve, x: Array, weight: Array | None = None, axis: str | None
       axis: name of the axis over which the samples are divided.
     """
     check_some(curve, x)
-    line, fraction, squared_distance = project(curve, x)
-    weight = weights_of(x, weight, fraction.dtype)
+    place = project(curve, x)
+    weight = weights_of(x, weight, place.fraction.dtype)
+    of_each = weight * place.squared_distance
+    largest = jnp.max(of_each, initial=0)
+    if axis is not None:
+        largest = lax.pmax(largest, axis)
     zero = jnp.zeros_like(weight, shape=curve.codewords.shape[:1])
     load, use, error = sum_over(
         axis,
         (
             zero.at[nearest_codeword(curve, x)].add(weight),
-            zero[1:].at[line].add(weight),
-            jnp.sum(weight * squared_distance),
+            zero[1:].at[line_of(place, curve.num_lines)].add(weight),
+            jnp.sum(of_each),
         ),
     )
     real = jnp.arange(len(load), dtype=jnp.int32) < curve.num_codewords
     dead = jnp.sum(real & (load == 0), dtype=jnp.int32)
-    return Health(error / (load.sum() * curve.latent_dim), load, use, dead)
+    worst = largest / jnp.where(error > 0, error, 1)
+    return Health(error / (load.sum() * curve.latent_dim), load, use, dead, worst)
 
 
 def codebook_quality(curve: Curve) -> CodebookQuality:
@@ -116,11 +127,21 @@ def codebook_quality(curve: Curve) -> CodebookQuality:
     )
 
 
-def line_use(line: Array, num_lines: int) -> Array:
-    """Share of the samples on each line, [num_lines], of the line indices [N] of a projection."""
-    if line.shape[0] == 0:
+def line_of(place: Projection, num_lines: Array | int) -> Array:
+    """The line of each point, [N] int32; a codeword belongs to the line that it begins.
+
+    It is the end of another one too, and which of the two a projection names is rounding's choice.
+    """
+    at_end = (place.fraction >= 1) & (place.line < num_lines - 1)
+    return place.line + at_end.astype(place.line.dtype)
+
+
+def line_use(place: Projection, num_lines: int) -> Array:
+    """Share of the samples on each line, [num_lines], of the projection of N samples."""
+    if place.line.shape[0] == 0:
         raise ValueError("no samples, which have no share of any line")
-    return jnp.zeros(num_lines).at[line].add(1.0 / line.shape[0])
+    share = 1.0 / place.line.shape[0]
+    return jnp.zeros(num_lines).at[line_of(place, num_lines)].add(share)
 
 
 @jax.jit

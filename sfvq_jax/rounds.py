@@ -30,11 +30,14 @@ def sum_shapes(solver: Solver, curve: Curve, state: Any, devices: int) -> Any:
 
     def begin(curve: Curve, state: Any, block: Block) -> Any:
         sums = solver.statistics(curve, solver.draw(curve, jax.random.key(0)), *block)
-        if solver.batch is not None:
-            return solver.update(curve, state, sums)[2]
-        return jax.tree.map(lambda leaf: jnp.stack([leaf] * devices), sums)
+        return sums if solver.batch is None else solver.update(curve, state, sums)[2]
 
-    return jax.eval_shape(begin, curve, state, block)
+    shapes = jax.eval_shape(begin, curve, state, block)
+    if solver.batch is not None:
+        return shapes
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((devices, *leaf.shape), leaf.dtype), shapes
+    )
 
 
 def zero_sums(mesh: Mesh, solver: Solver, shapes: Any) -> Any:

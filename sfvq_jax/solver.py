@@ -15,6 +15,7 @@ weight 0 is not there. A whole solver of your own:
 
 import dataclasses
 import operator
+import reprlib
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -223,8 +224,8 @@ def check_solver(solver: Any) -> None:
         )
     if not isinstance(solver, Solver):
         raise TypeError(
-            f"solver is {solver!r}; expected a solver, such as solver=sfvq_jax.LeastSquares() or"
-            " solver=sfvq_jax.Adam()"
+            f"solver is {reprlib.repr(solver)}; expected a solver, such as"
+            " solver=sfvq_jax.LeastSquares() or solver=sfvq_jax.Adam()"
         )
     check_settings(solver)
     for field in dataclasses.fields(solver) if dataclasses.is_dataclass(solver) else ():

@@ -5,7 +5,10 @@ each proposes a curve, which rounds refine too, and the better of the two stays.
 with samples at hand, `fit` with samples from anywhere.
 """
 
+import operator
+import reprlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +45,29 @@ class Rounds(NamedTuple):
 def default_start(key: Array, x: Array, weight: Array, axis: str | None) -> Curve:
     """Four codewords, a little different for each key (`initial_curve`)."""
     return initial_curve(x, weight, key, axis)
+
+
+def check_start(start: Any) -> None:
+    """Raises TypeError unless it is None, a curve, or a function that gives one."""
+    if start is None or isinstance(start, Curve) or callable(start):
+        return
+    hint = ": pass its .curve" if hasattr(start, "curve") else ""
+    if isinstance(start, str | Path):
+        hint = f": pass sfvq_jax.load_curve({str(start)!r}).curve"
+    raise TypeError(f"start is a {type(start).__name__}; expected a Curve or a function{hint}")
+
+
+def checked_bits(bits: Any) -> int:
+    """A whole number from 2 on; raises TypeError or ValueError for others."""
+    try:
+        bits = operator.index(bits)
+    except TypeError as error:
+        raise TypeError(f"bits is {reprlib.repr(bits)}; expected a whole number") from error
+    if bits < 2:
+        raise ValueError(
+            f"bits is {bits}; a curve starts with four codewords, so bits must be >= 2"
+        )
+    return bits
 
 
 def stage_sizes(first: int, last: int) -> list[int]:

@@ -4,9 +4,10 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import signal
 import sys
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,21 +19,24 @@ from sfvq_jax.cli.common import (
     add_seed,
     add_space_options,
     check_no_space,
+    check_outputs,
+    is_of_latents,
     load_model,
-    sentence,
 )
+from sfvq_jax.cli.joining import add_distributed_options, together
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import fit
 from sfvq_jax.history import Report
+from sfvq_jax.io.checkpoints import Stopped
 from sfvq_jax.io.curve_file import CurveRecord, check_belongs, load_curve, save_curve
-from sfvq_jax.io.output import check_free
 from sfvq_jax.io.progress import JsonLog, Progress
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.least_squares import LeastSquares
-from sfvq_jax.processes import in_every_process
+from sfvq_jax.processes import as_first_process, in_every_process
 from sfvq_jax.result import FitResult
 from sfvq_jax.sources import as_source
 
+SAVE_SECONDS = 25.0  # in which a fit that is told to stop saves its state
 SOLVERS = {"least_squares": LeastSquares, "adam": Adam}
 
 
@@ -54,17 +58,6 @@ def add_fit(command: argparse.ArgumentParser) -> None:
         "--start", metavar="CURVE", help="a curve to go on from: it is refined, mended and doubled"
     )
     add_distributed_options(command)
-
-
-def add_distributed_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--distributed",
-        action="store_true",
-        help="this is one of several processes that work together",
-    )
-    command.add_argument("--coordinator", help="HOST:PORT of the first process")
-    command.add_argument("--processes", type=int, help="how many there are")
-    command.add_argument("--process-id", type=int, help="which one this is, from 0")
 
 
 def add_fit_options(command: argparse.ArgumentParser) -> None:
@@ -113,14 +106,11 @@ _SOLVER_OPTIONS = {
 
 
 def run_fit(options: argparse.Namespace) -> None:
-    if options.distributed:
-        start_distributed(options)
-
     def opened() -> Any:
-        if jax.process_index() == 0:  # which writes for all
-            check_free(options.output, overwrite=options.overwrite)
+        if jax.process_index() == 0 and options.distributed:  # it writes for all
+            check_outputs(options)
         start = None if options.start is None else load_curve(options.start)
-        if options.source.endswith(".npy"):
+        if is_of_latents(options.source):
             check_no_space(options.source, options)
             return as_source(options.source, options.weights), None, start
         if options.weights is not None:
@@ -130,59 +120,21 @@ def run_fit(options: argparse.Namespace) -> None:
             check_belongs(start, model)
         return model, model, start
 
-    source, model, start = in_every_process(opened)
-    with ending_together(options.command):
-        curve = None if start is None else start.curve
-        result, record = _fit(source, options, curve)
+    with together(options):
+        source, model, start = in_every_process(opened)
+        result, record = _fit(source, options, None if start is None else start.curve)
         record = record if model is None else of_model(record, model)
-    if jax.process_index() > 0:
-        return
-    save_curve(options.output, record, overwrite=options.overwrite)
-    for warning in result.warnings:
-        print(f"sfvq-jax {options.command}: {warning}", file=sys.stderr)
-    print(
-        f"{options.output}: {record.curve.num_codewords} codewords of {record.curve.latent_dim}"
-        f" dimensions, distortion {result.history.distortion[-1]:.6g} on {result.measured_on},"
-        f" perplexity {result.history.perplexity[-1]:.1f} of {record.curve.num_lines} lines"
-    )
-
-
-def start_distributed(options: argparse.Namespace) -> None:
-    """Joins the processes of this fit; on a cluster that JAX knows, without being told anything."""
-    given = (options.coordinator, options.processes, options.process_id)
-    if any(value is None for value in given) and any(value is not None for value in given):
-        raise ValueError(
-            "--coordinator, --processes and --process-id go together; on SLURM, Kubernetes, Open"
-            " MPI and TPU pods none is needed"
-        )
-    try:
-        jax.distributed.initialize(*given)
-        jax.devices()  # waits for all of them
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"the processes could not be joined ({error}): name --coordinator HOST:PORT,"
-            " --processes and --process-id"
-        ) from error
-
-
-@contextlib.contextmanager
-def ending_together(command: str) -> Iterator[None]:
-    """Ends a process that failed at once, since JAX's own way out waits for the others.
-
-    They wait for this one, and end when their connection to it does.
-    """
-    try:
-        yield
-    except Exception as error:
-        if jax.process_count() == 1:
-            raise
-        process = jax.process_index()
+        as_first_process(lambda: save_curve(options.output, record, overwrite=options.overwrite))
+        if jax.process_index() > 0:
+            return
+        for warning in result.warnings:
+            print(f"sfvq-jax {options.command}: warning: {warning}", file=sys.stderr)
         print(
-            f"sfvq-jax {command}: process {process}: {sentence(error)}", file=sys.stderr, flush=True
+            f"{options.output}: {record.curve.num_codewords} codewords of"
+            f" {record.curve.latent_dim} dimensions, distortion"
+            f" {result.history.distortion[-1]:.6g} on {result.measured_on}, perplexity"
+            f" {result.history.perplexity[-1]:.1f} of {record.curve.num_lines} lines"
         )
-        if process == 0:  # the others end with it: if they have the same to say, let them
-            time.sleep(2)
-        os._exit(2)
 
 
 def fit_model(model: LatentModel, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:
@@ -211,22 +163,67 @@ def _fit(
             reporter(report)
 
     try:
-        result = fit(
-            jax.random.key(options.seed),
-            source,
-            bits=options.bits,
-            solver=solver,
-            start=start,
-            checkpoint=options.checkpoint,
-            checkpoint_seconds=options.checkpoint_seconds,
-            on_report=on_report,
-        )
+        with _stoppable(options) as stop:
+            result = fit(
+                jax.random.key(options.seed),
+                source,
+                bits=options.bits,
+                solver=solver,
+                start=start,
+                checkpoint=options.checkpoint,
+                checkpoint_seconds=options.checkpoint_seconds,
+                stop=stop,
+                on_report=on_report,
+            )
     finally:
         for reporter in reporters:
             reporter.close()
     settings = {"bits": options.bits, "seed": options.seed, "solver": options.solver}
     settings |= dataclasses.asdict(solver)
     return result, CurveRecord(result.curve, settings=settings, history=result.history)
+
+
+@contextlib.contextmanager
+def _stoppable(options: argparse.Namespace) -> Iterator[Callable[[], bool] | None]:
+    """What tells a fit with a checkpoint that SIGTERM came, so that it saves its state first."""
+    before = signal.getsignal(signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
+    if options.checkpoint is None or not callable(before) or not main:
+        yield None
+        return
+    told, asked = threading.Event(), threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        if not asked.is_set():  # there is nothing to save yet
+            before(number, frame)
+        if not told.is_set():
+            limit = threading.Timer(SAVE_SECONDS, _end_unsaved, [options])
+            limit.daemon = True
+            limit.start()
+        told.set()
+
+    def is_told() -> bool:
+        asked.set()
+        return told.is_set()
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield is_told
+    except Stopped:
+        before(signal.SIGTERM, None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_unsaved(options: argparse.Namespace) -> None:
+    print(
+        f"sfvq-jax {options.command}: stopped; no state could be saved in {SAVE_SECONDS:.0f} s: the"
+        f" same command goes on from the one before, if {options.checkpoint} keeps one",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(128 + signal.SIGTERM)
 
 
 def solver_of(options: argparse.Namespace) -> Adam | LeastSquares:

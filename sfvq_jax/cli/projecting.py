@@ -6,8 +6,8 @@ import sys
 import jax
 from tqdm import tqdm
 
-from sfvq_jax.cli.common import add_examples, add_output, check_outputs
-from sfvq_jax.cli.fitting import add_distributed_options, ending_together, start_distributed
+from sfvq_jax.cli.common import add_examples, add_output, check_outputs, is_of_latents
+from sfvq_jax.cli.joining import add_distributed_options, together
 from sfvq_jax.io.curve_file import load_curve
 from sfvq_jax.io.positions import write_positions
 from sfvq_jax.processes import in_every_process
@@ -28,24 +28,28 @@ def add_project(command: argparse.ArgumentParser) -> None:
 
 
 def run_project(options: argparse.Namespace) -> None:
-    if options.distributed:
-        start_distributed(options)
-
     def opened():
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and options.distributed:
             check_outputs(options)
-        if not options.source.endswith(".npy"):
+        if not is_of_latents(options.source):
             raise ValueError(f"{options.source} is no .npy of latents, whose order the output has")
         return as_source(options.source), load_curve(options.curve)
 
-    source, record = in_every_process(opened)
-    first = jax.process_index() == 0
-    with ending_together(options.command), tqdm(
-        total=source.num_latents // jax.process_count(), unit=" latents", unit_scale=True,
-        file=sys.stderr, disable=None if first else True,
-    ) as bar:  # fmt: skip
-        write_positions(
-            options.output, record.curve, source, overwrite=options.overwrite, on_rows=bar.update
-        )
-    if first:
-        print(f"{options.output}: positions and squared distances of {source.num_latents} latents")
+    with together(options):
+        source, record = in_every_process(opened)
+        first = jax.process_index() == 0
+        with tqdm(
+            total=source.num_latents // jax.process_count(), unit=" latents", unit_scale=True,
+            file=sys.stderr, disable=None if first else True,
+        ) as bar:  # fmt: skip
+            write_positions(
+                options.output,
+                record.curve,
+                source,
+                overwrite=options.overwrite,
+                on_rows=bar.update,
+            )
+        if first:
+            print(
+                f"{options.output}: positions and squared distances of {source.num_latents} latents"
+            )

@@ -177,7 +177,7 @@ def map_quality(
         kmeans_distortion=kmeans_distortion,
         distortion_to_kmeans=_ratio(distortion, kmeans_distortion),
         codeword_distortion_to_kmeans=_ratio(codeword_distortion, kmeans_distortion),
-        line_use=float(perplexity(line_use(projection.line, k - 1))) / (k - 1),
+        line_use=float(perplexity(line_use(projection, k - 1))) / (k - 1),
         codeword_use=float(perplexity(jnp.asarray(counts / len(fresh), jnp.float32))) / k,
         dead=int((counts == 0).sum()),
         samples_a_codeword=len(fresh) / k,

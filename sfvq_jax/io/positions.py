@@ -23,7 +23,13 @@ from jax.sharding import Mesh, PartitionSpec
 from sfvq_jax.curve import Curve
 from sfvq_jax.devices import AXIS, data_mesh, divided, round_up
 from sfvq_jax.io.output import check_free, followed
-from sfvq_jax.processes import as_first_process, in_all_processes, in_every_process
+from sfvq_jax.likeness import hash_of, likeness
+from sfvq_jax.processes import (
+    as_first_process,
+    check_alike,
+    in_all_processes,
+    in_every_process,
+)
 from sfvq_jax.projection import Projection, project
 from sfvq_jax.rows.arrays import bucket
 from sfvq_jax.sources import HostSource, Source, as_source
@@ -71,6 +77,14 @@ def write_positions(
     if source.latent_dim != width:
         raise ValueError(
             f"the latents have width {source.latent_dim}, but the codewords of the curve {width}"
+        )
+    if jax.process_count() > 1:
+        check_alike(
+            {
+                "number and width of latents": [n, width],
+                "latents": likeness(source),
+                "curve": hash_of(np.asarray(curve.codewords)),
+            }
         )
     folder = path.with_name(path.name + ".part")
     as_first_process(lambda: _prepare(folder, path, curve, source, overwrite))

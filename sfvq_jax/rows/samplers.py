@@ -12,6 +12,7 @@ import numpy as np
 
 from sfvq_jax.rows.arrays import ArraySource
 from sfvq_jax.rows.source import Block, Source, as_block
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -32,6 +33,8 @@ class SamplerSource(Source):
     latent_dim: int = flax.struct.field(pytree_node=False)
     num_latents = None
     on_device = True
+
+    __repr__ = short_repr
 
     def read(self, key: Array | None, start: Any, count: int) -> Block:
         assert key is not None, "a sampler has no order of storage"

@@ -1,11 +1,15 @@
 """Fits of several processes, each of which reads its own part: the curve of one process."""
 
+import argparse
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -25,6 +29,7 @@ from sfvq_jax import (
     load_curve,
     save_curve,
 )
+from sfvq_jax.cli.joining import _address, _listen, _meet
 
 N = 5003  # that no number of processes or devices divides
 ROOT = Path(sfvq_jax.__file__).parents[1]
@@ -163,7 +168,8 @@ class TestTogether:
     def test_no_row_is_read_by_two_of_them(self, together):
         """Passes over all: one to start from and to measure with, and one a round."""
         _, _, reads = together
-        counts = [sum(count for _, _, count in of_process) for of_process in reads]
+        # but that each looks at all of so few, whether it has what the others have
+        counts = [sum(count for _, _, count in of_process) - N for of_process in reads]
         passes = sum(counts) / N
         assert passes == int(passes) >= 3
         assert max(counts) < 1.2 * passes * N / len(counts)
@@ -178,26 +184,48 @@ class TestTogether:
 
 
 class TestCommandLine:
-    def group(self, folder, *arguments):
+    def group(self, folder, *arguments, others=None):
         coordinator = f"localhost:{free_port()}"
-        command = ["-m", "sfvq_jax.cli", "fit", folder / "x.npy", "--bits", "2", "--rounds", "3"]
-        command += ["--tolerance", "0", *arguments, "--distributed", "--coordinator", coordinator]
-        command += ["--processes", "2", "--process-id"]
-        return [start([*command, i], 1, folder / "cache") for i in range(2)]
+        command = ["--bits", "2", "--rounds", "3", "--tolerance", "0", *arguments]
+        command += ["--distributed", "--coordinator", coordinator, "--processes", "2"]
+        sources = [folder / "x.npy", (others or folder) / "x.npy"]
+        return [
+            start(
+                ["-m", "sfvq_jax.cli", "fit", source, *command, "--process-id", i],
+                1,
+                folder / "cache",
+            )
+            for i, source in enumerate(sources)
+        ]
 
-    def test_two_processes_that_were_killed_go_on_to_the_same_curve(self, folder, tmp_path):
-        finish(self.group(folder, "-o", tmp_path / "expected.npz"))
+    def test_processes_of_which_one_was_ended_go_on_to_the_same_curve(self, folder, tmp_path):
+        """By SIGTERM, which is told to all and saves their state, and by SIGKILL."""
+        rounds = ["--rounds", "12"]  # enough that none ends before it is ended
+        finish(self.group(folder, *rounds, "-o", tmp_path / "expected.npz"))
         states = tmp_path / "states"
-        resumable = ["--checkpoint", states, "--checkpoint-seconds", "0"]
+        resumable = [*rounds, "--checkpoint", states, "--checkpoint-seconds", "0"]
         resumable += ["-o", tmp_path / "curve.npz"]
-        processes = self.group(folder, *resumable)
-        while not list(states.glob("[1-9]")):
-            assert all(process.poll() is None for process in processes)
-            time.sleep(0.01)
-        for process in processes:
-            process.kill()
-            process.communicate()
-        assert not (tmp_path / "curve.npz").exists()
+        go_on = f"the same commands go on from what {states} keeps\n"
+        for signal_number, victim in ((signal.SIGTERM, 1), (signal.SIGKILL, 0)):
+            before = set(states.glob("[1-9]*"))
+            processes = self.group(folder, *resumable)
+            while not {path for path in states.glob("[1-9]*") if path.name.isdigit()} - before:
+                assert all(process.poll() is None for process in processes)
+                time.sleep(0.01)
+            processes[victim].send_signal(signal_number)
+            said = [process.communicate(timeout=30)[1] for process in processes]
+            if signal_number == signal.SIGTERM:
+                assert [process.returncode for process in processes] == [143, 143]
+                for errors in said:  # of itself or of the other one, which tells it
+                    assert errors.removeprefix("sfvq-jax fit: ").removeprefix("process 1: ") == (
+                        f"stopped; {go_on}"
+                    )
+            else:
+                assert processes[1].returncode == 2
+                assert said[1].startswith("sfvq-jax fit: process 0 ended without a word: ")
+                assert said[1].endswith(go_on)
+                assert said[1].count("\n") == 1
+            assert not (tmp_path / "curve.npz").exists()
         said = finish(self.group(folder, *resumable))
         assert "curve.npz: 4 codewords" in said[0][0]  # the first speaks for all
         assert "codewords" not in said[1][0]
@@ -220,3 +248,92 @@ class TestCommandLine:
         (tmp_path / "curve.npz").write_text("here already")
         for _, errors in finish(self.group(folder, "-o", tmp_path / "curve.npz"), code=2):
             assert f"{tmp_path / 'curve.npz'} exists already" in errors
+
+    def test_an_interrupt_of_one_ends_both(self, folder, tmp_path):
+        log = tmp_path / "log.json"
+        endless = ["--rounds", "100000", "--log-json", log, "-o", tmp_path / "curve.npz"]
+        processes = self.group(folder, *endless)
+        while not log.exists() or not log.read_text():
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.01)
+        processes[1].send_signal(signal.SIGINT)
+        said = [process.communicate(timeout=30)[1] for process in processes]
+        assert [process.returncode for process in processes] == [130, 130]
+        assert said == ["sfvq-jax fit: process 1: stopped\n", "sfvq-jax fit: stopped\n"]
+
+    def test_other_latents_are_found_before_the_first_block(self, folder, tmp_path):
+        """One row of 5003 is another."""
+        x = np.load(folder / "x.npy")
+        x[4321] += 1
+        np.save(tmp_path / "x.npy", x)
+        groups = self.group(folder, "-o", tmp_path / "c.npz", others=tmp_path)
+        for _, errors in finish(groups, code=2):
+            assert "process 1 differs from process 0 in its latents (of hash " in errors
+            assert errors.count("\n") == 1
+        assert not (tmp_path / "c.npz").exists()
+
+
+class TestMeeting:
+    """How processes find one another, in threads of one."""
+
+    def meet(self, *others, processes=2, limit=10.0, where=None):
+        """What process 0 and the others get: their links, or what is said."""
+        port = free_port()
+        facts = {"--bits": "6"}
+
+        def run(process, told):
+            options = argparse.Namespace(join_timeout=limit)
+            with _listen(port) if process == 0 else contextlib.nullcontext() as listener:
+                try:
+                    links, _ = _meet(
+                        options, [["localhost", port]], "", processes, process, listener, told
+                    )
+                except ValueError as error:
+                    return str(error)
+            for link in links.values():
+                link.close()
+            return sorted(links)
+
+        with ThreadPoolExecutor() as pool:
+            each = [(0, facts), *others] if where is None else others
+            waiting = []
+            for process, told in each:
+                waiting.append(pool.submit(run, process, facts | told))
+                time.sleep(0.1)  # so that they come in order
+            return [future.result(timeout=20) for future in waiting], port
+
+    def test_all_that_were_told_the_same_meet(self):
+        found, _ = self.meet((1, {}), (2, {}), processes=3)
+        assert found == [[1, 2], [0], [0]]
+
+    def test_one_that_was_told_otherwise_is_named_with_what(self):
+        found, _ = self.meet((1, {"--bits": "7"}))
+        said = "process 1 has --bits 7, and process 0 --bits 6: tell all processes the same"
+        assert found == [said, said]
+
+    def test_one_that_never_comes_is_named_to_all(self):
+        found, port = self.meet((1, {}), processes=3, limit=0.5)
+        said = f"process 2 did not come to localhost:{port} within 0.5 s: start all of them"
+        assert found == [said, said]
+
+    def test_without_the_first_the_others_do_not_wait_longer(self):
+        found, port = self.meet((1, {}), limit=0.5, where="nobody")
+        assert found[0].startswith(f"process 0 was not found at localhost:{port} within 0.5 s")
+
+    def test_a_stranger_with_a_taken_number_harms_nobody(self):
+        found, _ = self.meet((1, {}), (1, {}), (2, {}), processes=3)
+        assert found[0] == [1, 2]
+        assert sorted(map(str, found[1:])) == sorted(
+            ["[0]", "[0]", "process 1 is there already: give each process another --process-id"]
+        )
+
+    @pytest.mark.parametrize("address", ["abc", "localhost:abc", "localhost:80000", ":5000", "h:0"])
+    def test_an_address_that_is_none(self, address):
+        with pytest.raises(ValueError, match=r"--coordinator .*: expected HOST:PORT"):
+            _address(address)
+
+    def test_a_port_that_is_taken(self):
+        with socket.create_server(("", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(ValueError, match=f"port {port} cannot be opened by process 0"):
+                _listen(port)

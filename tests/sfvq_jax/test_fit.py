@@ -27,7 +27,9 @@ from sfvq_jax import (
 )
 from sfvq_jax.blocks import Plan, read_block
 from sfvq_jax.measuring import measuring_samples
+from sfvq_jax.quality import line_use
 from sfvq_jax.result import warnings_of
+from sfvq_jax.rows.source import Far
 from sfvq_jax.solver import round_steps, steps
 from sfvq_jax.sources import as_source
 
@@ -116,7 +118,7 @@ class TestResult:
     def test_the_last_entry_is_that_of_the_curve_on_the_data(self, gaussian_fit):
         curve, history = gaussian_fit.curve, gaussian_fit.history
         assert_allclose(history.distortion[-1], distortion(curve, gaussian()), rtol=1e-5)
-        use = np.bincount(project(curve, gaussian()).line, minlength=31) / 4096
+        use = line_use(project(curve, gaussian()), 31)
         assert_allclose(history.use[-1], use, atol=1e-3)
 
     def test_distortion_falls_from_stage_to_stage(self, gaussian_fit):
@@ -297,19 +299,57 @@ class TestWarnings:
         x = arc(np.random.default_rng(0).uniform(size=4096))
         assert fit(jax.random.key(0), x, bits=4).warnings == ()
 
-    def test_the_least_of_three_shares_is_told(self):
+    def warnings(self, codewords, load, **changes):
+        """Of a curve of which all else is well."""
+        k = len(codewords)
+        settings = {"converged": [True], "sizes": [k], "rounds": 5, "judged": True}
+        settings |= {"rank": None, "outside": 0.0, "distinct": k, "far": None, "worst": (0.0, None)}
+        use = np.ones(k - 1)
+        return warnings_of(codewords, load, **{"use": use} | settings | changes)
+
+    def test_use_and_order_are_told_where_they_are_poor(self):
         k = 32
         codewords = np.stack([np.arange(k), np.zeros(k)], 1)
-        settings = {"converged": [True], "sizes": [k], "rounds": 5, "judged": True}
-        settings |= {"rank": None, "outside": 0.0}
-        assert warnings_of(codewords, np.ones(k), **settings) == ()
-        (told,) = warnings_of(codewords, np.geomspace(1, 1e6, k), **settings)
+        assert self.warnings(codewords, np.ones(k)) == ()
+        (told,) = self.warnings(codewords, np.geomspace(1, 1e6, k))
         assert told.startswith("of 32 codewords only about ")
+        (told,) = self.warnings(codewords, np.ones(k), use=np.geomspace(1, 1e6, k - 1))
+        assert told.startswith("few lines are used: of 31 only about ")
         shuffled = codewords[np.random.default_rng(0).permutation(k)]
-        (told,) = warnings_of(shuffled, np.ones(k), **settings)
+        (told,) = self.warnings(shuffled, np.ones(k))
         assert "what is" in told
-        (told,) = warnings_of(codewords, np.ones(k), **settings | {"rank": 3, "outside": 0.013})
-        assert told.startswith("1.3 % of the variance lies outside of the 3 dimensions")
+        assert len(self.warnings(shuffled, np.geomspace(1, 1e6, k))) == 2
+
+    def test_what_a_fit_found_of_the_latents_is_told(self):
+        codewords, load = np.stack([np.arange(8), np.zeros(8)], 1), np.ones(8)
+        for changes, expected in (
+            ({"rank": 3, "outside": 0.013}, "1.3 % of the variance lies outside of the 3 dim"),
+            ({"distinct": 5}, "only 5 of the measuring samples are different, fewer than the 8"),
+            ({"far": Far([17], 0.9)}, "row 17 is an outlier: of all squared distance from the"),
+            ({"far": Far([17, 4], 0.9)}, "rows [17, 4] are outliers: of all squared distance"),
+            ({"worst": (0.7, 12)}, "row 12 alone has 70 % of the distortion"),
+            ({"worst": (0.7, None)}, "one measuring sample alone has 70 % of the distortion"),
+        ):
+            (told,) = self.warnings(codewords, load, **changes)
+            assert told.startswith(expected)
+        both = {"far": Far([17], 0.9), "worst": (0.7, 17)}
+        assert len(self.warnings(codewords, load, **both)) == 1
+
+    @pytest.mark.parametrize("kind", ["array", "file"])
+    def test_a_row_far_from_the_others_is_named(self, kind, tmp_path):
+        x = gaussian(4096)
+        x[1234, 1] = 1e4
+        np.save(tmp_path / "x.npy", x)
+        source = x if kind == "array" else tmp_path / "x.npy"
+        warnings = fit(jax.random.key(0), source, bits=2, solver=LeastSquares(rounds=2)).warnings
+        assert "row 1234 is an outlier" in warnings[0]
+
+    def test_a_row_far_from_the_curve_is_named(self):
+        """In the middle of a ring, so that it is not far from the middle of all."""
+        x = ring(np.random.default_rng(0).uniform(size=4096))
+        x[1234] = 0.1
+        warnings = fit(jax.random.key(0), x, bits=6, solver=LeastSquares(rounds=5)).warnings
+        assert "row 1234 alone has" in warnings[0]
 
 
 class TestSources:
@@ -417,6 +457,31 @@ class TestErrors:
             TypeError, match=r"key is a ndarray of shape \(4096, 2\); fit\(key, sou"
         ):
             fit(gaussian(), jax.random.key(0), bits=3)
+
+    def test_a_fit_within_a_traced_function(self):
+        with pytest.raises(TypeError, match=r"cannot trace it; call fit_array\(key, x, bits"):
+            jax.jit(fit, static_argnames="bits")(jax.random.key(0), gaussian(), bits=3)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"on_report": True}, "on_report is True; expected a function of a Report"),
+            ({"mesh": jax.devices()}, r"mesh is a list; expected a Mesh, such as mesh=sfvq_jax\.d"),
+            (
+                {"start": "c.npz"},
+                r"start is a str; .*: pass sfvq_jax\.load_curve\(",
+            ),
+        ],
+    )
+    def test_options_of_another_kind(self, options, message):
+        with pytest.raises(TypeError, match=message):
+            fit(jax.random.key(0), gaussian(), bits=3, **options)
+
+    def test_a_class_and_an_iterator_as_source(self):
+        with pytest.raises(TypeError, match="source is the class PlainModel; pass one of it"):
+            fit(jax.random.key(0), PlainModel, bits=3)
+        with pytest.raises(TypeError, match=r"pass sfvq_jax\.IteratorSource\(function\)"):
+            fit(jax.random.key(0), iter([gaussian()]), bits=3)
 
     @pytest.mark.parametrize("solver", ["adam", LeastSquares, None])
     def test_what_is_no_solver(self, solver):

@@ -9,13 +9,22 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import manifold
 
-from sfvq_jax import Curve, codebook_quality, distortion, line_lengths, same_class_share
+from sfvq_jax import (
+    Curve,
+    Projection,
+    codebook_quality,
+    distortion,
+    line_lengths,
+    project,
+    same_class_share,
+)
 from sfvq_jax.curve import padded
 from sfvq_jax.interpret import line_direction
 from sfvq_jax.quality import (
     class_runs_by_chance,
     continuity,
     health,
+    line_of,
     line_use,
     nearest_neighbour_order,
     pairwise_distances,
@@ -225,7 +234,21 @@ class TestUse:
     def test_line_use_counts_lines(self):
         line = np.random.default_rng(0).integers(0, 7, 1000)
         counts = np.bincount(line, minlength=9)
-        assert_allclose(line_use(jnp.asarray(line), 9), counts / 1000, atol=1e-5)
+        place = Projection(jnp.asarray(line), jnp.full(1000, 0.5), jnp.zeros(1000))
+        assert_allclose(line_use(place, 9), counts / 1000, atol=1e-5)
+
+    def test_a_codeword_counts_for_the_line_that_it_begins_whichever_a_projection_names(self):
+        line, fraction = jnp.array([1, 2, 0, 3]), jnp.array([1.0, 0.0, 0.0, 1.0])
+        assert_array_equal(line_of(Projection(line, fraction, fraction), 4), [2, 2, 0, 3])
+
+    def test_use_of_a_curve_and_of_its_double_shifted_by_rounding_is_the_same(self):
+        """Samples beyond a sharp corner, where both lines are exactly as near."""
+        codewords = np.float32([[0, 0], [1, 1], [2, 0], [3, 1], [4, 0]])
+        x = np.float32([1, 1.5]) + np.float32(1e-2) * np.abs(normal(1000, 2)) * [0, 1]
+        for seed in range(3):
+            moved = codewords + np.float32(1e-6) * normal(5, 2, seed=seed)
+            found = health(Curve(jnp.asarray(moved, jnp.float32)), jnp.asarray(x, jnp.float32))
+            assert_array_equal(found.use, [0, 1000, 0, 0])
 
     def test_perplexity_counts_equally_used_lines(self):
         for m in (1, 3, 8):
@@ -265,6 +288,14 @@ class TestHealth:
         assert int(found.dead) == 1
         assert_allclose(found.use.sum(), 300)
         assert_allclose(found.distortion, distortion(curve, self.x), rtol=1e-5)
+
+    def test_the_share_of_the_error_that_one_sample_has(self):
+        curve, weight = Curve(jnp.asarray(self.codewords)), np.ones(300, np.float32)
+        error = weight * np.asarray(project(curve, jnp.asarray(self.x)).squared_distance)
+        found = health(curve, jnp.asarray(self.x), weight)
+        assert_allclose(found.worst, error.max() / error.sum(), rtol=1e-5)
+        on_it = health(curve, jnp.asarray(self.codewords))
+        assert float(on_it.worst) <= 1
 
     def test_samples_of_no_weight_and_rows_beyond_the_size_are_not_there(self):
         weight = np.float32(np.arange(300) < 200)

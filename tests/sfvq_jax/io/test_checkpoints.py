@@ -1,6 +1,7 @@
 """A fit that was interrupted anywhere and resumed is the fit that was not."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import sfvq_jax
 from sfvq_jax import Adam, IteratorSource, LeastSquares, data_mesh, fit, load_curve
+from sfvq_jax.io.checkpoints import Stopped
 
 KEY = jax.random.key(0)
 BLOCKS = LeastSquares(rounds=2, tolerance=0, samples="all", block=150)
@@ -284,20 +286,95 @@ class TestDamaged:
         shutil.rmtree(newest)
         assert_same(fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway), undisturbed)
 
-    def test_a_half_written_state_is_named_left_and_not_used(self, halfway, file, undisturbed):
+    def test_a_half_written_state_is_removed_by_the_next_fit(self, halfway, file, undisturbed):
         newest = max((path for path in halfway.iterdir() if path.name.isdigit()), key=number)
         for name in (f"{int(newest.name) + 1}.orbax-checkpoint-tmp", "40.orbax-checkpoint-tmp"):
             shutil.copytree(newest, halfway / name)
             (halfway / name / "manifest.ocdbt").write_bytes(b"")
-        half_written = {
-            path: data for path, data in contents(halfway).items() if ".orbax" in str(path)
-        }
-        with pytest.warns(UserWarning, match="is half written, by a run that was stopped") as said:
-            result = fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway)
-        assert len(said) == 2
+        kept = halfway / "mine.orbax-checkpoint-tmp"  # no state's
+        kept.touch()
+        assert_same(fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway), undisturbed)
+        assert list(halfway.glob("*.orbax*")) == [kept]
+
+    @pytest.mark.parametrize("change", ["read", "round", "devices", "stage"])
+    def test_notes_that_were_changed_with_their_checksums_are_of_other_arrays(
+        self, halfway, file, change
+    ):
+        newest = max((path for path in halfway.iterdir() if path.name.isdigit()), key=number)
+        about = json.loads((newest / "about.json").read_text())
+        inside = about if change in about else about["at"]
+        inside[change] = {"devices": 10**9, "stage": -1}.get(change, inside[change] + 1)
+        seal(newest, json.dumps(about))
+        with pytest.raises(ValueError, match=f"the checkpoint {newest} is damaged"):
+            fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway)
+
+    @pytest.mark.parametrize("text", ["[" * 10**5, "{}", '{"at": 3}', "[1]", " " * 2**21, "\xff"])
+    def test_notes_of_any_kind_are_refused(self, halfway, file, text):
+        newest = max((path for path in halfway.iterdir() if path.name.isdigit()), key=number)
+        seal(newest, text)
+        with pytest.raises(ValueError, match=f"the checkpoint {newest} is damaged"):
+            fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway)
+
+    def test_a_state_of_another_fit_is_refused(self, halfway, file, tmp_path):
+        settings = {"bits": 3, "solver": BLOCKS}
+        fit(KEY, -X, checkpoint=tmp_path / "other", **settings)
+        newest = max(int(path.name) for path in (tmp_path / "other").iterdir() if path.is_dir())
+        shutil.copytree(tmp_path / "other" / str(newest), halfway / "99")
+        with pytest.raises(ValueError, match=r"99 is damaged .it is of another fit"):
+            fit(KEY, file, checkpoint=halfway, **settings)
+
+    def test_other_names_in_the_folder_are_no_states(self, halfway, file, undisturbed):
+        for name in ("²", "007", "٣", "-1"):
+            (halfway / name).mkdir()
+        assert_same(fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway), undisturbed)
+
+
+def seal(state, about):
+    """Writes about.json and its checksum."""
+    (state / "about.json").write_text(about, encoding="latin-1")
+    sha256 = hashlib.sha256((state / "about.json").read_bytes()).hexdigest()
+    lines = (state / "SHA256SUMS").read_text().splitlines()
+    lines = [f"{sha256}  about.json" if line.endswith("  about.json") else line for line in lines]
+    (state / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+
+
+class TestAtWork:
+    def test_a_second_fit_is_told_who_is_at_work(self, file, undisturbed, tmp_path):
+        settings = {"bits": 3, "solver": BLOCKS, "checkpoint": tmp_path / "states"}
+        refusals = []
+
+        def on_report(report):
+            if not refusals:
+                with pytest.raises(ValueError, match="another fit is at work in") as refusal:
+                    fit(KEY, file, **settings)
+                refusals.append(str(refusal.value))
+
+        result = fit(KEY, file, on_report=on_report, checkpoint_seconds=0, **settings)
+        assert f"(process {os.getpid()} on " in refusals[0]
+        assert "delete" not in refusals[0]
         assert_same(result, undisturbed)
-        assert contents(halfway).items() >= half_written.items()
-        assert (halfway / "41").is_dir()
+        assert not (tmp_path / "states" / "fit.lock").exists()
+
+    def test_the_lock_of_a_killed_one_is_none(self, halfway, file, undisturbed):
+        (halfway / "fit.lock").write_text("process 4194305 on here, since long ago\n")
+        assert_same(fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway), undisturbed)
+
+    def test_a_folder_that_was_only_just_made_is_taken(self, file, tmp_path):
+        (tmp_path / "states").mkdir()
+        for name in ("fit.lock", "fit.json.unfinished"):
+            (tmp_path / "states" / name).touch()
+        fit(KEY, file, bits=2, solver=BLOCKS, checkpoint=tmp_path / "states")
+
+    def test_one_that_is_told_to_stop_saves_its_state(self, file, undisturbed, tmp_path):
+        settings = {"bits": 3, "solver": BLOCKS, "checkpoint": tmp_path / "states"}
+        told = iter([False] * 7 + [True])
+        with pytest.raises(Stopped):
+            fit(KEY, file, stop=lambda: next(told), **settings)
+        assert next(told, None) is None
+        reads = []
+        result = fit(KEY, file, on_report=lambda report: reads.append(report.samples), **settings)
+        assert reads[0] == 2 * len(X)  # it went on behind the eighth block, of four in a pass
+        assert_same(result, undisturbed)
 
 
 def number(path):
@@ -399,18 +476,15 @@ class TestKilled:
         half_written = tmp_path / "states" / "70.orbax-checkpoint-tmp"
         half_written.mkdir(exist_ok=True)
         errors = finish(start(*resumable)).splitlines()
-        assert (
-            f"sfvq-jax fit: {half_written} is half written, by a run that was stopped; it is not"
-            " used, and may be deleted"
-        ) in errors
+        assert not half_written.exists()
         assert all(line.startswith("sfvq-jax fit: ") for line in errors)
         assert_same_curves(tmp_path / "curve.npz", tmp_path / "expected.npz")
 
 
-# the command line, where no file can grow beyond 12000 bytes
+# the command line, where no file can grow beyond 14000 bytes
 LIMITED = """
 import resource, runpy
-resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (14000, 14000))
 runpy.run_module("sfvq_jax.cli", run_name="__main__")
 """
 
@@ -431,8 +505,7 @@ class TestFullDisk:
             " full); the one before is whole, and the same fit goes on from it later\n"
         )
         settings = {"bits": 3, "solver": LeastSquares(rounds=2, tolerance=0)}
-        with pytest.warns(UserWarning, match="is half written"):
-            result = fit(KEY, tmp_path / "x.npy", checkpoint=tmp_path / "states", **settings)
+        result = fit(KEY, tmp_path / "x.npy", checkpoint=tmp_path / "states", **settings)
         # begun by a process of one device, which adds in another order
         expected = fit(KEY, tmp_path / "x.npy", **settings)
         assert_allclose(result.curve.codewords, expected.curve.codewords, atol=1e-3)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from sfvq_jax.io.output import check_free, new_file
+from sfvq_jax.io.output import UNFINISHED, check_free, new_file
 from sfvq_jax.io.output import new_folder as new_folder_of_kind
 
 new_folder = functools.partial(new_folder_of_kind, marker="part.txt")
@@ -143,3 +143,76 @@ def test_the_check_can_be_made_before_the_work(tmp_path):
         check_free(tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         check_free(tmp_path / "nowhere" / "out")
+
+
+def test_links_are_followed(tmp_path, kind):
+    write, read = kind
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "far" / "out")
+    write(link, "new")
+    write(link, "newer", overwrite=True)
+    assert link.is_symlink()
+    assert read(tmp_path / "far" / "out") == "newer"
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["out"]
+
+
+def test_pipes_and_devices_are_never_replaced(tmp_path, kind):
+    write, _ = kind
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(FileExistsError, match="is a device or a pipe"):
+            write(path, "new", overwrite=True)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_no_living_ones(tmp_path):
+    with new_file(tmp_path / "out") as living:
+        left = living.parent.with_name(f".out.12345678{UNFINISHED}")
+        left.mkdir()
+        (left / "out").write_text("half")
+        check_free(tmp_path / "out")
+        assert not left.exists()
+        living.write_text("new")
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_another_process_wrote_meanwhile_is_kept(tmp_path):
+    def write_second():
+        with new_file(tmp_path / "out") as temporary:
+            temporary.write_text("second")
+            write_file(tmp_path / "out", "first")
+
+    with pytest.raises(FileExistsError, match="meanwhile by another process"):
+        write_second()
+    assert (tmp_path / "out").read_text() == "first"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 2**60}, "takes 1,152,921,504,606,846,976 bytes, and its disk has"),
+        ({"endings": (".npz",)}, r"does not end in \.npz"),
+        ({"endings": (".png", ".pdf", ".svg")}, r"does not end in \.png, \.pdf or \.svg"),
+    ],
+)
+def test_what_would_fail_after_the_work_is_told_before(options, message, tmp_path):
+    with pytest.raises((OSError, ValueError), match=message):
+        check_free(tmp_path / "out", **options)
+    assert names(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work():
+    with pytest.raises(OSError, match="cannot be written in /proc"):
+        check_free("/proc/out")
+    with pytest.raises(OSError, match="File name too long"):
+        check_free("n" * 256)
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_output(tmp_path):
+    def write_much():
+        with new_file(tmp_path / "out"), open("/dev/full", "w") as full:
+            full.write("all of it")
+
+    with pytest.raises(OSError, match="out cannot be written: the disk is full"):
+        write_much()
+    assert names(tmp_path) == []
