@@ -144,7 +144,10 @@ def read(path: str | Path, check: Callable[[dict, dict], object] | None = None) 
     size = _check_files(path / "parameters", config_json["files"])
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            shapes = checkpointer.metadata(path / "parameters").item_metadata.tree
+            metadata = checkpointer.metadata(path / "parameters").item_metadata
+            if metadata is None:
+                raise ValueError("Orbax finds no description of them")
+            shapes = metadata.tree
             _check_size(shapes, size)
             if check is not None:
                 check(config_json, shapes)

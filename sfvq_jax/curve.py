@@ -1,5 +1,6 @@
 """The curve: a pytree of codewords, and what follows from their order alone."""
 
+from pathlib import Path
 from typing import Any
 
 import flax.struct
@@ -122,6 +123,10 @@ def check_curve(curve: Any) -> None:
     """Raises TypeError for what is no curve, ValueError for fewer codewords [K, D] than two."""
     if not isinstance(curve, Curve):
         hint = ": pass its .curve" if hasattr(curve, "curve") else ""
+        if isinstance(curve, str | Path):
+            hint = f": pass sfvq_jax.load_curve({str(curve)!r}).curve"
+        elif hasattr(curve, "ndim"):
+            hint = ", which comes first; of codewords [K, D] it is sfvq_jax.Curve(codewords)"
         raise TypeError(f"curve is a {type(curve).__name__}; expected a Curve{hint}")
     if not hasattr(curve.codewords, "ndim"):
         raise TypeError(

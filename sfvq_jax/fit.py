@@ -58,8 +58,9 @@ def fit(
 
     Four codewords (`initial_curve`) are refined by the solver, then doubled and refined again until
     there are 2**bits (Vali & Bäckström, Interspeech 2023; TMLR 2025). The same key, source and
-    settings give the same curve, on one device bit for bit; on several, or over several processes,
-    within rounding. Latents that span few of their dimensions are fitted in that span.
+    settings give the same curve, on one device and as many cores bit for bit; on others, or over
+    several processes, within rounding. Latents that span few of their dimensions are fitted in that
+    span.
 
     Args:
       key: a PRNG key; another one gives another curve.

@@ -11,6 +11,7 @@ fraction and distance are then computed again from x - c_j itself.
 """
 
 import functools
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -106,13 +107,15 @@ def check_width(curve: Curve, x: Array) -> None:
     """Raises ValueError unless x is [N, D] with the curve's D; TypeError if one is neither."""
     check_curve(curve)
     if not hasattr(x, "ndim"):
+        hint = f"np.load({str(x)!r})" if isinstance(x, str | Path) else "np.asarray(x)"
+        hint = "x.codewords" if isinstance(x, Curve) else hint
         raise TypeError(
-            f"x is a {type(x).__name__}; expected an array [N, {curve.latent_dim}], such as"
-            " np.asarray(x)"
+            f"x is a {type(x).__name__}; expected an array [N, {curve.latent_dim}], such as {hint}"
         )
     if x.ndim != 2 or x.shape[1] != curve.latent_dim:
         raise ValueError(
             f"x has shape {x.shape}; this curve projects samples of shape [N, {curve.latent_dim}]"
+            f"{': take x[None]' if x.ndim == 1 else ''}"
         )
 
 

@@ -159,8 +159,8 @@ def test_what_does_not_go_together_is_told(folder, tmp_path, capsys):
     assert "has its own layers" in told(*edit, "--direction", width, "--layers", "0-1")
     assert "no direction file" in told(*edit, "--direction", tmp_path / "none.json")
     assert "is no direction file" in told(*edit, "--direction", curve)
-    several = ["--direction", width, "--direction", pullover, "--save-direction", tmp_path / "d"]
-    assert "writes one direction" in told(*edit, *several)
+    both, saved = ["--direction", width, "--direction", pullover], tmp_path / "d.json"
+    assert "writes one direction" in told(*edit, *both, "--save-direction", saved)
     assert "no attribute 'sleeve'" in told(*edit, "--direction", width, "--hold", "sleeve")
     find = ["directions", "fashion_mnist", curve]
     assert "no attribute 'sleeve'" in told(*find, "--attributes", "sleeve")
@@ -170,8 +170,9 @@ def test_what_does_not_go_together_is_told(folder, tmp_path, capsys):
     assert "leave them out" in told(*augment, "--line", 3, "--above", 1)
     assert "position 99 is outside 0-7" in told(*augment, "--stretch", "3:99")
     assert "noise is 2" in told(*augment, "--line", 3, "--noise", 2)
-    assert "no .npz with images and labels" in told("scorer", curve)
-    assert "no file or folder" in told("scorer", tmp_path / "none")
+    scorer = ["scorer", "-o", tmp_path / "o.npz"]
+    assert "no .npz with images and labels" in refused(capsys, tmp_path, [*scorer, curve])
+    assert "no file or folder" in refused(capsys, tmp_path, [*scorer, tmp_path / "none"])
     (tmp_path / "o.npz").write_bytes(b"precious")
     occupied = [*augment, "--line", 3, "-o", tmp_path / "o.npz"]
     assert "exists already" in refused(capsys, tmp_path, occupied)
@@ -263,7 +264,7 @@ def test_dimensions_need_concepts_and_one_space(folder, tmp_path, capsys):
 
 def test_images_and_labels_that_do_not_go_together_are_told(tmp_path, capsys):
     def told(*arguments):
-        return refused(capsys, tmp_path, [*arguments, "-o", tmp_path / "o"])
+        return refused(capsys, tmp_path, [*arguments, "-o", tmp_path / "o.npz"])
 
     np.save(tmp_path / "images.npy", np.zeros((80, 32, 32, 1), np.uint8))
     compare = ["compare", "fashion_mnist"]

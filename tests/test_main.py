@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -63,6 +64,25 @@ def test_control_c_and_sigterm_end_a_command(failing, capsys):
     assert capsys.readouterr().err == "sfvq-jax quality: stopped\n" * 2
     assert failing(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0  # the terminal is gone
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_python_passes_no_errors_on_is_not_lost(number, status, failing, capsys):
+    class Freed:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+
+    def work():
+        Freed()
+        time.sleep(5)
+
+    # where this runs in the background of a shell, SIGINT is ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert failing(work) == status
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "sfvq-jax quality: stopped\n"
 
 
 def test_a_command_runs_in_any_thread(failing):

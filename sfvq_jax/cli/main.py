@@ -173,12 +173,27 @@ def _signals() -> Iterator[None]:
     def stop(number, frame) -> None:
         raise _TerminatedError
 
+    show_unraisable = sys.unraisablehook
+
+    def stop_later(unraisable) -> None:
+        """Python drops what is raised in some callbacks: then the signal comes once more."""
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt | _TerminatedError):
+            show_unraisable(unraisable)
+            return
+        interrupted = isinstance(unraisable.exc_value, KeyboardInterrupt)
+        number = signal.SIGINT if interrupted else signal.SIGTERM
+        again = threading.Timer(0.02, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
     wanted = {"SIGTERM": stop, "SIGHUP": signal.SIG_IGN}  # no SIGHUP on Windows
     numbers = {getattr(signal, name, None): handler for name, handler in wanted.items()}
     before = {n: signal.signal(n, handler) for n, handler in numbers.items() if n is not None}
+    sys.unraisablehook = stop_later
     try:
         yield
     finally:
+        sys.unraisablehook = show_unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
 

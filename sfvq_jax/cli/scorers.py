@@ -108,10 +108,8 @@ def read_labelled(
 
 
 def _read_array(path: Path) -> np.ndarray:
-    try:
+    with reading(path, ".npy of numbers"):
         return np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
-        raise ValueError(f"{path} is no .npy of numbers ({error})") from error
 
 
 def _read_classes(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -105,8 +105,9 @@ def load_scorers(path: str | Path) -> Scorers:
     """
     with reading(path, "file of scorers") as file:
         stored = Arrays(file)
+        text = stored.text("config")  # first: curves have formats of their own
         check_format(stored.integer("format_version"), FORMAT_VERSION)
-        config = parse_json(stored.text("config"))
+        config = parse_json(text)
         find, judge = (_build(role, config, stored) for role in ("find", "judge"))
         return Scorers(find, judge, _field(config, "about", dict))
 

@@ -46,7 +46,8 @@ class CurveRecord(NamedTuple):
 def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False) -> None:
     """Writes a curve; raises FileExistsError where there is a file and `overwrite` is false."""
     if not isinstance(record, CurveRecord):
-        curve = "curve" if isinstance(record, Curve) else "result.curve, history=result.history"
+        curve = "result.curve, history=result.history"
+        curve = "curve" if isinstance(record, Curve | str | Path) else curve
         raise TypeError(
             f"save_curve writes a CurveRecord, not a {type(record).__name__}: save_curve(path,"
             f" CurveRecord({curve}))"

@@ -89,6 +89,7 @@ def write_positions(
     folder = path.with_name(path.name + ".part")
     as_first_process(lambda: _prepare(folder, path, curve, source, overwrite))
     in_every_process(lambda: _fill(folder, curve, source, on_rows))
+    in_every_process(source.check_unchanged)
     in_all_processes(True)  # all have written
     as_first_process(lambda: _finish(folder, path))
 

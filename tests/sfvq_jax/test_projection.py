@@ -230,6 +230,9 @@ def test_a_precision_that_is_none_is_refused():
         (lambda curve, x: (x, curve), "curve is a ndarray; expected a Curve"),
         (lambda curve, x: (SimpleNamespace(curve=curve), x), "pass its .curve"),
         (lambda curve, x: (curve, x.tolist()), "x is a list; expected an array .N, 3., such as"),
+        (lambda curve, x: ("c.npz", x), r"pass sfvq_jax\.load_curve\('c\.npz'\)\.curve"),
+        (lambda curve, x: (curve, "x.npy"), r"such as np\.load\('x\.npy'\)"),
+        (lambda curve, x: (curve, curve), r"x is a Curve; expected an array .*x\.codewords"),
     ],
 )
 def test_what_is_no_curve_or_no_array_is_told(swap, message):

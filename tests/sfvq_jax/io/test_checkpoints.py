@@ -481,10 +481,10 @@ class TestKilled:
         assert_same_curves(tmp_path / "curve.npz", tmp_path / "expected.npz")
 
 
-# the command line, where no file can grow beyond 14000 bytes
+# the command line, where no file can grow beyond 20000 bytes
 LIMITED = """
 import resource, runpy
-resource.setrlimit(resource.RLIMIT_FSIZE, (14000, 14000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 runpy.run_module("sfvq_jax.cli", run_name="__main__")
 """
 
@@ -493,10 +493,10 @@ class TestFullDisk:
     def test_is_said_and_the_state_before_is_whole(self, tmp_path):
         x = np.random.default_rng(0).normal(size=(1000, 512)).astype(np.float32)
         np.save(tmp_path / "x.npy", x)
-        command = ["fit", tmp_path / "x.npy", "--bits", "3", "--rounds", "2", "--tolerance", "0"]
+        command = ["fit", tmp_path / "x.npy", "--bits", "4", "--rounds", "2", "--tolerance", "0"]
         command += ["-o", tmp_path / "curve.npz", "--checkpoint-seconds", "0"]
         command += ["--checkpoint", tmp_path / "states"]
-        # states of 3 bits need more than that, those of 2 bits less
+        # states of 4 bits need more than that, those of 2 bits less
         process = start("-c", LIMITED, *command)
         _, errors = process.communicate(timeout=100)
         assert process.returncode == 2
@@ -504,7 +504,7 @@ class TestFullDisk:
             f"sfvq-jax fit: the checkpoint in {tmp_path / 'states'} cannot be written (the disk is"
             " full); the one before is whole, and the same fit goes on from it later\n"
         )
-        settings = {"bits": 3, "solver": LeastSquares(rounds=2, tolerance=0)}
+        settings = {"bits": 4, "solver": LeastSquares(rounds=2, tolerance=0)}
         result = fit(KEY, tmp_path / "x.npy", checkpoint=tmp_path / "states", **settings)
         # begun by a process of one device, which adds in another order
         expected = fit(KEY, tmp_path / "x.npy", **settings)
