@@ -22,6 +22,7 @@ a fit whose distortion is no higher.
 """
 
 import argparse
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ from sfvq_jax import (
     load_curve,
     subdivide,
 )
-from sfvq_jax.solver import Solver
+from sfvq_jax.solver import Solver, round_steps
 
 FIGURE = Path(__file__).parents[1] / "docs" / "fit.png"
 GAUSSIAN_ROWS, GAUSSIAN_DIM, GAUSSIAN_BITS = 2**18, 128, 5
@@ -202,7 +203,7 @@ def diveq_fit(data: Data, solver: Adam) -> Run:
     for _ in range(quantiser.skip_iters - 1):
         quantiser(next(batches)[0])
     for _ in range(solver.epochs):
-        for _ in range(solver.steps_per_epoch):
+        for _ in range(math.prod(round_steps(solver))):
             x = next(batches)[0]
             optimiser.zero_grad()
             torch.nn.functional.mse_loss(quantiser(x)[0], x).backward()

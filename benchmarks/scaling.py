@@ -240,8 +240,8 @@ def add_bytes(k: int, n: int, d: int) -> int:
 
 
 def update_bytes(k: int, d: int) -> int:
-    """The right side, what elimination leaves of it, the solution; four diagonals."""
-    return FLOAT * (3 * k * d + 4 * k)
+    """The sums, the right side, what elimination leaves of it, the solution; four diagonals."""
+    return FLOAT * (4 * k * d + 4 * k)
 
 
 def _shape(*sizes: int) -> jax.ShapeDtypeStruct:

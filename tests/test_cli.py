@@ -331,8 +331,11 @@ def array_file(folder, array):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.full((100, 4), np.nan, np.float32), "NaN or infinity in row 0, and in 100 of"),
-        (np.append(np.zeros((99, 1)), [[np.inf]], 0), "in row 99, and in 1 of the 100 rows"),
+        (
+            np.full((100, 4), np.nan, np.float32),
+            "NaN or infinity in 100 of 100 rows, the first in row 0",
+        ),
+        (np.append(np.zeros((99, 1)), [[np.inf]], 0), "in 1 of 100 rows, the first in row 99"),
         (np.zeros((100, 4, 4), np.float32), r"has shape (100, 4, 4); expected [N, D]"),
         (np.zeros(100, np.float32), "expected [N, D]"),
         (np.zeros((100, 4), np.int64), "floating point"),

@@ -222,7 +222,9 @@ def _read_config(state: Tensors, settings: Settings) -> BigGANConfig:
             # BigGAN-deep changes channels after its first block of a resolution, and upsamples last
             keeps = deep and repeat == 0
             up = repeat == depth - 1
-            blocks.append(BlockConfig(width * inputs, width * (inputs if keeps else outputs), up))
+            with settings.checked():
+                outputs_now = width * (inputs if keeps else outputs)
+                blocks.append(BlockConfig(width * inputs, outputs_now, up))
         if 8 * 2**i in attended:
             attention.append(len(blocks))
     slots = len(blocks) + 1 if hier and not deep else 1

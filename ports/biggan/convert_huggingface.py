@@ -91,7 +91,8 @@ def _read_config(settings: Settings) -> tuple[BigGANConfig, int]:
                 f"the config's layer {shown(layer)} is none that upstream can run: a layer halves"
                 " its channels or keeps them"
             )
-        blocks.append(BlockConfig(width * in_factor, width * out_factor, bool(layer[0])))
+        with settings.checked():
+            blocks.append(BlockConfig(width * in_factor, width * out_factor, bool(layer[0])))
     if not blocks or blocks[0].in_channels != 16 * width or blocks[-1].out_channels != width:
         raise CheckpointError(
             "the config's layers must go from 16 channel widths to one; upstream has it so"

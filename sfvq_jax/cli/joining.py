@@ -29,6 +29,7 @@ from sfvq_jax.processes import in_all_processes
 
 BEAT = 1.0  # seconds between signs of life
 SILENCE = 75.0  # seconds without one that end the others
+MISSED = 10.0  # seconds without one that are the reason where JAX gives up
 LAST = 20.0  # seconds after a signal in which a process ends by itself
 LINGER = 2.0  # seconds in which the others hear why this one ends
 MOST_LINE = 2**16  # bytes of a message
@@ -86,7 +87,8 @@ def together(options: argparse.Namespace) -> Iterator[None]:
             except BaseException as error:
                 if isinstance(error, Exception):
                     time.sleep(1)  # another one's end, if that is the reason, is told meanwhile
-                company.end(*_said(error, company.hint))
+                text, status = _said(error, company.hint)
+                company.end(company.silent() or text if status == 2 else text, status)
             company.leave()
 
 
@@ -119,6 +121,7 @@ class Company:
         self._links, self._listener = links, listener
         self._lock, self._ending, self._leaving = threading.Lock(), False, False
         self._left: set[int] = set()
+        self._heard = dict.fromkeys(links, time.monotonic())
         self._stopped = threading.Event()
         self._wake, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -174,11 +177,19 @@ class Company:
             sys.stdout.flush()
             os._exit(0)  # all is done
         time.sleep(3)  # another one's end, if that is the reason, is told meanwhile
-        self.end(f"JAX's runtime broke off (--debug shows what it says){self.hint}", 2)
+        broke = f"JAX's runtime broke off (--debug shows what it says){self.hint}"
+        self.end(self.silent() or broke, 2)
+
+    def silent(self) -> str:
+        """Who has not been heard for long, as a sentence; "" where all have."""
+        for number, at in self._heard.items():
+            seconds = time.monotonic() - at
+            if seconds > MISSED and number not in self._left:
+                return f"process {number} has not answered for {seconds:.0f} s{self.hint}"
+        return ""
 
     def _watch(self) -> None:
         selector = selectors.DefaultSelector()
-        heard = dict.fromkeys(self._links, time.monotonic())
         parts = dict.fromkeys(self._links, b"")
         for number, link in self._links.items():
             link.setblocking(True)
@@ -200,7 +211,7 @@ class Company:
                 else:
                     parts[key.data] += _received(key.fileobj)
                     *lines, parts[key.data] = parts[key.data].split(b"\n")
-                    heard[key.data] = time.monotonic()
+                    self._heard[key.data] = time.monotonic()
                     if not lines and not self._alive(key.fileobj):
                         selector.unregister(key.fileobj)
                         self._lost(key.data)
@@ -208,16 +219,18 @@ class Company:
                         self._take(key.data, line)
             now = time.monotonic()
             if now - looked > SILENCE / 2:  # this process was stopped itself: nobody was heard
-                heard = dict.fromkeys(heard, now)
+                self._heard = dict.fromkeys(self._heard, now)
             looked = now
             if now - beaten >= BEAT:
                 beaten = now
                 for link in self._links.values():
                     with contextlib.suppress(OSError):
                         _send(link, {"beat": 1})
-            for number, at in heard.items():
-                if now - at > SILENCE and number not in self._left:
-                    self.end(f"process {number} has not answered for {SILENCE:.0f} s{self.hint}", 2)
+            if any(
+                now - at > SILENCE and number not in self._left
+                for number, at in self._heard.items()
+            ):
+                self.end(self.silent(), 2)
             if signalled is not None and now - signalled[1] > LAST:
                 self.end(f"stopped{self.hint}", 128 + signalled[0])
 
@@ -232,7 +245,8 @@ class Company:
     def _take(self, number: int, line: bytes) -> None:
         message = _parsed(line)
         if "end" in message:
-            status = message.get("status") if message.get("status") in (130, 143) else 2
+            status: Any = message.get("status")
+            status = status if status in (130, 143) else 2
             self.end(shown(str(message["end"]), 600), status, heard_from=number)
         if "bye" in message:
             self._left.add(number)

@@ -150,12 +150,12 @@ def _join_negative_values(arguments: list[str]) -> list[str]:
 
 
 def _how_to_go_on(options: argparse.Namespace) -> str:
-    if getattr(options, "checkpoint", None) is not None:
-        return f"; the same command goes on from what {options.checkpoint} keeps"
     command = getattr(options, "command", None)
+    if command == "fit" and options.checkpoint is not None:
+        return f"; the same command goes on from what {options.checkpoint} keeps"
     if command == "project":
         return "; the same command goes on from where it was"
-    return "; with --checkpoint FOLDER a fit can go on" if command in ("fit", "demo") else ""
+    return "; with --checkpoint FOLDER a fit can go on" if command == "fit" else ""
 
 
 class _TerminatedError(BaseException):

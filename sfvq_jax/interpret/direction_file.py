@@ -98,7 +98,7 @@ def load_direction(path: str | Path) -> DirectionRecord:
         if not all(type(number) in (int, float) for number in content["vector"]):
             raise ValueError("its vector is no list of numbers")
         vector = np.array(content["vector"], np.float64)
-        if not abs(np.linalg.norm(vector) - 1) < 1e-3:
+        if not (np.abs(vector) <= 1.1).all() or not abs(np.linalg.norm(vector) - 1) < 1e-3:
             raise ValueError("its vector is no unit vector")
         layers, unit = content["layers"], float(content["unit"])
         if len(layers) != 2 or not all(type(layer) is int for layer in layers):

@@ -9,6 +9,7 @@ these. Several processes write one folder that all of them see. While a fit is a
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -263,29 +264,34 @@ def _locked(path: Path) -> Iterator[bool]:
         yield False
         return
     with contextlib.ExitStack() as closing:
+        mode = "r"  # what is open for writing keeps a disk from being remounted
         while True:
-            file = closing.enter_context(open(path / LOCK, "a+", encoding="utf-8"))
+            open(path / LOCK, "a").close()
+            file = closing.enter_context(
+                open(path / LOCK, mode, encoding="utf-8", errors="replace")
+            )
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                file.seek(0)
                 holder = one_line(ValueError(file.read(MOST_BYTES).strip() or "a process"))
                 raise ValueError(
                     f"another fit is at work in {path} ({holder}): wait for it, or name another"
                     " folder for checkpoints"
                 ) from error
-            except OSError:  # a disk without locks
-                yield False
+            except OSError as error:
+                if error.errno == errno.EBADF and mode == "r":  # NFS locks what may be written
+                    mode = "r+"
+                    continue
+                yield False  # a disk without locks
                 return
             try:  # unless its holder removed it meanwhile
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path / LOCK)):
                     break
             except FileNotFoundError:
                 pass
-        file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
-        file.flush()
+        holder = f"process {os.getpid()} on {socket.gethostname()}, since {since}\n"
+        (path / LOCK).write_text(holder, encoding="utf-8")
         try:
             yield True
         finally:
@@ -401,8 +407,8 @@ def _read_small(file: Path) -> str:
 
 def _damaged(state: Path, reason: str) -> ValueError:
     return ValueError(
-        f"the checkpoint {state} is damaged ({reason}): delete that folder to go on from the one"
-        " before, or name another folder for checkpoints"
+        f"the checkpoint {state} is damaged ({one_line(ValueError(reason))}): delete that folder to"
+        " go on from the one before, or name another folder for checkpoints"
     )
 
 

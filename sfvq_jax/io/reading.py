@@ -144,19 +144,27 @@ class Arrays:
           ValueError: another shape or kind, or a size that the file cannot have; and whatever
             NumPy and zipfile raise for damaged bytes.
         """
-        with self._open(name) as (stream, size), warnings.catch_warnings(action="ignore"):
-            header = _read_header(name, stream.read(MOST_HEADER))  # parsed as Python, with warnings
+        with self._open(name) as (stream, size):
+            try:
+                header = read_header(stream)
+            except Exception as error:
+                raise ValueError(f"the array {name} has no header ({one_line(error)})") from error
+        if header.dtype.hasobject:
+            raise ValueError(f"the array {name} is of Python objects, which are not read")
+        if header.dtype.itemsize == 0 or any(side < 0 for side in header.shape):
+            raise ValueError(f"the array {name} has shape {header.shape} and type {header.dtype}")
         if header.dtype.kind not in kinds:
             expected = " or ".join(_KINDS[kind] for kind in kinds)
             raise ValueError(f"the array {name} is of type {header.dtype}, expected {expected}")
         if shape is not None and not _matches(header.shape, shape):
             wanted = ", ".join("any" if want is None else str(want) for want in shape)
             raise ValueError(f"the array {name} has shape {header.shape}, expected ({wanted})")
-        if header.length + header.bytes != size:
+        taken = math.prod(header.shape) * header.dtype.itemsize
+        if header.length + taken != size:
             raise ValueError(f"the array {name} is not as long as its header says")
-        self._allowance -= header.bytes
+        self._allowance -= taken
         if self._allowance < 0:
-            size = f"{header.bytes / 2**20:,.0f} MiB"
+            size = f"{taken / 2**20:,.0f} MiB"
             raise ValueError(f"the array {name} would take {size}, far more than the file")
         with self._open(name) as (stream, _), warnings.catch_warnings(action="ignore"):
             return np.lib.format.read_array(stream, allow_pickle=False)
@@ -192,26 +200,27 @@ class Arrays:
             yield stream, entry.file_size
 
 
-class _Header(NamedTuple):
-    """Of an array: `length` of the header itself, and bytes of what follows."""
+class Header(NamedTuple):
+    """Of an array: `length` of the header itself in bytes, `by_columns` for Fortran's order."""
 
     shape: tuple[int, ...]
+    by_columns: bool
     dtype: np.dtype
     length: int
-    bytes: int
 
 
-def _read_header(name: str, start: bytes) -> _Header:
-    stream = io.BytesIO(start)
-    version = np.lib.format.read_magic(stream)
+def read_header(stream: Any) -> Header:
+    """The header of an .npy, of which no more is read than one can be long.
+
+    Raises:
+      Exception: of many kinds, since NumPy parses it as Python.
+    """
+    start = io.BytesIO(stream.read(MOST_HEADER))
+    version = np.lib.format.read_magic(start)
     if version not in _HEADERS:
-        raise ValueError(f"the array {name} is an .npy of version {version}")
-    shape, _, dtype = _HEADERS[version](stream)
-    if dtype.hasobject:
-        raise ValueError(f"the array {name} is of Python objects, which are not read")
-    if dtype.itemsize == 0 or any(side < 0 for side in shape):
-        raise ValueError(f"the array {name} has shape {shape} and type {dtype}")
-    return _Header(shape, dtype, stream.tell(), math.prod(shape) * dtype.itemsize)
+        raise ValueError(f"it is of version {version}")
+    with warnings.catch_warnings(action="ignore"):  # that Python 2 wrote it, and of its syntax
+        return Header(*_HEADERS[version](start), start.tell())
 
 
 _MAGIC = np.lib.format.MAGIC_PREFIX

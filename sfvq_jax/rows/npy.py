@@ -9,11 +9,12 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
 
+from sfvq_jax.io.reading import one_line, read_header
 from sfvq_jax.rows.source import shape_hint
 
 WANTED = "latents go in an .npy of floating point numbers [N, D]"
@@ -33,11 +34,6 @@ _ELSEWHERE = {  # what gives the array that other files hold
 }
 
 GENERATORS = (".pkl", ".pt", ".pth", ".safetensors", ".npz", ".ckpt", ".h5", ".bin")
-
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 class FileRows:
@@ -161,13 +157,11 @@ def npy_rows(path: str | Path) -> FileRows:
             raise ValueError(_what_to_do(path, magic))
         file.seek(0)
         try:
-            shape, columns_first, dtype = read_header(file)
+            shape, columns_first, dtype, offset = read_header(file)
         except Exception as error:  # damaged bytes are parsed as Python, with errors of all kinds
-            reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"{path} is no .npy of numbers, or a damaged one ({reason})"
+                f"{path} is no .npy of numbers, or a damaged one ({one_line(error)})"
             ) from error
-        offset = file.tell()
     size = offset + math.prod(shape) * dtype.itemsize
     if dtype.hasobject:
         raise ValueError(f"{path} is of Python objects, but {WANTED}: np.save(…, np.stack(list))")
@@ -179,14 +173,6 @@ def npy_rows(path: str | Path) -> FileRows:
     return FileRows(path, offset, shape, dtype, columns_first=columns_first, state=state)
 
 
-def read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether columns come first, and dtype of an .npy."""
-    version = np.lib.format.read_magic(stream)
-    if version not in _HEADERS:
-        raise ValueError(f"version {version}")
-    return _HEADERS[version](stream)
-
-
 def _what_to_do(path: Path, magic: bytes) -> str:
     """What a file is that is no .npy, and how to make one of it."""
     if zipfile.is_zipfile(path):
@@ -194,7 +180,7 @@ def _what_to_do(path: Path, magic: bytes) -> str:
             names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
             if names:
                 with archive.open(f"{names[0]}.npy") as stream:
-                    shape = read_header(stream)[0]
+                    shape = read_header(stream).shape
                 its = f"np.load({path.name!r})[{names[0]!r}]"
                 hint = shape_hint(shape)
                 save = f"np.save('latents.npy', {hint[1] if hint else 'x'})"

@@ -233,7 +233,8 @@ def _largest(latents: np.ndarray) -> np.ndarray:
     if latents.dtype == ml_dtypes.bfloat16:
         latents = latents.astype(np.float32)
     parts = np.array_split(latents, max(1, latents.size // 2**20))
-    return np.concatenate([np.abs(part).max(axis=1) for part in parts]).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # signalling NaN
+        return np.concatenate([np.abs(part).max(axis=1) for part in parts]).astype(np.float64)
 
 
 def check_shape(latents: Any, name: str) -> None:

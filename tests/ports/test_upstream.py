@@ -210,12 +210,8 @@ def test_an_interrupted_conversion_leaves_nothing_behind(
         return hashes(folder)
 
     monkeypatch.setattr(checkpoint, "_file_hashes", interrupted)
-    # a test run in the background of a shell has it ignored
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     source = fixture_file("stylegan2/tiny_ada_gray_cond.pkl")
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        main(["convert", str(source), str(tmp_path / "model")])
-    signal.signal(signal.SIGINT, before)
+    assert main(["convert", str(source), str(tmp_path / "model")]) == 128 + number
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 

@@ -225,7 +225,7 @@ def tiny(upstream):
     [
         ({"n_stats": 1}, "n_stats is 1; expected a whole number, 2 to"),
         ({"n_stats": 50}, "running_means has shape"),
-        ({"n_stats": 2**31 - 1}, "running_means has shape"),
+        ({"n_stats": 2**31 - 1}, "num_stats is 2147483647; expected"),
         ({"z_dim": 7}, "expected"),
         ({"z_dim": 0}, "z_dim is 0"),
         ({"z_dim": "6"}, "z_dim is '6'"),
