@@ -3,12 +3,13 @@
     python -m benchmarks.kill                          # every command and event, hours
     python -m benchmarks.kill --commands fit,map --events SIGTERM,full --rounds 3
 
-Every command that writes runs over an older output, and at a random moment of its usual time it is
-sent a SIGINT, SIGTERM or SIGKILL, its disk gets full, or can only be read. Then the output must be
-the older one or the new one, to the byte, and no traceback was shown. Beside it lies nothing; after
-a SIGKILL at most one temporary whose name says so; and the same command, run once more, ends with
-0, writes the new output and removes what was left. Disks that are full or read only are small ones
-in memory, which root alone can mount; others leave these two events out.
+Every command that writes (but `compare`, which takes long and writes as `directions` does) runs
+over an older output, and at a random moment of its usual time it is sent a SIGINT, SIGTERM or
+SIGKILL, its disk gets full, or can only be read. Then the output must be the older one or the new
+one, to the byte, and no traceback was shown. Beside it lies nothing; after a SIGKILL at most one
+temporary whose name says so; and the same command, run once more, ends with 0, writes the new
+output and removes what was left. Disks that are full or read only are small ones in memory, which
+root alone can mount; others leave these two events out.
 """
 
 import argparse
@@ -72,6 +73,12 @@ COMMANDS = {
         "directions {}/model {}/w.npz --attributes brightness --latents 16 --overwrite -o", "found"
     ),
     "augment": Command("augment {}/model {}/w.npz --line 1 --count 8 --overwrite -o", "samples"),
+    "dimensions": Command(
+        "dimensions {}/model --scorer {}/scorer.npz --latents 4 --fresh 4 --mask-steps 2"
+        " --overwrite -o",
+        "sets",
+    ),
+    "demo": Command("demo --bits 2 --rounds 1 --overwrite -o", "demo"),
     "convert": Command("convert {}/upstream.pkl --overwrite", "converted"),
 }
 
@@ -157,7 +164,12 @@ def make_inputs(folder: Path, upstream: Path | None) -> None:
         folder / "model", "stylegan2", model.config.to_json(), model.variables, source={}
     )
     pixels = rng.integers(0, 255, (80, 8, 8, 1)).astype(np.uint8)
+    pixels[::2] //= 3
     np.savez(folder / "images.npz", images=pixels, labels=np.arange(80) % 2)
+    scorer = Command("scorer {}/images.npz --epochs 1 -o", "scorer.npz")
+    status, _, errors = _run(scorer, folder, folder)
+    if status != 0:
+        raise SystemExit(errors)
     if upstream is not None:
         shutil.copy(upstream, folder / "upstream.pkl")
 

@@ -10,8 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ports.errors import CheckpointError, quoted, shown
+from sfvq_jax.io.output import new_folder
 from sfvq_jax.io.reading import INFLATION, SLACK, one_line, parse_json
 from sfvq_jax.short import short_repr
 
@@ -87,24 +86,13 @@ def save(
     if architecture not in ARCHITECTURES:
         raise CheckpointError(f"architecture is {architecture!r}; known are {ARCHITECTURES}")
     check_free(path, overwrite=overwrite)
-    path = Path(path).resolve()  # a link is followed, not replaced
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    replaced = path.with_name(f"{temporary.name}.replaced")
     try:
-        temporary.mkdir()
-        _write(temporary, architecture, config, variables, source)
-        if path.exists():
-            path.rename(replaced)
-        temporary.rename(path)
+        with new_folder(path, marker="config.json", overwrite=overwrite) as temporary:
+            _write(temporary, architecture, config, variables, source)
     except Exception as error:  # Orbax has no error type of its own, and says a page
-        full = any(words in str(error) for words in ("No space left", "quota exceeded"))
+        full = any(words in str(error) for words in ("No space left", "quota exceeded", "is full"))
         reason = "the disk is full" if full else str(error).strip().split("\n")[0][:200]
         raise CheckpointError(f"{path} cannot be written: {reason}") from error
-    finally:  # also where the keyboard interrupts
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def check_free(path: str | Path, *, overwrite: bool = False) -> None:

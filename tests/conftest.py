@@ -12,6 +12,7 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import gc
 import itertools
 import signal
 import tempfile
@@ -34,11 +35,17 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(autouse=True, scope="module")
 def free_programs():
-    """Drops compiled programs before they are too many: beyond 65,530 mappings XLA crashes."""
+    """Drops compiled programs before they are too many: beyond 65,530 mappings XLA crashes.
+
+    What JAX keeps of them is looked through by every later garbage collection, and each command
+    makes one: that took a fifth of the whole run.
+    """
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

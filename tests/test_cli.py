@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 
 import jax
 import numpy as np
@@ -364,6 +365,18 @@ def test_fit_refuses_bad_settings_and_files(tmp_path, capsys):
     (tmp_path / "c.npz").write_bytes(b"precious")
     assert "exists already" in refused(capsys, tmp_path, ["fit", good, *out])
     assert (tmp_path / "c.npz").read_bytes() == b"precious"
+
+
+def test_fit_tells_a_disk_without_room_before_it_begins(tmp_path, capsys, monkeypatch):
+    x = array_file(tmp_path, np.random.default_rng(0).normal(size=(99, 400)))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=30_000))
+    options = ["fit", x, "--bits", "4", "-o", tmp_path / "c.npz"]
+    assert "states takes 76,800 bytes, and its disk has 30,000 left" in refused(
+        capsys, tmp_path, [*options, "--checkpoint", tmp_path / "states"]
+    )
+    options[3] = "5"
+    assert "c.npz takes 51,200 bytes" in refused(capsys, tmp_path, options)
 
 
 def test_a_curve_of_another_space_or_model_is_named(curve, tmp_path, capsys):

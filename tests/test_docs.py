@@ -14,9 +14,12 @@ from sfvq_jax.interpret import trial
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def run_page(name):
-    """All names after the code of a page ran, in order."""
+def run_page(name, **changes):
+    """All names after the code of a page ran, in order; `changes` are settings, to be quick."""
     text = (DOCS / name).read_text(encoding="utf-8")
+    for setting, value in changes.items():
+        assert re.search(rf"\b{setting}=\d+", text)
+        text = re.sub(rf"\b{setting}=\d+", f"{setting}={value}", text)
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     names: dict = {"__name__": "page"}
     exec(compile(code, f"docs/{name}", "exec"), names)
@@ -122,3 +125,14 @@ def test_a_solver_of_one_s_own_fits_and_its_numbers_are_vmapped():
     assert page["result"].curve.codewords.shape == (16, 2)
     assert page["result"].history.distortion[-1] < page["result"].history.distortion[0]
     assert (np.diff(page["steps"]) < 0).all()
+
+
+def test_digits_come_in_runs_of_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = run_page("plain_data.md", bits=4)
+    quality, at = page["quality"], page["at"]
+    assert quality.class_runs > 3 * quality.class_runs_by_chance
+    assert quality.purity > 0.6
+    assert at.size.sum() == len(page["x"])
+    assert len(set(at.labels)) > 5
+    assert {path.name for path in tmp_path.iterdir()} == {"digits.png", "along.png"}

@@ -27,8 +27,9 @@ from sfvq_jax.cli.joining import add_distributed_options, together
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import fit
 from sfvq_jax.history import Report
-from sfvq_jax.io.checkpoints import Stopped
+from sfvq_jax.io.checkpoints import KEPT, Stopped
 from sfvq_jax.io.curve_file import CurveRecord, check_belongs, load_curve, save_curve
+from sfvq_jax.io.output import check_space
 from sfvq_jax.io.progress import JsonLog, Progress
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.least_squares import LeastSquares
@@ -122,6 +123,7 @@ def run_fit(options: argparse.Namespace) -> None:
 
     with together(options):
         source, model, start = in_every_process(opened)
+        as_first_process(lambda: _check_space(options, source.latent_dim))
         result, record = _fit(source, options, None if start is None else start.curve)
         record = record if model is None else of_model(record, model)
         as_first_process(lambda: save_curve(options.output, record, overwrite=options.overwrite))
@@ -135,6 +137,14 @@ def run_fit(options: argparse.Namespace) -> None:
             f" {result.history.distortion[-1]:.6g} on {result.measured_on}, perplexity"
             f" {result.history.perplexity[-1]:.1f} of {record.curve.num_lines} lines"
         )
+
+
+def _check_space(options: argparse.Namespace, latent_dim: int) -> None:
+    """Raises OSError where the disk has no room for the curve and the states of its fit."""
+    size = 4 * latent_dim << min(max(options.bits, 0), 40)  # bits beyond are refused by name
+    check_space(options.output, size)
+    if options.checkpoint is not None:
+        check_space(options.checkpoint, (KEPT + 1) * size)
 
 
 def fit_model(model: LatentModel, options: argparse.Namespace) -> tuple[FitResult, CurveRecord]:

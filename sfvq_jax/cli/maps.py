@@ -1,8 +1,10 @@
 """`map` and `quality`: a curve as a picture, and whether it is a good map."""
 
 import argparse
+from pathlib import Path
 
 import jax
+import numpy as np
 from matplotlib.figure import Figure
 
 from sfvq_jax.cli.common import (
@@ -14,17 +16,20 @@ from sfvq_jax.cli.common import (
     add_seed,
     fitted_scorers,
     is_of_latents,
-    load_both,
     load_for,
     save_figure,
     table,
 )
-from sfvq_jax.interpret import map_quality, report
+from sfvq_jax.interpret import map_quality, report, rows_at
 from sfvq_jax.io.curve_file import CurveRecord, load_curve
+from sfvq_jax.io.reading import Arrays, reading
+from sfvq_jax.io.row_images import RowImages
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.sources import as_source
 from sfvq_jax.views import distance_figure, history_figure, map_figure, render_images
 from sfvq_jax.views.figures import MAP_SIDE
+
+MOST_NEAREST = 16
 
 
 def add_map(command: argparse.ArgumentParser) -> None:
@@ -33,8 +38,18 @@ def add_map(command: argparse.ArgumentParser) -> None:
         command,
         "map ffhq/ curve.npz -o map.png",
         "map fashion_mnist curve.npz -o map.png --distances distances.png --history history.png",
+        "map latents.npy curve.npz --images photos/ --labels labels.npy -o map.png",
     )
-    add_model_and_curve(command)
+    add_model_and_curve(command, arrays=True)
+    command.add_argument(
+        "--images",
+        help="of latents in an .npy: a folder with an image of each, in the order of their names,"
+        " or an .npy [N, H, W, C]; drawn are those nearest to each codeword",
+    )
+    add_labels(command)
+    command.add_argument(
+        "--nearest", type=_count, default=1, help="images at each codeword (%(default)s)"
+    )
     add_output(command, "the figure", endings=FIGURE_ENDINGS)
     for name, what in (("distances", "the distances of codewords"), ("history", "the fit")):
         add_output(command, f"also draw {what}, here", f"--{name}", endings=FIGURE_ENDINGS)
@@ -46,18 +61,36 @@ def add_quality(command: argparse.ArgumentParser) -> None:
         command,
         "quality ffhq/ curve.npz",
         "quality ffhq/ curve.npz --scorer scorer.npz",
-        "quality latents.npy curve.npz",
+        "quality latents.npy curve.npz --labels labels.npy",
     )
     add_model_and_curve(command, arrays=True)
     add_scorer_option(command)
+    add_labels(command)
     add_seed(command)
 
 
+def add_labels(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--labels", help="of latents in an .npy: an .npy [N] of each one's class, number or text"
+    )
+
+
+def _count(text: str) -> int:
+    if text.isdigit() and 1 <= int(text) <= MOST_NEAREST:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected a number from 1 to {MOST_NEAREST}")
+
+
 def run_map(options: argparse.Namespace) -> None:
-    model, record = load_both(options)
+    record = load_curve(options.curve)
     if options.history is not None and record.history is None:
         raise ValueError(f"{options.curve} keeps no history of its fit: leave out --history")
-    save_figure(draw_map(model, record), options.output, options)
+    if is_of_latents(options.model):
+        figure = _map_of_rows(options, record)
+    else:
+        _check_drawn(options)
+        figure = draw_map(load_for(options.model, [record]), record)
+    save_figure(figure, options.output, options)
     if options.distances is not None:
         save_figure(distance_figure(record.curve), options.distances, options)
     if options.history is not None and record.history is not None:
@@ -65,7 +98,7 @@ def run_map(options: argparse.Namespace) -> None:
 
 
 def run_quality(options: argparse.Namespace) -> None:
-    record = load_curve(options.curve)
+    record, labels = load_curve(options.curve), None
     if is_of_latents(options.model):
         if options.scorer is not None:
             raise ValueError(
@@ -73,7 +106,9 @@ def run_quality(options: argparse.Namespace) -> None:
                 " generator"
             )
         model, source = None, as_source(options.model)
+        labels = _read_labels(options)
     else:
+        _check_drawn(options)
         model = source = load_for(options.model, [record])
     fitted = None if model is None else fitted_scorers(options)
     if fitted is not None and fitted.kind != "classes":
@@ -83,10 +118,51 @@ def run_quality(options: argparse.Namespace) -> None:
         )
     scorer = None if fitted is None else fitted.judge
     key = jax.random.key(options.seed)
-    found = report(map_quality(key, record.curve, source, model=model, scorer=scorer))
+    quality = map_quality(key, record.curve, source, model=model, scorer=scorer, labels=labels)
+    found = report(quality)
     print(table([(f.measure, f.value, f.verdict) for f in found]))
 
 
 def draw_map(model: LatentModel, record: CurveRecord) -> Figure:
     images = render_images(model, record.curve.codewords, max_side=MAP_SIDE)
     return map_figure(images, f"{len(images)} codewords in order")
+
+
+def _map_of_rows(options: argparse.Namespace, record: CurveRecord) -> Figure:
+    """The images of the latents nearest to each codeword, or, where there are none, its colour."""
+    if options.images is None and options.labels is None:
+        raise ValueError(
+            f"{options.model} holds latents, which by themselves are no pictures: name their images"
+            " by --images or their classes by --labels, or name the generator"
+        )
+    source, labels = as_source(options.model), _read_labels(options)
+    images = None
+    if options.images is not None:
+        images = RowImages(options.images, source.num_latents)
+        if images.order:
+            print(images.order)
+    found = rows_at(record.curve, source, labels=labels, count=options.nearest)
+    title = f"{len(found.rows)} codewords in order"
+    tiles = None
+    if images is not None:
+        tiles = images.tiles(found.rows, MAP_SIDE)
+        what = "the latent" if found.rows.shape[1] == 1 else f"the {found.rows.shape[1]} latents"
+        title += f", each as {what} nearest to it"
+    return map_figure(tiles, title, labels=found.labels)
+
+
+def _read_labels(options: argparse.Namespace) -> np.ndarray | None:
+    if options.labels is None:
+        return None
+    with reading(Path(options.labels), ".npy of labels [N], numbers or texts") as file:
+        return Arrays(file, alone="labels").array("labels", (None,), "iubU")
+
+
+def _check_drawn(options: argparse.Namespace) -> None:
+    """Raises ValueError where what belongs to latents in an .npy is given for a generator."""
+    for name in ("images", "labels"):
+        if getattr(options, name, None) is not None:
+            raise ValueError(
+                f"--{name} are of latents in an .npy, and {options.model} is a generator, whose"
+                " images are drawn: leave it out"
+            )

@@ -78,6 +78,7 @@ from .methods import (
     RandomPairs,
     SeFa,
 )
+from .rows_at import RowsAt, rows_at
 from .scorer_file import Scorers, load_scorers, save_scorers
 from .screening import attribute_gradients
 from .translation import Found, Move, Translation, translate
@@ -118,6 +119,7 @@ __all__ = [
     "RandomDirections",
     "RandomPairs",
     "Ranking",
+    "RowsAt",
     "Samples",
     "Scorer",
     "ScorerFit",
@@ -164,6 +166,7 @@ __all__ = [
     "published_mask",
     "render_edits",
     "report",
+    "rows_at",
     "sample_around",
     "sample_balanced",
     "sample_by_attribute",

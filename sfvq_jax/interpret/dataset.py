@@ -3,7 +3,9 @@
 Letters: N images of H x W pixels and C channels, D dimensions, L layers, A attributes.
 """
 
+import contextlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +17,15 @@ import numpy as np
 from PIL import Image
 
 from sfvq_jax.images import render_images
-from sfvq_jax.io.output import library_version, new_file, new_folder
+from sfvq_jax.io.output import check_space, library_version, new_file, new_folder
 from sfvq_jax.latent_model import LatentModel
 
 Array = jax.Array | np.ndarray
 
 FORMAT_VERSION = 1
 MANIFEST, LATENTS, IMAGES = "manifest.json", "latents.npz", "images"
+LARGEST_PNG_GAIN = 20  # times that a picture of anything is smaller as a PNG
+SMALLEST_FILE = 512  # bytes on a disk
 LONGEST_NAME = 60  # characters, so that a name in any script has less than 255 bytes
 
 
@@ -84,6 +88,7 @@ def write_dataset(
         "names": list(names),
         "score_names": score_names if "scores" in arrays else [],
     }
+    check_space(path, _least_bytes(model, arrays, batch, alone=Path(path).suffix == ".npz"))
     blocks = (
         render_images(model, jnp.asarray(arrays["latents"][start : start + batch]), batch=batch)
         for start in range(0, len(latents), batch)
@@ -107,6 +112,18 @@ def write_dataset(
         np.savez(folder / LATENTS, allow_pickle=False, **arrays)
         text = json.dumps(manifest, indent=1) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _least_bytes(
+    model: LatentModel, arrays: dict[str, np.ndarray], batch: int, *, alone: bool
+) -> int:
+    """That a dataset takes on a disk, at least: PNGs may be far smaller than their pixels."""
+    latents, pixels = arrays["latents"], 0
+    with contextlib.suppress(Exception):  # of a model that is no pure JAX, it is not known
+        some = jax.ShapeDtypeStruct((batch, *latents.shape[1:]), jnp.float32)
+        pixels = math.prod(jax.eval_shape(model.render, some).shape[1:])
+    image = pixels if alone else max(pixels // LARGEST_PNG_GAIN, SMALLEST_FILE)
+    return len(latents) * image + sum(array.nbytes for array in arrays.values())
 
 
 def _arrays(latents: Array, *others: Array | None) -> dict[str, np.ndarray]:

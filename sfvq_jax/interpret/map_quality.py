@@ -18,6 +18,7 @@ from sfvq_jax.curve import Curve, decode
 from sfvq_jax.devices import data_mesh
 from sfvq_jax.images import in_batches, scaled_down
 from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.interpret.rows_at import as_classes
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.projection import check_width, project
 from sfvq_jax.quality import (
@@ -27,7 +28,7 @@ from sfvq_jax.quality import (
     perplexity,
     same_class_share,
 )
-from sfvq_jax.sources import as_source
+from sfvq_jax.sources import Source, as_source
 
 Array = jax.Array
 
@@ -69,7 +70,8 @@ class MapQuality(NamedTuple):
       inside_tail: the same of the 95 % quantiles: what the worst stretches of the curve are.
       mean_norm, mean_step, step_ratio, neighbour_share, length_ratio, trustworthiness, continuity:
         of `CodebookQuality`.
-      class_runs: share of consecutive codewords whose images are of the same class.
+      class_runs: share of consecutive codewords of the same class: that of their images, or, with
+        labels, that of most latents of the other set whose nearest codeword they are.
       class_runs_by_chance: the same for random orders of these classes.
       class_distance: mean Jensen-Shannon distance, from 0 to 1, between two classes' use of
         codewords, over all pairs of classes of at least 20 latents.
@@ -77,6 +79,8 @@ class MapQuality(NamedTuple):
         codeword bring it near 1.
       least_class_distance: of the two classes that are told apart worst.
       least_class_distance_by_chance: the same with the classes shuffled.
+      purity: share of latents that are of the class of their nearest codeword.
+      purity_by_chance: the same with the classes shuffled among the latents.
       image_step: mean RMS difference of the images of consecutive codewords ÷ that of any two
         codewords; 1 is a random order. Images of more than 64 pixels a side are scaled down to it.
     """
@@ -108,6 +112,8 @@ class MapQuality(NamedTuple):
     class_distance_by_chance: float | None = None
     least_class_distance: float | None = None
     least_class_distance_by_chance: float | None = None
+    purity: float | None = None
+    purity_by_chance: float | None = None
     image_step: float | None = None
 
     def _repr_html_(self) -> str:
@@ -123,6 +129,7 @@ def map_quality(
     *,
     model: LatentModel | None = None,
     scorer: Scorer | None = None,
+    labels: Any = None,
     samples: int = 2**14,
 ) -> MapQuality:
     """Measures a curve on latents drawn afresh; `report` says what the numbers mean.
@@ -134,11 +141,14 @@ def map_quality(
         not fitted to: on its own latents any curve looks a little better.
       model: where images are to be measured too.
       scorer: of classes; an image's class is its highest score. Needs a model.
+      labels: classes of an array's or a file's rows, [N] whole numbers or texts, in place of a
+        scorer.
       samples: latents in a set; half of a source that has fewer than two sets.
 
     Raises:
       ValueError: fewer than three codewords, latents of another width, fewer than two latents, or a
-        scorer without a model.
+        scorer without a model; labels beside a scorer, of latents that are drawn, or none that
+        `rows_at` takes.
 
     >>> import jax
     >>> x = jax.random.normal(jax.random.key(0), (512, 2))
@@ -151,7 +161,11 @@ def map_quality(
         raise ValueError(f"a map needs three codewords or more; this has {curve.num_codewords}")
     if scorer is not None and model is None:
         raise ValueError("classes are of images: pass the model that renders them too")
-    reference, fresh = two_sets(key, source, samples)
+    if scorer is not None and labels is not None:
+        raise ValueError("a scorer and labels both say classes: leave one of them out")
+    source = as_source(source)
+    classes = None if labels is None else _classes(labels, source)
+    reference, fresh, *rows = two_sets(key, source, samples)
     check_width(curve, fresh)
     k, d = curve.codewords.shape
     random = numpy_generator(jax.random.fold_in(key, 1))
@@ -188,36 +202,91 @@ def map_quality(
     )
     if model is not None:
         quality = quality._replace(image_step=_image_step(random, model, curve))
-    if model is not None and scorer is not None:
+    of_codewords = of_latents = None
+    if classes is not None:
+        of_reference, of_latents = (classes[numbers] for numbers in rows)
+        of_codewords = _commonest(curve, reference, of_reference)
+    elif model is not None and scorer is not None:
 
-        def classes(latents: Array) -> np.ndarray:
+        def seen(latents: Array) -> np.ndarray:
             scores = in_batches(lambda part: scorer(model.render(part)), latents, BATCH)
             return scores.argmax(1)
 
-        of_codewords, of_latents = classes(curve.codewords), classes(fresh[:RENDERED])
+        of_codewords, of_latents = seen(curve.codewords), seen(fresh[:RENDERED])
+    if of_codewords is not None and of_latents is not None:
+        near = np.asarray(codeword[: len(of_latents)])
         quality = quality._replace(
             class_runs=same_class_share(of_codewords),
             class_runs_by_chance=class_runs_by_chance(of_codewords),
-            **_class_distances(random, of_latents, np.asarray(codeword[:RENDERED]), k),
+            purity=float((of_latents == of_codewords[near]).mean()),
+            purity_by_chance=_agreement_by_chance(of_latents, of_codewords[near]),
+            **_class_distances(random, of_latents, near, k),
         )
     return quality
 
 
-def two_sets(key: Array, source: Any, samples: int) -> tuple[Array, Array]:
-    """Two sets of latents, [N, D] each, with no row of the source in both; N <= samples."""
+class TwoSets(NamedTuple):
+    """Two sets of latents, [N, D] each, with no row of the source in both.
+
+    Attributes:
+      reference: to compare with.
+      fresh: to measure on.
+      reference_rows: numbers of the rows in the source, [N]; None where they have none.
+      fresh_rows: likewise.
+    """
+
+    reference: Array
+    fresh: Array
+    reference_rows: np.ndarray | None
+    fresh_rows: np.ndarray | None
+
+
+def two_sets(key: Array, source: Any, samples: int) -> TwoSets:
+    """Draws them; N <= samples."""
     source = as_source(source)
     draw_key, split_key = jax.random.split(key)
     mesh = data_mesh(jax.local_devices()[:1])
+    n = source.num_latents
     x, weight = sample(source.placed(mesh), draw_key, 2 * samples, mesh)
-    latents = np.asarray(x)[np.asarray(weight) > 0]
-    if source.num_latents is not None and source.num_latents > len(latents):
-        # drawn with replacement, perhaps
-        latents = latents[np.sort(np.unique(latents, axis=0, return_index=True)[1])]
-    n = min(len(latents) // 2, samples)
-    if n < 1:
+    kept = np.flatnonzero(np.asarray(weight) > 0)
+    latents, rows = np.asarray(x)[kept], None
+    if n is not None:
+        rows = np.arange(n) if n <= 2 * samples else source.numbers(draw_key, 2 * samples)
+        rows = None if rows is None else rows[kept]
+        if n > len(latents):  # drawn with replacement, perhaps
+            once = np.sort(np.unique(latents, axis=0, return_index=True)[1])
+            latents, rows = latents[once], None if rows is None else rows[once]
+    size = min(len(latents) // 2, samples)
+    if size < 1:
         raise ValueError(f"the source has {len(latents)} latents; a map is measured on two sets")
     order = numpy_generator(split_key).permutation(len(latents))
-    return jnp.asarray(latents[order[:n]]), jnp.asarray(latents[order[n : 2 * n]])
+    parts = order[:size], order[size : 2 * size]
+    reference, fresh = (jnp.asarray(latents[part]) for part in parts)
+    if rows is None:
+        return TwoSets(reference, fresh, None, None)
+    return TwoSets(reference, fresh, *(rows[part] for part in parts))
+
+
+def _classes(labels: Any, source: Source) -> np.ndarray:
+    """Of all rows of the source, [N]."""
+    if source.num_latents is None or source.numbers(jax.random.key(0), 1) is None:
+        raise ValueError("labels are of rows, and these latents have no numbers: give an array")
+    return as_classes(labels, source.num_latents).of_rows
+
+
+def _commonest(curve: Curve, x: Array, classes: np.ndarray) -> np.ndarray:
+    """Of each codeword the class of most of samples [N, D], or of the nearest, [K]."""
+    counts = np.zeros((curve.num_codewords, classes.max() + 1), int)
+    np.add.at(counts, (np.asarray(nearest(curve.codewords, x).point), classes), 1)
+    of_nearest = classes[np.asarray(nearest(x, curve.codewords).point)]
+    return np.where(counts.any(1), counts.argmax(1), of_nearest)
+
+
+def _agreement_by_chance(one: np.ndarray, other: np.ndarray) -> float:
+    """The share of equal entries that random orders give in the mean."""
+    size = max(one.max(), other.max()) + 1
+    shares = (np.bincount(classes, minlength=size) / len(classes) for classes in (one, other))
+    return float(np.prod(list(shares), axis=0).sum())
 
 
 class Nearest(NamedTuple):

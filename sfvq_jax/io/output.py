@@ -91,9 +91,7 @@ def check_free(
         raise ValueError(f"{path} is to be written, but its name does not end in {known}")
     _check_name(path, overwrite=overwrite, marker=marker)
     target = followed(path)
-    free = shutil.disk_usage(target.parent).free
-    if free < size:
-        raise OSError(f"{path} takes {size:,} bytes, and its disk has {free:,} left: free some")
+    check_space(path, size)
     with _told_by_name(path):
         try:
             with _unfinished(target) as folder:
@@ -105,6 +103,16 @@ def check_free(
                 f"{path} cannot be written in {target.parent}"
                 f" ({(error.strerror or str(error)).lower()}): name another place"
             ) from error
+
+
+def check_space(path: str | Path, size: int) -> None:
+    """Raises OSError unless the disk on which `path` will lie has so many bytes left."""
+    folder = followed(path).parent
+    while not folder.exists():  # which a later check names, where it is to be there
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(f"{path} takes {size:,} bytes, and its disk has {free:,} left: free some")
 
 
 def followed(path: str | Path) -> Path:

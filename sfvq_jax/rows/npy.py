@@ -133,8 +133,12 @@ def _state(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
-def npy_rows(path: str | Path) -> FileRows:
+def npy_rows(path: str | Path, wanted: str = WANTED) -> FileRows:
     """Of an .npy of any size.
+
+    Args:
+      path: of the file.
+      wanted: what a message says that it should be.
 
     Raises:
       FileNotFoundError: nothing there.
@@ -142,19 +146,19 @@ def npy_rows(path: str | Path) -> FileRows:
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(
-            f"{path} is a folder, but {WANTED}; a converted generator's is opened by"
-            f" ports.load({str(path)!r})"
-        )
+        hint = f"; a converted generator's is opened by ports.load({str(path)!r})"
+        raise ValueError(f"{path} is a folder, but {wanted}{hint * (wanted is WANTED)}")
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file, but {WANTED}")
+        raise ValueError(f"{path} is no regular file, but {wanted}")
     with path.open("rb") as file:
         state = os.fstat(file.fileno())
         magic = file.read(len(np.lib.format.MAGIC_PREFIX))
         if magic != np.lib.format.MAGIC_PREFIX:
-            raise ValueError(_what_to_do(path, magic))
+            raise ValueError(
+                _what_to_do(path, magic) if wanted is WANTED else f"{path} is no .npy, but {wanted}"
+            )
         file.seek(0)
         try:
             shape, columns_first, dtype, offset = read_header(file)
@@ -164,7 +168,7 @@ def npy_rows(path: str | Path) -> FileRows:
             ) from error
     size = offset + math.prod(shape) * dtype.itemsize
     if dtype.hasobject:
-        raise ValueError(f"{path} is of Python objects, but {WANTED}: np.save(…, np.stack(list))")
+        raise ValueError(f"{path} is of Python objects, but {wanted}: np.save(…, np.stack(list))")
     if size > state.st_size:
         raise ValueError(
             f"{path} is damaged or not yet whole: it has {state.st_size} bytes, and its header says"
@@ -177,16 +181,19 @@ def _what_to_do(path: Path, magic: bytes) -> str:
     """What a file is that is no .npy, and how to make one of it."""
     if zipfile.is_zipfile(path):
         with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:
-            names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
-            if names:
-                with archive.open(f"{names[0]}.npy") as stream:
-                    shape = read_header(stream).shape
-                its = f"np.load({path.name!r})[{names[0]!r}]"
-                hint = shape_hint(shape)
+            shapes = {}
+            for name in archive.namelist()[:100]:
+                if name.endswith(".npy"):
+                    with contextlib.suppress(Exception), archive.open(name) as stream:
+                        shapes[name[:-4]] = read_header(stream).shape
+            if shapes:
+                name = next((name for name in shapes if len(shapes[name]) >= 2), next(iter(shapes)))
+                hint = shape_hint(shapes[name])
                 save = f"np.save('latents.npy', {hint[1] if hint else 'x'})"
                 return (
-                    f"{path} is an archive of arrays ({', '.join(names[:20])}), but {WANTED}: x ="
-                    f" {its}, of shape {shape}{hint[0] if hint else ''}; {save}"
+                    f"{path} is an archive of arrays ({', '.join([*shapes][:20])}), but {WANTED}:"
+                    f" x = np.load({path.name!r})[{name!r}], of shape {shapes[name]}"
+                    f"{hint[0] if hint else ''}; {save}"
                 )
     suffix = path.suffix.lower()
     generator = ""

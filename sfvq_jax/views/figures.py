@@ -9,14 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.history import History
 from sfvq_jax.images import CHANNELS, check_images, to_uint8
 from sfvq_jax.interpret.comparison import MethodSummary
+from sfvq_jax.interpret.rows_at import as_classes
 from sfvq_jax.quality import pairwise_distances
 from sfvq_jax.views.notebook import map_html
 
@@ -38,9 +42,16 @@ class Picture(Figure):
 
     Attributes:
       tiles: the images of a map, which in HTML are shown one by one, with their numbers.
+      tile_labels: of the images, where they have some.
     """
 
     tiles: np.ndarray | None = None
+    tile_labels: list[str] | None = None
+
+    def draw(self, renderer: Any) -> None:
+        for text in self.findobj(Text):  # names may have a $, which means itself
+            text.set_parse_math(False)  # pyright: ignore[reportAttributeAccessIssue]
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -48,21 +59,60 @@ class Picture(Figure):
         return file.getvalue()
 
     def _repr_html_(self) -> str | None:
-        return None if self.tiles is None else map_html(self.tiles, self.get_suptitle())
+        if self.tiles is None:
+            return None
+        return map_html(self.tiles, self.get_suptitle(), self.tile_labels)
 
 
-def map_figure(images: np.ndarray, title: str = "", columns: int = COLUMNS) -> Figure:
-    """The codebook in order: images [K, H, W, C] in rows of 16, numbered from 0."""
-    images = _pictures(images, "[K, H, W, C]")
+def map_figure(
+    images: np.ndarray | None, title: str = "", columns: int = COLUMNS, *, labels: Any = None
+) -> Figure:
+    """The codebook in order: images [K, H, W, C] in rows of 16, numbered from 0.
+
+    Args:
+      images: of the codewords, or of the latents nearest to each (`interpret.rows_at`). None draws
+        the colours of the labels alone.
+      title: of the figure.
+      columns: images in a row.
+      labels: of the codewords, [K] whole numbers or texts: each has a colour, in which its images
+        are framed. Of at most 20 labels a legend names the colours; of more, colours come again,
+        and each image has its label above it.
+    """
+    alone = images is None
+    if images is not None:
+        images = _pictures(images, "[K, H, W, C]")
+    elif labels is not None:
+        images = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    else:
+        raise ValueError("there are neither images nor labels to draw a map of")
     rows = -(-len(images) // columns)
     figure, cells = _image_grid(rows, columns, _aspect(images), title)
-    figure.tiles = images
-    for i, cell in enumerate(cells.flat):
-        if i < len(images):
-            _show_image(cell, images[i])
-            cell.set_title(str(i), fontsize=8, pad=1.5)
+    texts, colours = [str(i) for i in range(len(images))], []
+    if labels is not None:
+        of_images, names = as_classes(labels, len(images), distinct=True)
+        figure.tile_labels = [names[c] for c in of_images]
+        palette = color_sequences["tab10" if len(names) <= 10 else "tab20"]
+        colours = [palette[c % len(palette)] for c in of_images]
+        if len(names) <= len(palette):
+            marks = [Patch(color=palette[c], label=name[:30]) for c, name in enumerate(names)]
+            figure.legend(
+                handles=marks, loc="outside lower center", ncols=min(len(names), 10), fontsize=8,
+                frameon=False, handlelength=1,
+            )  # fmt: skip
         else:
+            texts = [f"{i} {name[:8]}" for i, name in enumerate(figure.tile_labels)]
+    for i, cell in enumerate(cells.flat):
+        if i >= len(images):
             cell.axis("off")
+            continue
+        if alone:
+            cell.set(xticks=[], yticks=[], box_aspect=1, facecolor=colours[i])
+        else:
+            _show_image(cell, images[i])
+        cell.set_title(texts[i], fontsize=8, pad=1.5)
+        if colours:
+            _frame(cell, colours[i])
+    figure.tiles = None if alone else images
     return figure
 
 
@@ -387,10 +437,10 @@ def _show_image(cell: Axes, image: np.ndarray, *, alpha: float = 1.0) -> None:
         spine.set_visible(False)
 
 
-def _frame(cell: Axes) -> None:
-    """Marks the unedited image."""
+def _frame(cell: Axes, color: Any = "tab:red") -> None:
+    """Marks an image: the unedited one, or one of a class."""
     for spine in cell.spines.values():
-        spine.set(visible=True, color="tab:red", linewidth=2)
+        spine.set(visible=True, color=color, linewidth=2)
 
 
 def _aspect(images: np.ndarray) -> float:

@@ -45,12 +45,13 @@ def curve_html(curve: Curve) -> str | None:
     )
 
 
-def map_html(images: np.ndarray, title: str) -> str | None:
+def map_html(images: np.ndarray, title: str, labels: list[str] | None = None) -> str | None:
     """Images uint8 [K, H, W, C], each with its number; None where they are many and large."""
     if images[..., 0].size > MOST_PIXELS:
         return None
     cells = "".join(
-        f'<img src="data:image/png;base64,{_png(image)}" title="{i}" alt="codeword {i}"'
+        f'<img src="data:image/png;base64,{_png(image)}" title="{i}'
+        f'{"" if labels is None else f": {html.escape(labels[i])}"}" alt="codeword {i}"'
         ' style="display:inline; margin:1px; min-width:48px; image-rendering:pixelated">'
         for i, image in enumerate(images)
     )

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import json
+import os
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -130,7 +132,7 @@ def test_a_parent_that_does_not_exist_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("where", ["Checkpointer.save", "json.dumps", "Path.rename"])
+@pytest.mark.parametrize("where", ["Checkpointer.save", "json.dumps", "os.replace"])
 def test_a_save_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, where, overwrite):
     if overwrite:
         save(tmp_path / "model")
@@ -138,11 +140,11 @@ def test_a_save_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, where, ov
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
-    owner = {"Checkpointer": ocp.Checkpointer, "json": json, "Path": checkpoint.Path}
+    owner = {"Checkpointer": ocp.Checkpointer, "json": json, "os": os}
     with monkeypatch.context() as patch:
         name, attribute = where.split(".")
-        if where == "Path.rename":  # the last step, and none before it
-            fail = fail_where(lambda old, new: new == tmp_path / "model", checkpoint.Path.rename)
+        if where == "os.replace":  # the last step, and none before it
+            fail = fail_where(lambda old, new: Path(new) == tmp_path / "model", os.replace)
         patch.setattr(owner[name], attribute, fail)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path / "model", seed=1, overwrite=overwrite)

@@ -1,6 +1,7 @@
 """Datasets on disk: whole or not at all, as PNGs and as one .npz."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ def test_latents_alone_make_a_dataset(tmp_path):
 def test_all_batches_are_of_one_size(tmp_path):
     model = Blobs()
     write(tmp_path / "set", model)
-    assert model.rendered == [4, 4, 4]
+    assert model.rendered == [4] * 4  # and before them what size they are
 
 
 def test_class_folders_are_safe_and_told_apart(tmp_path):
@@ -183,3 +184,13 @@ def test_what_is_no_json_is_refused_before_rendering(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_dataset(tmp_path / "set", model, LATENTS, about={"curve": LATENTS})
     assert not model.rendered
+
+
+@pytest.mark.parametrize("name", ["set", "set.npz"])
+def test_a_disk_without_room_is_told_before_anything_is_rendered(tmp_path, monkeypatch, name):
+    model, usage = Blobs(), shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=200))
+    with pytest.raises(OSError, match=rf"{name} takes [\d,]+ bytes, and its disk has 200 left"):
+        write(tmp_path / name, model)
+    assert model.rendered == [4]  # what size they are
+    assert not list(tmp_path.iterdir())

@@ -96,7 +96,7 @@ def text(quality, measure):
 class TestVerdicts:
     def test_a_well_ordered_curve_is_good_in_everything(self):
         found = verdicts(measured("ordered"))
-        assert len(found) == 17
+        assert len(found) == 18
         assert all(found.values())
 
     def test_a_random_order_is_bad_and_its_codewords_are_as_good_as_before(self):
@@ -175,6 +175,7 @@ class TestVerdicts:
         left_out = set(verdicts(measured("ordered"))) - set(verdicts(quality))
         assert left_out == {
             "class runs",
+            "purity",
             "distance of classes",
             "distance of the closest classes",
             "image step",
@@ -187,7 +188,7 @@ class TestMapQuality:
         far[[3, 11]] *= 3
         curve = Curve(jnp.asarray(far))
         quality = map_quality(KEY, curve, x, samples=SAMPLES)
-        reference, fresh = two_sets(KEY, x, SAMPLES)
+        reference, fresh, *_ = two_sets(KEY, x, SAMPLES)
         to_codewords = cdist(fresh, far)
         assert_allclose(
             quality.codeword_distortion, (to_codewords.min(1) ** 2).mean() / D, rtol=1e-5
@@ -250,6 +251,7 @@ class TestImages:
         quality = measured("ordered")
         assert quality.class_runs == (K - 1 - 3) / (K - 1)
         assert quality.class_distance > 0.95
+        assert quality.purity > 0.95
         assert quality.least_class_distance > 0.8
         assert quality.class_distance_by_chance < 0.4
 
@@ -281,6 +283,8 @@ class TestImages:
         assert_allclose(quality.class_distance, quality.class_distance_by_chance, atol=0.03)
         found = verdicts(quality)
         assert found["distance of classes"] is False
+        assert found["purity"] is False
+        assert_allclose(quality.purity, quality.purity_by_chance, atol=0.03)
         assert found["distance of the closest classes"] is False
 
     def test_a_single_class_has_no_distances(self):
@@ -289,6 +293,33 @@ class TestImages:
         quality = map_quality(KEY, curve, arc, model=Wheel(), scorer=one, samples=SAMPLES)
         assert quality.class_runs == quality.class_runs_by_chance == 1
         assert quality.class_distance is None
+
+    @pytest.mark.parametrize("texts", [False, True])
+    @pytest.mark.parametrize("rows", [1500, 4 * SAMPLES])
+    def test_labels_of_rows_say_what_a_scorer_says_of_their_images(self, rows, texts, tmp_path):
+        """Of all rows of an array, and of some of a file."""
+        x = np.asarray(arc(jax.random.key(5), rows))
+        labels = np.asarray(SHADES(Wheel().render(x)).argmax(1))
+        labels = np.array(list("dbca"))[labels] if texts else labels
+        source = x
+        if rows > 2 * SAMPLES:
+            np.save(tmp_path / "x.npy", x)
+            source = tmp_path / "x.npy"
+        curve = Curve(jnp.asarray(codewords("ordered")))
+        quality = map_quality(KEY, curve, source, labels=labels, samples=SAMPLES)
+        assert quality.class_runs == measured("ordered").class_runs
+        assert_allclose(quality.purity, measured("ordered").purity, atol=0.03)
+        assert_allclose(quality.purity_by_chance, 1 / 4, atol=0.05)
+        assert_allclose(quality.class_distance, measured("ordered").class_distance, atol=0.03)
+
+    def test_labels_of_what_has_no_rows_or_beside_a_scorer_are_refused(self):
+        curve = Curve(jnp.asarray(codewords("ordered")))
+        with pytest.raises(ValueError, match="these latents have no numbers"):
+            map_quality(KEY, curve, arc, labels=np.zeros(9, int))
+        with pytest.raises(ValueError, match="there are 9 labels of 20 latents"):
+            map_quality(KEY, curve, np.asarray(arc(KEY, 20)), labels=np.zeros(9, int))
+        with pytest.raises(ValueError, match="leave one of them out"):
+            map_quality(KEY, curve, arc, model=Wheel(), scorer=SHADES, labels=np.zeros(9, int))
 
     def test_class_runs_by_chance_are_the_mean_over_random_orders(self):
         random = np.random.default_rng(0)
@@ -309,7 +340,11 @@ class TestTwoSets:
             "file": HostSource.of_file(tmp_path / "x.npy"),
             "iterator": IteratorSource(np.array_split(x, 3)),
         }[kind]
-        sets = [np.asarray(latents) for latents in two_sets(KEY, source, 200)]
+        found = two_sets(KEY, source, 200)
+        sets = [np.asarray(found.reference), np.asarray(found.fresh)]
+        if kind != "iterator":
+            assert_array_equal(x[found.reference_rows], sets[0])
+            assert_array_equal(x[found.fresh_rows], sets[1])
         assert len(sets[0]) == len(sets[1])
         assert len(sets[0]) >= min(200, rows // 2) * 0.6
         together = np.concatenate(sets)
@@ -318,11 +353,12 @@ class TestTwoSets:
 
     def test_rows_that_are_stored_in_order_are_mixed(self):
         x = np.arange(1000, dtype=np.float32)[:, None]
-        one, other = two_sets(KEY, x, 500)
+        one, other, *_ = two_sets(KEY, x, 500)
         assert_allclose([one.mean(), other.mean()], 499.5, atol=40)
 
     def test_of_a_sampler_they_are_of_the_size_that_is_asked_for(self):
-        one, other = two_sets(KEY, arc, 100)
+        one, other, *rows = two_sets(KEY, arc, 100)
+        assert rows == [None, None]
         assert one.shape == other.shape == (100, D)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
@@ -132,6 +133,47 @@ class TestMap:
         flat = np.full((1, 8, 8, 1), 100, np.uint8)
         (image,) = (axes.images[0] for axes in map_figure(flat, "").axes if axes.images)
         assert image.get_clim() == (0, 255)
+
+
+class TestLabels:
+    """Codewords of a class are framed in its colour; without images they are that colour."""
+
+    def frames(self, figure):
+        cells = figure.axes[: len(figure.tile_labels)]
+        return [to_hex(cell.spines["left"].get_edgecolor()) for cell in cells]
+
+    def legend(self, figure):
+        (legend,) = figure.legends
+        colours = [to_hex(patch.get_facecolor()) for patch in legend.get_patches()]
+        return dict(zip([text.get_text() for text in legend.get_texts()], colours, strict=True))
+
+    @pytest.mark.parametrize("labels", [[3, 3, 10, 2, 2], ["cat", "cat", "$b_1$", "a", "a"]])
+    def test_each_has_the_colour_of_the_legend(self, labels):
+        figure = map_figure(random_images(5, 8, 8, 1), labels=labels)
+        legend = self.legend(figure)
+        assert list(legend) == [str(label) for label in sorted(set(labels))]
+        assert len(set(legend.values())) == 3
+        assert self.frames(figure) == [legend[str(label)] for label in labels]
+        assert pixels(figure).std() > 10  # a $ is no formula
+        assert 'title="2: ' in figure._repr_html_()
+
+    def test_without_images_the_cells_are_coloured(self):
+        figure = map_figure(None, labels=[1, 1, 0])
+        faces = [to_hex(cell.get_facecolor()) for cell in figure.axes[:3]]
+        assert faces == self.frames(figure)
+        assert figure._repr_html_() is None
+
+    def test_of_many_each_is_written_above_its_image(self):
+        labels = [f"class {i // 2}" for i in range(50)]
+        figure = map_figure(random_images(50, 8, 8, 1), labels=labels)
+        assert not figure.legends
+        assert figure.axes[49].get_title() == "49 class 24"
+
+    def test_they_are_one_an_image(self):
+        with pytest.raises(ValueError, match="there are 2 labels of 3"):
+            map_figure(random_images(3, 8, 8, 1), labels=[1, 2])
+        with pytest.raises(ValueError, match="neither images nor labels"):
+            map_figure(None)
 
 
 class TestImagesOfUsers:

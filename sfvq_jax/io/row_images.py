@@ -1,0 +1,98 @@
+"""Pictures that belong to the rows of an array: those of a folder, or of an .npy."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sfvq_jax.images import check_images, to_uint8
+from sfvq_jax.io.image_files import SUFFIXES, entries, read_image, resized, stacked
+from sfvq_jax.rows.npy import FileRows, npy_rows
+
+WANTED = "images go in an .npy [N, H, W, C], uint8 or floats in [-1, 1]"
+GAP = 0.04  # of the height, between images below each other
+
+
+class RowImages:
+    """Images of N rows, which are read when they are asked for.
+
+    Attributes:
+      order: of a folder, which image is whose, in words.
+
+    Args:
+      path: a folder of N images, which belong to the rows in the order of their names, 2 before 10;
+        or an .npy [N, H, W, C], uint8 or floats in [-1, 1], or [N, H, W], gray.
+      count: N.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      ValueError: no images, or not N of them.
+    """
+
+    def __init__(self, path: str | Path, count: int):
+        path = Path(path)
+        if path.is_dir():
+            files = _files(path)
+            found, self._read = len(files), lambda rows: [read_image(files[row]) for row in rows]
+            self.order = f"{files[0].name} of row 0 to {files[-1].name} of row {found - 1}"
+        else:
+            rows = npy_rows(path, WANTED)
+            if len(rows.shape) not in (3, 4):
+                raise ValueError(f"{path} has shape {rows.shape}, but {WANTED}")
+            found, self._read, self.order = rows.shape[0], _of_rows(rows), ""
+        if found != count:
+            raise ValueError(f"{path} has {found} images of {count} latents: give each one image")
+
+    def tiles(self, rows: np.ndarray, max_side: int) -> np.ndarray:
+        """Images of rows [K, M], uint8 [K, H, W, C]: those of one codeword below each other.
+
+        All have the first one's size, or `max_side` pixels where that is larger.
+        """
+        needed, places = np.unique(rows, return_inverse=True)
+        images = self._read(needed.tolist())
+        height, width = images[0].shape[:2]
+        scale = min(1, max_side / max(height, width))
+        height, width = (max(1, round(side * scale)) for side in (height, width))
+        images = stacked(
+            image if image.shape[:2] == (height, width) else resized(image, height, width)
+            for image in images
+        )
+        k, m = rows.shape
+        images = images[places.reshape(-1)].reshape(k, m, height, width, -1)
+        if m == 1:
+            return images[:, 0]
+        gap = max(1, round(height * GAP))
+        images = np.pad(images, [(0, 0), (0, 0), (0, gap), (0, 0), (0, 0)], constant_values=255)
+        return images.reshape(k, m * (height + gap), width, -1)[:, :-gap]
+
+
+def _files(folder: Path) -> list[Path]:
+    folders, files = entries(folder)
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if folders or not images:
+        found = f"{len(folders)} folders ({folders[0].name}, …)" if folders else "no images"
+        raise ValueError(
+            f"{folder} holds {found}; expected an image of each latent, named in their order, such"
+            " as 0.png"
+        )
+    return sorted(images, key=lambda file: _natural(file.name))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Of names, the order in which 2 comes before 10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), part) if i % 2 else (0, part) for i, part in enumerate(parts)]
+
+
+def _of_rows(rows: FileRows) -> Callable[[list[int]], list[np.ndarray]]:
+    def read(needed: list[int]) -> list[np.ndarray]:
+        with rows.opened() as found:
+            images = np.concatenate([found[row : row + 1] for row in needed])
+        try:
+            images = check_images(images[..., None] if images.ndim == 3 else images)
+        except ValueError as error:
+            raise ValueError(f"{rows.path}: {error}") from error
+        return list(images if images.dtype == np.uint8 else to_uint8(images))
+
+    return read
