@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from sfvq_jax.curve import Curve
 from sfvq_jax.devices import replicate
 from sfvq_jax.latent_model import LatentModel, method
 from sfvq_jax.rows.arrays import ArraySource, array_source
@@ -40,6 +41,7 @@ __all__ = [
     "SamplerSource",
     "Source",
     "as_source",
+    "check_source",
 ]
 
 Array = jax.Array
@@ -76,6 +78,15 @@ def as_source(source: Any, weights: Any = None) -> Source:
         f"weights go with an array or a file; a {type(source).__name__} gives them with its"
         " latents, as a pair (latents [n, D], weights [n])"
     )
+
+
+def check_source(source: Source, curve: Curve) -> None:
+    """Raises ValueError unless the latents are as wide as the curve's codewords."""
+    if source.latent_dim != curve.codewords.shape[1]:
+        raise ValueError(
+            f"the latents have width {source.latent_dim}, but the codewords of the curve"
+            f" {curve.codewords.shape[1]}"
+        )
 
 
 @functools.singledispatch

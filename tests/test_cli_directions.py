@@ -70,6 +70,11 @@ def test_directions_are_edits_together_or_with_something_held(folder, tmp_path):
     both = ["--direction", width, "--direction", f"{pullover}:-0.5", "--seeds", "0-1"]
     assert run("edit", "fashion_mnist", *both, "-o", tmp_path / "both.png") == 0
     assert image_size(tmp_path / "both.png")[0] > 300
+    by_name = ["--direction", folder / "found", "--attribute", "width", "--seeds", 0]
+    alone = ["--direction", width, "--seeds", 0]
+    for name, options in (("by_name", by_name), ("alone", alone)):
+        assert run("edit", "fashion_mnist", *options, "-o", tmp_path / f"{name}.png") == 0
+    assert (tmp_path / "by_name.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
     held = ["--direction", width, "--hold", "brightness", "--save-direction", tmp_path / "h.json"]
     assert run("edit", "fashion_mnist", *held, "--seeds", 0, "-o", tmp_path / "held.png") == 0
     record = load_direction(tmp_path / "h.json")

@@ -76,7 +76,7 @@ def test_a_map_and_its_quality_are_of_rows(folder, capsys):
             "map x.npy c.npz -o m.png",
             "by themselves are no pictures: name their images by --images",
         ),
-        ("map x.npy c.npz -o m.png --images none", "there is no file none"),
+        ("map x.npy c.npz -o m.png --images none", "there is no file or folder none"),
         ("map x.npy c.npz -o m.png --images c.npz", "c.npz is no .npy, but images go in an .npy"),
         ("map x.npy c.npz -o m.png --images x.npy", "x.npy has shape (40, 2), but images go in"),
         ("map x.npy c.npz -o m.png --images few", "few has 2 images of 40 latents"),

@@ -26,6 +26,7 @@ def files(folder):
     rows = {
         "x": x, "flat": np.zeros((99, 4), np.float32), "whole": np.zeros((99, 4), np.int64),
         "cube": np.zeros((9, 4, 4), np.float32), "few": x[:7], "weights": np.ones(98),
+        "texts": np.repeat(["cat", "dog", "eel"], 33), "few-labels": np.arange(98) // 2,
         "nan": np.where(np.arange(99)[:, None] == 41, np.nan, x),
     }  # fmt: skip
     for name, array in rows.items():

@@ -20,7 +20,7 @@ from sfvq_jax.images import in_batches, scaled_down
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.rows_at import as_classes
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.projection import check_width, project
+from sfvq_jax.projection import project
 from sfvq_jax.quality import (
     class_runs_by_chance,
     codebook_quality,
@@ -28,7 +28,7 @@ from sfvq_jax.quality import (
     perplexity,
     same_class_share,
 )
-from sfvq_jax.sources import Source, as_source
+from sfvq_jax.sources import Source, as_source, check_source
 
 Array = jax.Array
 
@@ -165,8 +165,8 @@ def map_quality(
         raise ValueError("a scorer and labels both say classes: leave one of them out")
     source = as_source(source)
     classes = None if labels is None else _classes(labels, source)
+    check_source(source, curve)
     reference, fresh, *rows = two_sets(key, source, samples)
-    check_width(curve, fresh)
     k, d = curve.codewords.shape
     random = numpy_generator(jax.random.fold_in(key, 1))
     projection = project(curve, fresh)

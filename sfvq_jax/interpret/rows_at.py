@@ -13,7 +13,7 @@ import numpy as np
 from sfvq_jax.curve import Curve, check_curve, trimmed
 from sfvq_jax.projection import nearest_codeword
 from sfvq_jax.short import short_repr
-from sfvq_jax.sources import HostSource, as_block, as_source
+from sfvq_jax.sources import HostSource, as_block, as_source, check_source
 
 Array = jax.Array
 
@@ -108,10 +108,7 @@ def rows_at(curve: Curve, source: Any, *, labels: Any = None, count: int = 1) ->
     n, (k, d) = source.num_latents, curve.codewords.shape
     if n is None or source.per_process:
         raise ValueError("the latents have no numbers and no end: give an array or an .npy of them")
-    if source.latent_dim != d:
-        raise ValueError(
-            f"the latents have width {source.latent_dim}, but the codewords of the curve {d}"
-        )
+    check_source(source, curve)
     if count < 1:
         raise ValueError(f"count is {count}; expected 1 or more")
     count = min(count, n)

@@ -32,7 +32,7 @@ from sfvq_jax.processes import (
 )
 from sfvq_jax.projection import Projection, project
 from sfvq_jax.rows.arrays import bucket
-from sfvq_jax.sources import HostSource, Source, as_source
+from sfvq_jax.sources import HostSource, Source, as_source, check_source
 
 Array = jax.Array
 
@@ -71,17 +71,14 @@ def write_positions(
     if isinstance(source, np.ndarray | jax.Array):  # which needs no device here
         source = HostSource(np.asarray(source))
     path, source = followed(path), as_source(source)
-    n, width = source.num_latents, curve.codewords.shape[1]
+    n = source.num_latents
     if n is None or source.per_process:
         raise ValueError("the latents have no order and no end: give an array or an .npy of them")
-    if source.latent_dim != width:
-        raise ValueError(
-            f"the latents have width {source.latent_dim}, but the codewords of the curve {width}"
-        )
+    check_source(source, curve)
     if jax.process_count() > 1:
         check_alike(
             {
-                "number and width of latents": [n, width],
+                "number and width of latents": [n, source.latent_dim],
                 "latents": likeness(source),
                 "curve": hash_of(np.asarray(curve.codewords)),
             }

@@ -37,6 +37,8 @@ class RowImages:
             found, self._read = len(files), lambda rows: [read_image(files[row]) for row in rows]
             self.order = f"{files[0].name} of row 0 to {files[-1].name} of row {found - 1}"
         else:
+            if not path.exists():
+                raise FileNotFoundError(f"there is no file or folder {path}")
             rows = npy_rows(path, WANTED)
             if len(rows.shape) not in (3, 4):
                 raise ValueError(f"{path} has shape {rows.shape}, but {WANTED}")

@@ -237,7 +237,7 @@ class TestMapQuality:
             map_quality(KEY, Curve(curve.codewords[:2]), arc)
         with pytest.raises(ValueError, match="pass the model"):
             map_quality(KEY, curve, arc, scorer=SHADES)
-        with pytest.raises(ValueError, match=r"shape \[N, 8\]"):
+        with pytest.raises(ValueError, match="width 7, but the codewords of the curve 8"):
             map_quality(KEY, curve, np.ones((10, 7), np.float32))
         with pytest.raises(ValueError, match="source has 1 latents"):
             map_quality(KEY, curve, np.ones((1, 8), np.float32))
