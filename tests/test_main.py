@@ -153,3 +153,14 @@ def test_help_and_version_import_no_jax():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("sfvq-jax 0.")
+
+
+def test_a_device_that_is_not_there_is_told(failing, monkeypatch, capsys):
+    def local_devices():
+        raise AssertionError  # as JAX does without NVIDIA's driver
+
+    monkeypatch.setattr("jax.local_devices", local_devices)
+    assert failing(lambda: None) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("sfvq-jax quality: JAX starts no device")
+    assert said.endswith("set JAX_PLATFORMS=cpu, or install JAX for the device\n")

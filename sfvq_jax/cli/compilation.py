@@ -1,4 +1,4 @@
-"""Compiled programs are kept from call to call, in the user's cache folder."""
+"""Where JAX runs: its devices, and compiled programs that are kept from call to call."""
 
 import contextlib
 import os
@@ -8,8 +8,23 @@ from pathlib import Path
 
 import jax
 
+from sfvq_jax.io.reading import one_line
+
 CACHE_DIR = "jax_compilation_cache_dir"
 LEAST_SECONDS = 0.3  # of compiling a program that is kept
+
+
+def check_device() -> None:
+    """Raises OSError where JAX starts no device: it was told of one that is not there."""
+    try:
+        jax.local_devices()
+    except Exception as error:  # of several kinds, some without a word
+        platforms = jax.config.jax_platforms
+        told = f" with JAX_PLATFORMS={platforms}" if platforms else ""
+        raise OSError(
+            f"JAX starts no device{told} ({one_line(error)}): set JAX_PLATFORMS=cpu, or install JAX"
+            " for the device"
+        ) from error
 
 
 @contextlib.contextmanager

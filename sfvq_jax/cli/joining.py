@@ -25,6 +25,7 @@ import jax
 
 import sfvq_jax
 from sfvq_jax.cli.common import sentence, shown
+from sfvq_jax.cli.compilation import check_device
 from sfvq_jax.processes import in_all_processes
 
 BEAT = 1.0  # seconds between signs of life
@@ -83,6 +84,7 @@ def together(options: argparse.Namespace) -> Iterator[None]:
         company = _join(options)
         with _abort_told(company):
             try:
+                check_device()
                 yield
             except BaseException as error:
                 if isinstance(error, Exception):

@@ -98,10 +98,12 @@ def start() -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from sfvq_jax.cli.compilation import compilation_cache  # with JAX, which help does without
+    # with JAX, which help does without
+    from sfvq_jax.cli.compilation import check_device, compilation_cache
 
-    if not getattr(options, "distributed", False):  # of several processes one writes: see there
+    if not getattr(options, "distributed", False):  # several processes do so once they have met
         check_outputs(options)
+        check_device()
     with compilation_cache(keep=options.compilation_cache):
         options.run(options)
 
