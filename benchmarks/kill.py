@@ -132,7 +132,7 @@ def main() -> None:
         "kill",
         {"stopped commands": rows} | ({"failed": failed} if failed else {}),
         packages=("jax", "orbax-checkpoint"),
-        save=names == list(COMMANDS) and options.rounds >= 10,
+        save=names == list(COMMANDS),
         rounds=options.rounds,
         seed=options.seed,
     )

@@ -220,7 +220,10 @@ def read_header(stream: Any) -> Header:
     if version not in _HEADERS:
         raise ValueError(f"it is of version {version}")
     with warnings.catch_warnings(action="ignore"):  # that Python 2 wrote it, and of its syntax
-        return Header(*_HEADERS[version](start), start.tell())
+        header = Header(*_HEADERS[version](start), start.tell())
+    if any(type(size) is not int or size < 0 for size in header.shape):  # True is one to NumPy
+        raise ValueError(f"its shape is {header.shape}")
+    return header
 
 
 _MAGIC = np.lib.format.MAGIC_PREFIX

@@ -1,6 +1,7 @@
 """Where latents come from: arrays, functions and models, all drawn from in the same way."""
 
 import os
+import re
 from typing import Any
 
 import flax.struct
@@ -386,6 +387,15 @@ class TestHost:
         file.write_bytes(file.read_bytes()[:-100])
         with pytest.raises(ValueError, match="has 80028 bytes, and its header says 80128"):
             as_source(file)
+
+    @pytest.mark.parametrize("shape", ["(99, True)", "(-99, 2)"])
+    def test_a_header_whose_sizes_are_none_is_named(self, shape, tmp_path):
+        path = tmp_path / "x.npy"
+        np.save(path, np.ones((99, 2), np.float32))
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"(99, 2), }".ljust(14), f"{shape}, }}".ljust(14).encode()))
+        with pytest.raises(ValueError, match=rf"a damaged one \(its shape is {re.escape(shape)}\)"):
+            as_source(path)
 
     def test_rows_that_are_not_finite_are_named_by_their_place_in_the_file(self, tmp_path, getkey):
         rows = self.rows.copy()
