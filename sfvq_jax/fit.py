@@ -95,6 +95,7 @@ def fit(
     >>> result.curve.codewords.shape, result.dead
     ((8, 2), 0)
     """
+    _check_untraced(key, source, weights, start, solver)
     key, last = _checked_key(key), 2 ** checked_bits(bits)
     check_solver(solver)
     if not (on_report is None or callable(on_report)):
@@ -268,13 +269,16 @@ def solver_settings(solver: Solver) -> dict[str, Any]:
 # What is asked for.
 
 
-def _checked_key(key: Any) -> Array:
-    check_key(key, "fit(key, source, bits=…)")
-    if isinstance(key, Tracer):
+def _check_untraced(*arguments: Any) -> None:
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
         raise TypeError(
             "fit reads, reports and saves, so that jit, vmap and grad cannot trace it; call"
             " fit_array(key, x, bits=…) within them"
         )
+
+
+def _checked_key(key: Any) -> Array:
+    check_key(key, "fit(key, source, bits=…)")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     return jax.random.wrap_key_data(jax.device_put(key))

@@ -9,9 +9,12 @@ tiles, devices and hosts add theirs.
 
 The second term is the length penalty: without it the curve wins on distortion by long jumps outside
 the data, and its order means nothing. φ(s) is s² up to a step of m and 2 m s - m² beyond (Huber,
-1964), m the mean step weighted by Σ t (1 - t), that is by the lines that hold samples inside. Equal
-steps cost what s² asks. A bridge over a gap costs its length, however many codewords it has: with
-s² alone a gap is the cheaper the more codewords fill it, and half of them end in the gaps. Within a
+1964), m the harmonic mean of the steps weighted by Σ t (1 - t), that is by the lines that hold
+samples inside. Equal steps cost what s² asks. A bridge over a gap costs its length, however many
+codewords it has: with s² alone a gap is the cheaper the more codewords fill it, and half of them
+end in the gaps. The mean is harmonic because around a cluster that has noise in many dimensions a
+bridge holds some samples inside its ends: the arithmetic mean grows with these bridges, whose pull
+then takes the second codeword out of each cluster. Within a
 round m is frozen, and φ is replaced by the parabola m/max(s_j, m) s² through the present step, that
 is nowhere below it but for a constant, so that A stays tridiagonal.
 """
@@ -36,6 +39,7 @@ ELIMINATED = 1024  # rows of a system, at most, that an accelerator solves row b
 PULL = 1e-4  # weight of the present codeword, in shares of an even load a codeword
 EARLY_CODEWORDS = 16  # of the stages in which the penalty is greater, at least
 MOST = 1e10  # of μ, and of what it is multiplied by
+LEAST_STEP = 1e-6  # share of the longest line that each line counts with at least
 LEAST_USE = 1e-6  # share of an even load that each line's step counts with at least
 
 
@@ -179,11 +183,12 @@ def normal_sums(curve: Curve, x: Array, weight: Array, place: Projection) -> Nor
 
 
 def mean_step(curve: Curve, sums: NormalSums) -> Array:
-    """m: the mean step, weighted by the samples inside the lines; a bridge does not raise it."""
+    """m: the harmonic mean step, by the samples inside the lines; a bridge hardly raises it."""
     k = jnp.asarray(curve.num_codewords, sums.load.dtype)
     use = sums.coupling[:-1] + LEAST_USE * sums.load.sum() / k
     use = jnp.where(_line_mask(curve), use, 0)
-    return jnp.sum(use * line_lengths(curve)) / use.sum()
+    length = line_lengths(curve)
+    return use.sum() / jnp.sum(use / jnp.maximum(length, LEAST_STEP * length.max()))
 
 
 def solve(sums: NormalSums, curve: Curve, length_penalty: Any, m: Array) -> Curve:

@@ -68,7 +68,7 @@ def shapes_of(
     """
     if at.stage > len(sizes) or (at.begun and at.stage == len(sizes)):
         raise ValueError(
-            f"the checkpoint keeps a fit that has gone beyond {sizes[-1]} codewords: ask for as"
+            f"it keeps a fit that has gone beyond {sizes[-1]} codewords: ask for as"
             " many bits as before, or more, or name another folder for it"
         )
     rows, place = stage_rows(solver, sizes[at.reached]), everywhere(mesh)

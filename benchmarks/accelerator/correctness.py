@@ -211,7 +211,7 @@ def squared_distance(
 def reference_round(x: np.ndarray, codewords: np.ndarray, penalty: float) -> np.ndarray:
     """The codewords after a round, [K, D] float64, from the dense normal matrix.
 
-    Lines beyond the mean step, which the samples inside the lines weigh, are held by less.
+    Lines beyond the harmonic mean step, which the samples inside the lines weigh, are held by less.
     """
     k = len(codewords)
     x, codewords = x.astype(np.float64), codewords.astype(np.float64)
@@ -224,7 +224,7 @@ def reference_round(x: np.ndarray, codewords: np.ndarray, penalty: float) -> np.
     inside = found.fraction * (1 - found.fraction)
     use = np.bincount(found.line, inside, minlength=k - 1) + LEAST_USE * load
     length = np.linalg.norm(steps @ codewords, axis=1)
-    mean_step = (use * length).sum() / use.sum()
+    mean_step = use.sum() / (use / length).sum()
     stiff = penalty * np.minimum(1, mean_step / length)
     matrix = share.T @ share + load * (steps.T @ (stiff[:, None] * steps) + PULL * np.eye(k))
     return np.linalg.solve(matrix, share.T @ x + load * PULL * codewords)

@@ -9,12 +9,14 @@ the memory, which takes several times as long.
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import resource
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -132,6 +134,10 @@ def _case(number: int, mutant: Mutant, **found: Any) -> Case:
 def _read_cases(
     answers: Connection, subjects: Sequence[Subject], seed: int, indices: list[int]
 ) -> None:
+    # what Orbax' threads say of a case that is over would count as the next one's doing: Python
+    # compiles each line of a traceback that it shows
+    logging.disable()
+    threading.excepthook = sys.unraisablehook = lambda *_: None
     watch = _Watch()
     sys.addaudithook(watch)
     whole: dict[Subject, Any] = {}  # what is made of a subject that is not damaged

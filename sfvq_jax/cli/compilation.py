@@ -19,7 +19,7 @@ def check_device() -> None:
     try:
         jax.local_devices()
     except Exception as error:  # of several kinds, some without a word
-        platforms = jax.config.jax_platforms
+        platforms = getattr(jax.config, "jax_platforms", None)
         told = f" with JAX_PLATFORMS={platforms}" if platforms else ""
         raise OSError(
             f"JAX starts no device{told} ({one_line(error)}): set JAX_PLATFORMS=cpu, or install JAX"

@@ -89,6 +89,9 @@ def start() -> None:
     ends in the usual way waits for, or which crash in it.
     """
     status = main()
+    with contextlib.suppress(ValueError):  # in another thread
+        for number in (signal.SIGINT, signal.SIGTERM):  # all is done, and has its status
+            signal.signal(number, signal.SIG_IGN)
     if status != 0:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):

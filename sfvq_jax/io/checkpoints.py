@@ -142,8 +142,8 @@ class Checkpoints:
             raise _damaged(state, "it is of another fit")
         try:
             shapes = template(about)
-        except ValueError:
-            raise
+        except ValueError as error:
+            raise ValueError(f"{state}: {error}") from error
         except Exception as error:  # of an `about` that was changed, anything may be missing
             raise _damaged(state, f"{ABOUT} is not as it was written") from error
         seal = self._sealed(about)
@@ -183,8 +183,9 @@ class Checkpoints:
             self._orbax.wait_until_finished()
             as_first_process(lambda: _delete_old(path))
             self._number += 1
-            self._about = about
-            sealed = {"state": state, "seal": self._sealed(about)}
+            # a copy, since it is written in the background, while the fit goes on in its lists
+            self._about = json.loads(json.dumps(about))
+            sealed = {"state": state, "seal": self._sealed(self._about)}
             self._orbax.save(path / str(self._number), sealed)
             if self._stopping:
                 self._orbax.wait_until_finished()

@@ -238,8 +238,12 @@ def _largest(latents: np.ndarray) -> np.ndarray:
 
 
 def check_shape(latents: Any, name: str) -> None:
-    """Raises ValueError unless latents are [N, D], D > 0, and of floating point type."""
+    """Raises ValueError unless latents are [N, D], D > 0, of floating point type and not masked."""
     shape = tuple(latents.shape)
+    if np.ma.is_masked(latents):
+        raise ValueError(
+            f"{name} has masked entries: take the rows that have none, x[~x.mask.any(1)].data"
+        )
     if len(shape) != 2 or shape[1] == 0:
         hint = shape_hint(shape)
         raise ValueError(

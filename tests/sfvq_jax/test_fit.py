@@ -461,6 +461,8 @@ class TestErrors:
     def test_a_fit_within_a_traced_function(self):
         with pytest.raises(TypeError, match=r"cannot trace it; call fit_array\(key, x, bits"):
             jax.jit(fit, static_argnames="bits")(jax.random.key(0), gaussian(), bits=3)
+        with pytest.raises(TypeError, match=r"cannot trace it; call fit_array\(key, x, bits"):
+            jax.vmap(lambda x: fit(jax.random.key(0), x, bits=3))(gaussian()[None])
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -69,6 +69,17 @@ class TestClusters:
         assert distortion(curve, fresh) < 1.06 * nearest
         assert codebook_quality(curve).neighbour_share > 0.85
 
+    @pytest.mark.parametrize(("clusters", "d", "noise"), [(20, 32, 1.0), (15, 16, 0.3)])
+    def test_none_is_dead_where_clusters_have_noise_in_all_dimensions(self, clusters, d, noise):
+        """There a bridge holds samples inside its ends, and must not count for much."""
+        centres = 2 * gaussian(clusters, d, seed=7)
+        x = centres[np.arange(4096) % clusters] + noise * gaussian(4096, d)
+        curve, info = fit_array(KEY, x, bits=5)
+        assert int(info.dead[-1]) == 0
+        means = KMeans(32, n_init=1, random_state=0).fit(x).cluster_centers_
+        nearest = ((x[:, None] - means[None]) ** 2).sum(2).min(1).mean() / d
+        assert distortion(curve, x) < 1.02 * nearest
+
     def test_along_a_published_codebook_it_is_no_worse_than_the_published_one(self, shared):
         book = np.load(shared / "data/published_sfvq/CIFAR10-10.npy").astype(np.float32)
         noise = 0.5 * np.linalg.norm(np.diff(book, axis=0), axis=1).mean() / 512**0.5

@@ -71,14 +71,14 @@ class TestSums:
         load = np.bincount(line + (fraction >= 0.5), weight, minlength=8)
         assert_allclose(summed(curve, x, weight, line, fraction).load, load, rtol=1e-5)
 
-    def test_m_is_the_mean_step_of_the_lines_that_hold_samples_inside(self):
+    def test_m_is_the_harmonic_mean_step_of_the_lines_that_hold_samples_inside(self):
         codewords = jnp.array([[0.0], [1.0], [2.0], [12.0], [14.0]])
         line = np.array([0, 1, 3, 3, 2], np.int32)
         fraction = np.float32([0.5, 0.5, 0.5, 0.5, 1])  # the bridge has a sample at its end only
         curve = padded(Curve(codewords), 8)
         place = Projection(line, fraction, np.zeros(5, np.float32))
         sums = normal_sums(curve, np.zeros((5, 1), np.float32), np.ones(5, np.float32), place)
-        assert_allclose(mean_step(curve, sums), (1 + 1 + 2 * 2) / 4, rtol=1e-4)
+        assert_allclose(mean_step(curve, sums), 4 / (1 + 1 + 2 / 2), rtol=1e-4)
 
 
 class TestSolve:

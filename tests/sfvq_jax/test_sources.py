@@ -90,6 +90,13 @@ class TestArrays:
         bits = np.asarray(jax.random.bits(key, (1000,), "uint32"))
         assert_array_equal(_random_rows(key, 1000, n), bits.astype(np.uint64) * n >> 32)
 
+    @pytest.mark.parametrize("kind", [as_source, HostSource])
+    def test_masked_entries_are_told_and_not_taken_for_numbers(self, kind):
+        x = np.ma.masked_array(np.ones((9, 2)), mask=np.arange(18).reshape(9, 2) == 7)
+        with pytest.raises(ValueError, match=r"has masked entries: take the rows that have none"):
+            kind(x)
+        assert kind(x[~x.mask.any(1)].data).num_latents == 8
+
     def test_more_can_be_drawn_than_there_are(self, getkey):
         assert as_source(self.rows).read(getkey(), 0, 100).x.shape == (100, 2)
 

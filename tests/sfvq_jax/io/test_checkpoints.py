@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sfvq_jax
 from sfvq_jax import Adam, IteratorSource, LeastSquares, data_mesh, fit, load_curve
-from sfvq_jax.io.checkpoints import Stopped
+from sfvq_jax.io.checkpoints import Checkpoints, Stopped
 
 KEY = jax.random.key(0)
 BLOCKS = LeastSquares(rounds=2, tolerance=0, samples="all", block=150)
@@ -314,6 +315,16 @@ class TestDamaged:
         seal(newest, text)
         with pytest.raises(ValueError, match=f"the checkpoint {newest} is damaged"):
             fit(KEY, file, bits=3, solver=BLOCKS, checkpoint=halfway)
+
+    def test_notes_are_those_of_the_moment_of_the_save(self, tmp_path):
+        """They are written in the background, while the fit goes on in its lists."""
+        state, about = {"x": jnp.arange(10**6)}, {"converged": [False]}
+        for expected in (None, {"converged": [False]}):
+            with Checkpoints.open(tmp_path / "states", {}, 0) as checkpoints:
+                restored = checkpoints.restore(lambda about: state)
+                assert (restored and restored[1]) == expected
+                checkpoints.save(state, about)
+                about["converged"].append(True)
 
     def test_a_state_of_another_fit_is_refused(self, halfway, file, tmp_path):
         settings = {"bits": 3, "solver": BLOCKS}
