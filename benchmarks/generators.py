@@ -254,6 +254,7 @@ def biggan_contenders(batch: int, dtype: str) -> dict[str, Callable[[], Any]]:
 
     from ports.biggan import BigGAN
     from ports.biggan.convert_huggingface import convert
+    from ports.state_dict import Candidate
 
     device, torch_dtype = torch_place(dtype)
     torch.manual_seed(0)
@@ -269,7 +270,7 @@ def biggan_contenders(batch: int, dtype: str) -> dict[str, Callable[[], Any]]:
             upstream(z, y, 1.0)
     upstream = upstream.eval().to(device)
     tensors = {name: x.cpu().numpy() for name, x in upstream.state_dict().items()}
-    converted = convert(tensors, {})
+    converted = convert(Candidate((), tensors, None, ()), {})
     variables = jax.tree.map(jnp.asarray, converted.variables)
     model = BigGAN(variables, converted.config, dtype=jnp.dtype(dtype))
     z = model.sample_z(jax.random.key(0), batch, 0.4)

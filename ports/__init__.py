@@ -16,8 +16,8 @@ from ports.architectures import model_of
 from ports.biggan import BigGAN, BigGANSpace
 from ports.checkpoint import Converted
 from ports.classifier import Classifier
+from ports.errors import CheckpointError
 from ports.inspection import Inspection, inspect
-from ports.pickles import CheckpointError
 from ports.stylegan2 import StyleGAN2, StyleGAN2Z
 from ports.verify import Difference, check_differences, compare, read_reference
 
@@ -64,18 +64,20 @@ def convert(
     folder: str | Path,
     *,
     config: str | Path | None = None,
+    network: str | None = None,
     verify: str | Path | None = None,
     overwrite: bool = False,
 ) -> list[Difference]:
     """Converts an upstream checkpoint into a folder that `load` reads.
 
     Args:
-      path: a network pickle of stylegan2-ada-pytorch, of the StyleGAN3 repository's StyleGAN2, of
-        stylegan2 or stylegan2-ada (TensorFlow), a `.pt` of rosinality's stylegan2-pytorch, a
-        `pytorch_model.bin` of pytorch-pretrained-BigGAN, a `G_ema.pth` of BigGAN-PyTorch; or a
-        folder that holds one of them.
+      path: a file that holds a StyleGAN2 or a BigGAN of a project that docs/checkpoints.md lists,
+        as a pickle, PyTorch's `.pt`, `.pth`, `.bin` or `.ckpt`, or safetensors; or a folder with
+        one such file.
       folder: to be written; whole or not at all.
       config: settings of a BigGAN, JSON; by default `config.json` beside the checkpoint.
+      network: which of the file's generators, such as 'G'; by default an averaged one, or else the
+        first.
       verify: an `.npz` of outputs of the upstream model, as `ports.verify.compare` names them.
       overwrite: replace an existing folder.
 
@@ -88,7 +90,7 @@ def convert(
         `ports.verify.TOLERANCE`, and then nothing is written.
     """
     checkpoint.check_free(folder, overwrite=overwrite)
-    converted = upstream.read(path, config)
+    converted = upstream.read(path, config, network)
     differences = []
     if verify is not None:
         differences = compare(build(converted), read_reference(verify))

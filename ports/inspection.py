@@ -18,7 +18,7 @@ class Layer(NamedTuple):
 
     Attributes:
       name: of the layer, or of the layers that share the code.
-      resolution: height and width of its output in pixels.
+      resolution: height and width of its output in pixels, were images square.
     """
 
     name: str
@@ -55,12 +55,14 @@ class Inspection(NamedTuple):
     __repr__ = short_repr
 
 
-def inspect(path: str | Path, config: str | Path | None = None) -> Inspection:
+def inspect(
+    path: str | Path, config: str | Path | None = None, network: str | None = None
+) -> Inspection:
     """What the checkpoint at `path` is.
 
     Args:
       path: an upstream checkpoint, or the folder of a converted model.
-      config: as in `convert`.
+      config, network: as in `convert`.
 
     Raises:
       CheckpointError: where it is none, or a damaged one.
@@ -71,7 +73,7 @@ def inspect(path: str | Path, config: str | Path | None = None) -> Inspection:
         model_hash, versions = config_json["parameters_sha256"], config_json["versions"]
         fields = config_json["config"]
     else:
-        converted = upstream.read(path, config)
+        converted = upstream.read(path, config, network)
         kind, source, variables = converted.architecture, converted.source, converted.variables
         model_hash, versions = checkpoint.parameters_sha256(variables), {}
         fields = converted.config.to_json()
@@ -98,7 +100,7 @@ def _stylegan2_facts(fields: dict) -> dict[str, Any]:
     names += [(f"b{config.img_resolution}.torgb", config.img_resolution)]
     return {
         "architecture": f"StyleGAN2 ({config.architecture})",
-        "image_shape": (config.img_resolution, config.img_resolution, config.img_channels),
+        "image_shape": config.image_shape,
         "num_classes": config.c_dim,
         "latent_spaces": {"stylegan2-w": config.w_dim, "stylegan2-z": config.z_dim},
         "layers": tuple(Layer(*name) for name in names),

@@ -177,7 +177,7 @@ def _parts(node: Any) -> Iterator[Any]:
     if isinstance(node, dict):
         return chain(node, node.values())
     if isinstance(node, Record):
-        return iter((node.state,))
+        return iter((node.args, node.state, node.items))
     return iter(node) if isinstance(node, list | tuple | set | frozenset) else iter(())
 
 

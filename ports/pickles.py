@@ -1,15 +1,15 @@
-"""Reads every checkpoint that PyTorch code or a pickle holds, without running what is in it.
+"""Reads what a pickle or PyTorch's containers of pickles hold, without running what is in it.
 
 A pickle is a program that can name any Python function and call it. Here a name is only ever looked
-up in the table `_NAMES`, whose entries are our own constructors; every other name is refused before
-anything is called. Tensors become NumPy arrays. What a file may cost is settled before it is built:
-the opcodes are counted, and sizes that a file states are compared with the bytes that it has.
+up in a table whose entries are our own constructors. A name that would reach the system is refused,
+and any other becomes a `Record`, which keeps what it was to be made from and does nothing. Tensors
+become NumPy arrays. What a file may cost is settled before it is built: the opcodes are counted,
+and sizes that a file states are compared with the bytes that it has.
 """
 
 import io
 import pickle
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -18,85 +18,13 @@ import numpy as np
 from ports import records, tensors
 from ports.archive import read_archive
 from ports.errors import CheckpointError, quoted
-from ports.limits import check_content, check_opcodes
-from ports.records import PersistentObject, Record, TensorFlowNetwork
+from ports.limits import check_opcodes
 from ports.tensors import STORAGE_TYPES, Storage
-
-__all__ = ["CheckpointError", "PersistentObject", "Record", "TensorFlowNetwork", "read"]
-
-
-def read(path: str | Path) -> Any:
-    """What a checkpoint holds: dicts, lists, tuples, sets, numbers, text, NumPy arrays, records.
-
-    Tensors and parameters are arrays, bfloat16 as float32; ordered and default dicts and EasyDicts
-    are dicts; types, such as torch.float32, and paths are text; a device is a tuple. Objects are a
-    `PersistentObject` or a `Record`, of which `TensorFlowNetwork` is one. Arrays are read-only
-    views into what was read, or copies; they may be strided, unaligned and of any numeric type.
-    Nothing holds itself, and nothing lies deeper than 100 levels.
-
-    >>> read("network.pkl")
-    Traceback (most recent call last):
-    ports.errors.CheckpointError: network.pkl does not exist; check the name of the file
-
-    Args:
-      path: a file of `torch.save`, in its present form (a zip archive) or that from before PyTorch
-        1.6; or of `pickle.dump`, protocol 0 to 5.
-
-    Raises:
-      CheckpointError: where there is no such file, it is damaged or of another kind, it asks for a
-        name that checkpoints have no use for, or for far more memory than it has bytes.
-    """
-    try:
-        data = _read_file(Path(path))
-        content = _read_zip(data) if data[:2] == b"PK" else _read_pickles(data, _NAMES)
-        check_content(content, len(data))
-        return content
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}") from error
-    except MemoryError:
-        raise CheckpointError(f"{path} does not fit in this machine's memory") from None
-    except Exception as error:  # whatever a damaged file makes pickle, zlib or NumPy raise
-        what = f"{type(error).__name__}: {quoted(str(error), 120)}"
-        raise CheckpointError(f"{path} is damaged; download or copy it again ({what})") from error
-
-
-def _read_file(path: Path) -> bytes:
-    # Not a memory map: of a file that changes meanwhile, what was checked must be what is used.
-    try:
-        if path.exists() and not path.is_file():
-            what = "folder" if path.is_dir() else "device or a pipe"
-            raise CheckpointError(f"is a {what}; expected a file such as network.pkl")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError("does not exist; check the name of the file") from None
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}") from error
-    if not data:
-        raise CheckpointError("is empty; download or copy it again")
-    for start, place, what in _OTHER_FILES:
-        if data.startswith(start, place):
-            raise CheckpointError(f"is {what}, where a checkpoint in PyTorch's format was expected")
-    if data.startswith(b'{"', 8) and int.from_bytes(data[:8], "little") < len(data):
-        raise CheckpointError(
-            "is a safetensors file, where a checkpoint in PyTorch's format was expected"
-        )
-    return data
-
-
-_OTHER_FILES = (
-    (b"<", 0, "a web page (the download failed)"),
-    (b"version https://git-lfs", 0, "a Git LFS pointer (fetch the file itself)"),
-    (b"ustar", 257, "a tar archive (PyTorch's format before version 0.2; save it anew)"),
-    (b"\x1f\x8b", 0, "compressed by gzip (unpack it)"),
-    (b"\x89HDF", 0, "an HDF5 file"),
-    (b"\x93NUMPY", 0, "one NumPy array"),
-)
-
 
 # --- PyTorch's containers ---------------------------------------------------------------------
 
 
-def _read_zip(data: bytes) -> Any:
+def read_zip(data: bytes) -> Any:
     """The object in an archive of `torch.save`.
 
     It is FOLDER/data.pkl, whose tensors refer by a key to FOLDER/data/KEY, a storage's bytes.
@@ -120,7 +48,7 @@ def _read_zip(data: bytes) -> Any:
         return storage
 
     stream = io.BytesIO(bytes(contents[f"{folder}/data.pkl"]))
-    return _Unpickler(stream, len(data), _NAMES, load_storage).load()
+    return _Unpickler(stream, len(data), load_storage).load()
 
 
 def _find_folder(names: Iterable[str]) -> str:
@@ -152,7 +80,7 @@ def _find_folder(names: Iterable[str]) -> str:
 _MAGIC = 0x1950A86A20F9469CFC6C
 
 
-def _read_pickles(data: bytes, names: dict[str, Any]) -> Any:
+def read_pickles(data: bytes, names: dict[str, Any] | None = None) -> Any:
     """The object in a pickle, or in a file of `torch.save` from before PyTorch 1.6.
 
     Such a file is five pickles (a magic number, the layout's version, facts on the machine, the
@@ -180,7 +108,7 @@ def _read_pickles(data: bytes, names: dict[str, Any]) -> Any:
         return storage.part(*view[0][1:]) if view and view[0] is not None else storage
 
     def load(load_storage: Callable[[Any], Any] | None = None) -> Any:
-        return _Unpickler(stream, len(data), names, load_storage).load()
+        return _Unpickler(stream, len(data), load_storage, names).load()
 
     first = load()
     if not isinstance(first, int) or first != _MAGIC:
@@ -219,23 +147,29 @@ def _find_storage(storages: dict[str, Storage], key: str, type_name: Any, size: 
 # --- the machine that runs the pickle ---------------------------------------------------------
 
 
+def _words(*lines: str) -> set[str]:
+    return {word for line in lines for word in line.split()}
+
+
 class _Unpickler(pickle.Unpickler):
     """Python's unpickler with a fixed table of names: {"module.name": entry}.
 
     An entry is a function, which the file may call; a type; or a string that stands for itself.
+    With `names` those alone are known, and others are refused.
     """
 
     def __init__(
         self,
         stream: io.BytesIO,
         file_size: int,
-        names: dict[str, Any],
         load_storage: Callable[[Any], Any] | None = None,
+        names: dict[str, Any] | None = None,
     ):
         super().__init__(stream)
         self._stream = stream
         self._file_size = file_size
-        self._names = names
+        self._names = dict(_NAMES if names is None else names)
+        self._takes_others = names is None
         self._load_storage = load_storage
         # What calls may take as arguments, in elements. Each is in the file once, but a file can
         # have the same bytes copied thousands of times.
@@ -246,21 +180,27 @@ class _Unpickler(pickle.Unpickler):
         return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
-        entry = self._names.get(f"{module}.{name}")
-        if entry is None:
-            raise CheckpointError(self._refusal(f"{quoted(module)}.{quoted(name)}"))
+        whole = f"{module}.{name}"
+        if whole not in self._names:
+            self._names[whole] = self._other(whole, {module.split(".")[0], *name.split(".")})
+        entry = self._names[whole]
         return _Callable(entry, self) if isinstance(entry, FunctionType) else entry
 
-    def _refusal(self, name: str) -> str:
-        for start, what in _KNOWN_NAMES.items():
+    def _other(self, name: str, parts: set[str]) -> Any:
+        """What stands for a name that is not in the table."""
+        for start, what in _UNREADABLE.items():
             if name.startswith(start):
-                return what.format(name)
-        refused = (
-            f"asks for {name}, a name that no checkpoint known here needs; it was refused, and "
-            "nothing in the file was run"
-        )
-        saved_by_torch = self._load_storage is not None
-        return f"{refused} (if it is a model's class, {_SAVE_NUMBERS})" * saved_by_torch or refused
+                raise CheckpointError(what.format(quoted(name)))
+        harmful = name not in _HARMLESS and parts & (_SYSTEM | _CALLS)
+        if harmful or not self._takes_others:
+            raise CheckpointError(
+                f"asks for {quoted(name)}, a name that no checkpoint needs and that could do harm;"
+                " it was refused, and nothing in the file was run"
+            )
+        if len(self._names) > len(_NAMES) + _MOST_NAMES:
+            raise CheckpointError(f"asks for more than {_MOST_NAMES} names; no checkpoint does")
+        ours = (entry for end, entry in records.ENDINGS.items() if f".{name}".endswith(f".{end}"))
+        return next(ours, None) or records.record_type(quoted(name))
 
     def persistent_load(self, pid: Any) -> Any:
         if self._load_storage is None:
@@ -274,16 +214,31 @@ class _Unpickler(pickle.Unpickler):
 
 
 _SIZED = (str, bytes, bytearray, list, tuple)
-_SAVE_NUMBERS = "load it where it was made and save model.state_dict() instead"
-_KNOWN_NAMES = {  # by how they start; {} is the whole name
+_MOST_NAMES = 1000  # of which each makes a class
+_UNREADABLE = {  # by how they start; {} is the whole name
     "torch.Complex": "holds complex numbers ({}); expected real ones",
     "torch.Q": "holds a quantised tensor ({}); save it as float32",
     "torch._utils._rebuild_qtensor": "holds a quantised tensor; save it as float32",
     "torch._utils._rebuild_sparse": "holds a sparse tensor; save it after to_dense()",
     "torch._utils._rebuild_": "holds a tensor of a special kind ({}); save it after cpu().clone()",
-    "torch.nn.": f"holds a whole torch module ({{}}); {_SAVE_NUMBERS}",
-    "__main__.": f"holds an object of a program's own class ({{}}); {_SAVE_NUMBERS}",
 }
+# Modules and functions that exploits name. They would be as inert as others, but a file with one is
+# no checkpoint, and its user should know.
+_SYSTEM = _words(
+    "os posix nt posixpath ntpath subprocess _posixsubprocess sys importlib imp runpy pty shutil",
+    "socket ctypes cffi code codeop commands popen2 webbrowser pickle cPickle _pickle pickletools",
+    "dill cloudpickle marshal shelve types inspect gc pdb bdb timeit trace doctest cProfile",
+    "multiprocessing signal threading _thread asyncio urllib urllib2 http requests httpx aiohttp",
+    "ftplib smtplib ssl tempfile io _io pip setuptools builtins __builtin__",
+)
+_CALLS = _words(
+    "eval exec execfile compile system popen spawn open getattr setattr delattr globals locals",
+    "vars __import__ import_module run_module run_path",
+)
+_HARMLESS = _words(
+    "builtins.slice builtins.range builtins.complex builtins.bytearray __builtin__.slice",
+    "__builtin__.xrange __builtin__.complex types.SimpleNamespace io.BytesIO _io.BytesIO",
+)
 
 
 class _Callable:
@@ -308,7 +263,7 @@ class _Callable:
 
 def _load_from_bytes(data: bytes) -> Storage:
     """`torch.storage._load_from_bytes`: the storage in a whole file of the layout before 1.6."""
-    storage = _read_pickles(data, _STORAGE_NAMES) if isinstance(data, bytes) else None
+    storage = read_pickles(data, _STORAGE_NAMES) if isinstance(data, bytes) else None
     if not isinstance(storage, Storage):
         raise CheckpointError("holds a tensor in an unknown layout")
     return storage

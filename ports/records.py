@@ -1,7 +1,8 @@
 """The constructors that a checkpoint may call by name, and what they make.
 
-`NAMES` is the whole of it, but for two that read on (in `pickles.py`). Nothing here has an effect
-beyond its result, and nothing hashes what it is given before it is known to be cheap to hash.
+`NAMES` and `ENDINGS` are the whole of it, but for two that read on (in `pickles.py`). Any other
+name is that of a `Record`, which keeps what it is given. Nothing here has an effect beyond its
+result, and nothing hashes what it is given before it is known to be cheap to hash.
 """
 
 import sys
@@ -26,26 +27,38 @@ class PersistentObject(NamedTuple):
 
 
 class Record:
-    """An object of a known class, of which only name and attributes are kept.
+    """An object of any class, of which only the class's name and what it was made from are kept.
 
     Attributes:
       class_name: such as 'argparse.Namespace'.
-      state: its attributes by name.
+      args: what its class was called with.
+      state: its attributes by name; of some classes no dict but what else their state is.
+      items: what was put in it: the elements of a list, a set or a deque, the pairs of a dict.
     """
 
-    __slots__ = ("state",)
+    __slots__ = ("args", "items", "state")
     class_name = ""
-    state: dict
+    args: tuple
+    state: Any
+    items: tuple | list
 
-    def __new__(cls) -> "Record":
+    def __new__(cls, *args: Any, **_kwargs: Any) -> "Record":
         record = super().__new__(cls)
-        record.state = {}
+        record.args, record.state, record.items = args, {}, ()
         return record
 
-    def __setstate__(self, state: dict) -> None:
-        if not isinstance(state, dict):
-            raise CheckpointError(f"holds a {self.class_name} without a state")
+    def __setstate__(self, state: Any) -> None:
         self.state = state
+
+    def append(self, item: Any) -> None:
+        if isinstance(self.items, tuple):  # most have none
+            self.items = []
+        self.items.append(item)
+
+    add = append
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.append((key, value))
 
 
 class TensorFlowNetwork(Record):
@@ -114,8 +127,16 @@ def _windows_path(*parts: str) -> str:
     return str(PureWindowsPath(*parts))
 
 
-def _record(name: str) -> type:
-    return type(name.rpartition(".")[2], (Record,), {"__slots__": (), "class_name": name})
+def _reconstructor(kind: Any, *_: Any) -> Record:
+    """`copyreg._reconstructor`: how pickles before protocol 2 make an object of a class."""
+    if not (isinstance(kind, type) and issubclass(kind, Record)):
+        raise CheckpointError("holds an object of a class that is none")
+    return kind()
+
+
+def record_type(name: str) -> type[Record]:
+    """The class of the objects of a class that is not known here, which does nothing."""
+    return type("Record", (Record,), {"__slots__": (), "class_name": name})
 
 
 def _names(module: str, names: str) -> list[str]:
@@ -123,30 +144,23 @@ def _names(module: str, names: str) -> list[str]:
 
 
 _TEXTS = [  # names that are kept as text
-    *_names("builtins", "bool dict float int list str tuple"),
+    *_names("builtins", "bool dict float int list object str tuple"),
     *_names("torch", "Tensor bool bfloat16 float16 float32 float64 uint8 uint16 uint32 uint64"),
     *_names("torch", "int8 int16 int32 int64 float8_e4m3fn float8_e5m2 complex64 complex128"),
     *_names("torch.nn.parameter", "Buffer Parameter"),
     "numpy.ndarray",
 ]
-_RECORDS = [
-    "argparse.Namespace",
-    *_names("torch.nn.modules.activation", "CELU ELU GELU Hardswish Hardtanh LeakyReLU Mish ReLU"),
-    *_names("torch.nn.modules.activation", "ReLU6 SELU SiLU Sigmoid Softmax Softplus Tanh"),
-]
 NAMES: dict[str, Any] = {
     **{name: name for name in STORAGE_TYPES},
     **{name: name for name in _TEXTS},
-    **{name: _record(name) for name in _RECORDS},
     "_codecs.encode": _encode,
     "builtins.bytes": _bytes,
     "builtins.frozenset": _frozenset,
     "builtins.set": _set,
     "collections.OrderedDict": _Dict,
     "collections.defaultdict": _defaultdict,
-    "dnnlib.EasyDict": _Dict,
-    "dnnlib.tflib.network.Network": TensorFlowNetwork,
-    "dnnlib.util.EasyDict": _Dict,
+    "copy_reg._reconstructor": _reconstructor,
+    "copyreg._reconstructor": _reconstructor,
     "numpy.dtype": tensors.dtype,
     "torch.Size": tensors.torch_size,
     "torch._utils._rebuild_parameter": tensors.rebuild_parameter,
@@ -155,6 +169,12 @@ NAMES: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": tensors.rebuild_tensor,
     "torch._utils._rebuild_tensor_v3": tensors.rebuild_tensor_v3,
     "torch.device": tensors.device,
+}
+# by how they end, since NVIDIA's code is copied into packages of any name
+ENDINGS: dict[str, Any] = {
+    "dnnlib.EasyDict": _Dict,
+    "dnnlib.tflib.network.Network": TensorFlowNetwork,
+    "dnnlib.util.EasyDict": _Dict,
     "torch_utils.persistence._reconstruct_persistent_obj": _reconstruct_persistent_obj,
 }
 for _numpy in ("numpy.core", "numpy._core"):  # the name before and since NumPy 2

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ports.biggan import BigGAN
-from ports.pickles import CheckpointError
+from ports.errors import CheckpointError
 from ports.stylegan2 import StyleGAN2, synthesis_blocks
 from sfvq_jax.io.reading import Arrays, one_line, reading
 

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import numpy as np
-
 from ports.biggan.config import BigGANConfig, BlockConfig
 from ports.biggan.settings import Settings
-from ports.biggan.weights import check_statistics, divided_by_norm
+from ports.biggan.weights import check_statistics, normalised
 from ports.checkpoint import Converted
 from ports.errors import CheckpointError, shown
-from ports.state_dict import Tensors, is_state_dict, tensors_of
+from ports.state_dict import Candidate, Format, Tensors
 
 # the 128x128 model's, which upstream assumes where its config is silent
 _DEFAULT_LAYERS = [
@@ -18,24 +16,20 @@ _DEFAULT_LAYERS = [
 ]  # fmt: skip
 
 
-def recognises(content: Any) -> bool:
-    """Whether what `pickles.read` made of a file is such a state dict."""
-    return is_state_dict(content) and any("generator.gen_z." in name for name in content)
-
-
-def convert(content: dict, config_json: dict) -> Converted:
-    """The generator in a state dict.
+def convert(candidate: Candidate, settings: dict | None) -> Converted:
+    """The generator among the candidate's tensors.
 
     Args:
-      content: what `pickles.read` makes of `pytorch_model.bin`.
-      config_json: the parsed `config.json` beside it.
-
-    Raises:
-      CheckpointError: where tensors and config disagree, where the config is one that upstream
-        itself cannot run, or where a weight is not finite.
+      candidate: of a `pytorch_model.bin`.
+      settings: the parsed `config.json` beside it, without which there is no knowing the blocks.
     """
-    state = tensors_of(content)
-    config, width = _read_config(Settings(config_json))
+    if settings is None:
+        raise CheckpointError(
+            "this BigGAN-deep is described by its config.json, which is not there: put it beside"
+            " the checkpoint or name it with --config (config=)"
+        )
+    state = Tensors(candidate.tensors)
+    config, width = _read_config(Settings(settings))
     sides = (config.linear_dim, config.linear_inputs)
     params: dict[str, Any] = {
         "embedding": {
@@ -43,7 +37,7 @@ def convert(content: dict, config_json: dict) -> Converted:
         },
         # upstream views its output as NHWC, as the network here does
         "linear": {
-            "weight": _normalised(state, "generator.gen_z", sides).T,
+            "weight": normalised(state, "generator.gen_z", sides).T,
             "bias": state.take("generator.gen_z.bias", sides[:1]),
         },
     }
@@ -122,7 +116,7 @@ def _block(
     params, constants = {}, {}
     for i, size in enumerate((1, 3, 3, 1)):
         params[f"bn{i}"] = {
-            ours: _normalised(state, f"{name}.bn_{i}.{theirs}", (widths[i], config.block_inputs)).T
+            ours: normalised(state, f"{name}.bn_{i}.{theirs}", (widths[i], config.block_inputs)).T
             for ours, theirs in (("gain", "scale"), ("bias", "offset"))
         }
         constants[f"bn{i}"] = _statistics(state, f"{name}.bn_{i}", widths[i], config)
@@ -154,18 +148,8 @@ def _statistics(state: Tensors, name: str, channels: int, config: BigGANConfig) 
 def _conv(
     state: Tensors, name: str, inputs: int, outputs: int, size: int, *, bias: bool = True
 ) -> dict:
-    weight = _normalised(state, name, (outputs, inputs, size, size)).transpose(2, 3, 1, 0)
+    weight = normalised(state, name, (outputs, inputs, size, size)).transpose(2, 3, 1, 0)
     return {"weight": weight} | ({"bias": state.take(f"{name}.bias", (outputs,))} if bias else {})
 
 
-def _normalised(state: Tensors, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A weight divided by its spectral norm uᵀWv, with the stored u and v (torch's own way)."""
-    if f"{name}.weight_orig" not in state:  # normalised by who saved it
-        return state.take(f"{name}.weight", shape)
-    weight = state.take(f"{name}.weight_orig", shape)
-    matrix = weight.reshape(shape[0], -1).astype(np.float64)
-    u = state.take(f"{name}.weight_u", matrix.shape[:1])
-    v = state.take(f"{name}.weight_v", matrix.shape[1:])
-    state.pop(f"{name}.weight", None)  # what the last step of training computed with
-    norm = u @ (matrix @ v)
-    return divided_by_norm(f"{name}.weight_orig", weight, float(norm))
+FORMAT = Format(("generator.gen_z.bias",), convert, settings=True)

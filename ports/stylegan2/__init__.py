@@ -1,4 +1,4 @@
-"""StyleGAN2: config, network, and one converter a source format."""
+"""StyleGAN2: config, network, the assembler, and one converter a source format."""
 
 from ports.stylegan2.config import StyleGAN2Config
 from ports.stylegan2.model import StyleGAN2, StyleGAN2Z, init, synthesis_blocks

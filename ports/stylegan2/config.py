@@ -18,7 +18,8 @@ class StyleGAN2Config:
       z_dim: width of the input latent, 0 where the label alone is mapped.
       c_dim: number of classes, 0 for an unconditional generator.
       w_dim: width of the intermediate latent W.
-      img_resolution: height and width of the images, a power of two from 4.
+      img_resolution: height and width of the images, a power of two from 4; of images that are not
+        square, what they would be from 4x4 features, after which upstream calls blocks.
       img_channels: channels of the images.
       mapping_layers: number of fully connected layers `fc0`, `fc1`, … of the mapping network.
       embed_features: width of the embedded label, 0 for an unconditional generator.
@@ -36,6 +37,7 @@ class StyleGAN2Config:
       conv_clamp: bound of every convolution's output, None for no bound.
       resample_filter: the low-pass filter of upsampling, sum 1: a tuple (separable, the same for
         both axes) or a tuple of rows.
+      base_shape: height and width of the first features, which every further block doubles.
     """
 
     z_dim: int
@@ -56,6 +58,7 @@ class StyleGAN2Config:
     use_noise: bool = True
     conv_clamp: float | None = None
     resample_filter: Filter = (0.125, 0.375, 0.375, 0.125)
+    base_shape: tuple[int, int] = (4, 4)
 
     def __post_init__(self) -> None:
         width = (1, 2**16)
@@ -81,6 +84,7 @@ class StyleGAN2Config:
             activation=str,
             use_noise=bool,
             resample_filter=tuple,
+            base_shape=tuple,
         )
         if self.conv_clamp is not None:
             check_numbers(self, conv_clamp=(0.0, 1e30))
@@ -90,6 +94,9 @@ class StyleGAN2Config:
             if type(count) is not int or not 1 <= count <= 2**16:
                 raise ValueError(f"channels hold {shown(count)}; expected whole numbers from 1")
         _check_filter(self.resample_filter)
+        sides = self.base_shape
+        if len(sides) != 2 or not all(type(side) is int and 1 <= side <= 64 for side in sides):
+            raise ValueError(f"base_shape is {shown(sides)}; expected height and width, 1 to 64")
         inputs = self.z_dim + (self.embed_features if self.c_dim else 0)
         if not self.mapping_layers and inputs != self.w_dim:
             raise ValueError(f"w_dim is {self.w_dim}, but without mapping_layers w has {inputs}")
@@ -122,6 +129,12 @@ class StyleGAN2Config:
     @property
     def block_resolutions(self) -> tuple[int, ...]:
         return tuple(4 * 2**i for i in range(len(self.channels)))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images."""
+        height, width = (side * 2 ** (len(self.channels) - 1) for side in self.base_shape)
+        return height, width, self.img_channels
 
     @property
     def num_ws(self) -> int:

@@ -6,17 +6,18 @@ that function.
 """
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 
 from ports.checkpoint import Converted
 from ports.errors import CheckpointError, quoted, shown
-from ports.pickles import TensorFlowNetwork
-from ports.state_dict import Tensors
-from ports.stylegan2.config import Filter, StyleGAN2Config
+from ports.records import TensorFlowNetwork
+from ports.state_dict import Candidate, Format, Tensors, renamed
+from ports.stylegan2.assemble import as_filter, assemble, layer
+from ports.stylegan2.config import Filter
 from ports.stylegan2.network import ACTIVATIONS
-from ports.stylegan2.weights import as_filter, scaled_by_fan_in, transposed, without_empty
 
 # function that builds the synthesis network -> format of `source`
 _FORMATS = {
@@ -43,27 +44,16 @@ _UNUSED = {
 _ADA_ONLY = {"label_fmaps", "fmap_const", "use_noise", "conv_clamp", "num_fp16_res"}
 
 
-def recognises(content: Any) -> bool:
-    """Whether what `pickles.read` made of a file is a network, or several, of NVIDIA's dnnlib."""
-    networks = content if isinstance(content, tuple | list) else [content]
-    return any(isinstance(network, TensorFlowNetwork) for network in networks)
+def convert(candidate: Candidate) -> Converted:
+    """The generator that the candidate's network is.
 
-
-def convert(content: tuple | list | TensorFlowNetwork) -> Converted:
-    """The generator `Gs` of a training snapshot (G, D, Gs).
-
-    Args:
-      content: what `pickles.read` makes of a `.pkl` file, or a network out of that.
-
-    Returns:
-      Its `source` has `format` and `fp16_blocks`, the resolutions that upstream computes in
-      float16.
+    Its `source` has `format` and `fp16_blocks`, the resolutions that upstream computes in float16.
 
     Raises:
-      CheckpointError: where the network is no StyleGAN2, was made with arguments that are not known
-        here, or its variables do not fit them or are not finite.
+      CheckpointError: also where the network is no StyleGAN2, was made with arguments that are not
+        known here, or its variables do not fit them.
     """
-    generator = _find_generator(content)
+    generator = candidate.network
     function = _field(generator, "Gs", "build_func_name", str)
     if function != "G_main":
         other = f"Gs was built by {quoted(function)}(), expected G_main()"
@@ -89,14 +79,26 @@ def convert(content: tuple | list | TensorFlowNetwork) -> Converted:
     if is_progressive:
         _take_last_rgb(tensors)
         kwargs["architecture"] = "orig"  # whatever it is: this function does not read it
-    config = _read_config(tensors, kwargs, is_ada)
-    params, constants = _convert_generator(tensors, config)
-    tensors.expect_empty()
-
+    tensors.pop("lod", None)  # matters where the network grows; taken there
+    settings = _settings(kwargs, tensors, is_ada)
+    named = renamed(_with_label_bias(tensors), _rename)
+    config, variables, _ = assemble(named, scaled_by_fan_in=True, **settings)
+    widths = {
+        "latent_size": config.z_dim,
+        "label_size": config.c_dim,
+        "dlatent_size": config.w_dim,
+        "resolution": config.img_resolution,
+        "num_channels": config.img_channels,
+        "mapping_layers": config.mapping_layers,
+    }
+    for name, width in widths.items():
+        if _number(kwargs, name, width) != width:
+            raise CheckpointError(
+                f"Gs was made with {name} = {kwargs[name]}, but its variables have {width}"
+            )
     first_half = max(1, len(config.channels) - int(_number(kwargs, "num_fp16_res", 0)))
     half = list(config.block_resolutions[first_half:])
     source = {"format": _FORMATS[functions[1]], "fp16_blocks": half}
-    variables = {"params": without_empty(params), "constants": without_empty(constants)}
     return Converted("stylegan2", config, variables, source)
 
 
@@ -110,19 +112,9 @@ _OTHER_NETWORKS = {
 # --- the pickled network ----------------------------------------------------------------------
 
 
-def _find_generator(content: Any) -> TensorFlowNetwork:
-    if isinstance(content, tuple | list):
-        if len(content) != 3:
-            raise CheckpointError(f"expected three networks (G, D, Gs), found {len(content)}")
-        content = content[2]
-    if not isinstance(content, TensorFlowNetwork):
-        kind = type(content).__name__
-        raise CheckpointError(f"expected a generator of NVIDIA's TensorFlow code, found {kind}")
-    return content
-
-
 def _field(network: Any, path: str, name: str, kind: type) -> Any:
-    value = network.state.get(name) if isinstance(network, TensorFlowNetwork) else None
+    state = network.state if isinstance(network, TensorFlowNetwork) else None
+    value = state.get(name) if isinstance(state, dict) else None
     if not isinstance(value, kind):
         raise CheckpointError(f"{path} has no {name}, so it is no network of NVIDIA's dnnlib")
     return value
@@ -195,67 +187,30 @@ def _resolution(tensors: Tensors) -> int:
 # --- the architecture -------------------------------------------------------------------------
 
 
-def _read_config(tensors: Tensors, kwargs: dict, is_ada: bool) -> StyleGAN2Config:
-    resolution = _resolution(tensors)
-    blocks = [4 * 2**i for i in range(1, int(math.log2(resolution)) - 1)]
-    convs = ["4x4/Conv", *(f"{r}x{r}/Conv1" for r in blocks)]
-    shapes = [tensors.shape(f"synthesis/{name}/weight", 4) for name in convs]
-    w_dim = tensors.shape("synthesis/4x4/Conv/mod_weight", 2)[0]
-    label = "mapping/LabelEmbed/weight" if is_ada else "mapping/LabelConcat/weight"
-    c_dim, embed_features = tensors.shape(label, 2) if label in tensors else (0, 0)
-    num_layers = sum(n.startswith("mapping/Dense") and n.endswith("/weight") for n in tensors)
-    first = tensors.shape("mapping/Dense0/weight", 2) if num_layers > 0 else (w_dim, w_dim)
-    img_channels = tensors.shape(f"synthesis/{resolution}x{resolution}/ToRGB/weight", 4)[3]
-    widths = {
-        "latent_size": first[0] - embed_features,
-        "label_size": c_dim,
-        "dlatent_size": w_dim,
-        "resolution": resolution,
-        "num_channels": img_channels,
-        "mapping_layers": num_layers,
-    }
-    for name, width in widths.items():
-        if _number(kwargs, name, width) != width:
-            raise CheckpointError(
-                f"Gs was made with {name} = {kwargs[name]}, but its variables have {width}"
-            )
+def _settings(kwargs: dict, tensors: Tensors, is_ada: bool) -> dict[str, Any]:
+    """What only the arguments say."""
     activations = [kwargs.get(n, "lrelu") for n in ("mapping_nonlinearity", "nonlinearity")]
     for name in activations:
         if not isinstance(name, str) or name not in ACTIVATIONS:
             raise CheckpointError(f"the nonlinearity {shown(name)} is none that StyleGAN2 has")
-    try:
-        return StyleGAN2Config(
-            z_dim=widths["latent_size"],
-            c_dim=c_dim,
-            w_dim=w_dim,
-            img_resolution=resolution,
-            img_channels=img_channels,
-            mapping_layers=num_layers,
-            embed_features=embed_features,
-            layer_features=first[1],
-            channels=tuple(shape[3] for shape in shapes),
-            mapping_activation=activations[0],
-            mapping_lr_multiplier=float(_number(kwargs, "mapping_lrmul", 0.01)),
-            input_normalization=_input_normalization(kwargs, c_dim, is_ada),
-            architecture=kwargs.get("architecture", "skip"),
-            kernel_size=shapes[0][0],
-            activation=activations[1],
-            use_noise=bool(kwargs.get("use_noise", True)),
-            conv_clamp=None
-            if kwargs.get("conv_clamp") is None
-            else float(_number(kwargs, "conv_clamp", 0)),
-            resample_filter=_read_filter(kwargs.get("resample_kernel", [1, 3, 3, 1])),
-        )
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"Gs is no StyleGAN2: {error}") from error
+    has_labels = not _LABELS.isdisjoint(tensors)
+    clamp = kwargs.get("conv_clamp")
+    return {
+        "mapping_activation": activations[0],
+        "mapping_lr_multiplier": float(_number(kwargs, "mapping_lrmul", 0.01)),
+        "input_normalization": _input_normalization(kwargs, has_labels, is_ada),
+        "architecture": kwargs.get("architecture", "skip"),
+        "activation": activations[1],
+        "use_noise": bool(kwargs.get("use_noise", True)),
+        "conv_clamp": None if clamp is None else float(_number(kwargs, "conv_clamp", 0)),
+        "resample_filter": _read_filter(kwargs.get("resample_kernel", [1, 3, 3, 1])),
+    }
 
 
-def _input_normalization(kwargs: dict, c_dim: int, is_ada: bool) -> str:
+def _input_normalization(kwargs: dict, has_labels: bool, is_ada: bool) -> str:
     if bool(kwargs.get("normalize_latents", True)):
-        return "joint" if c_dim > 0 and not is_ada else "each"
-    if is_ada and c_dim > 0:
+        return "joint" if has_labels and not is_ada else "each"
+    if is_ada and has_labels:
         raise CheckpointError(
             "Gs was made with normalize_latents = False and labels, which it normalises without z;"
             " this cannot be converted"
@@ -280,97 +235,56 @@ def _read_filter(kernel: Any) -> Filter:
 
 # --- the variables ----------------------------------------------------------------------------
 
-
-def _convert_generator(tensors: Tensors, config: StyleGAN2Config) -> tuple[dict, dict]:
-    """All variables in the trees of `network.py`, `params` and `constants`."""
-    mapping = {}
-    if config.c_dim > 0:
-        mapping["embed"] = _convert_labels(tensors, config)
-    width = config.z_dim + config.embed_features
-    for i in range(config.mapping_layers):
-        features = config.w_dim if i == config.mapping_layers - 1 else config.layer_features
-        mapping[f"fc{i}"] = {
-            "weight": tensors.take(f"mapping/Dense{i}/weight", (width, features)),
-            "bias": tensors.take(f"mapping/Dense{i}/bias", (features,)),
-        }
-        width = features
-    if width != config.w_dim:
-        raise CheckpointError("Gs has no mapping layers, but its input is not as wide as w")
-    tensors.pop("lod", None)  # matters where the network grows; taken there
-    constants = {"mapping": {"w_avg": tensors.take("dlatent_avg", (config.w_dim,))}}
-
-    const = tensors.take("synthesis/4x4/Const/const", (1, config.channels[0], 4, 4))
-    synthesis = {"b4": {"const": transposed(const[0], 1, 2, 0)}}
-    noise = {}
-    for i, resolution in enumerate(config.block_resolutions):
-        block = f"b{resolution}"
-        synthesis.setdefault(block, {}).update(_convert_block(tensors, config, i))
-        if config.use_noise:
-            shape = (1, 1, resolution, resolution)
-            layers = {"conv1": 0} if i == 0 else {"conv0": 2 * i - 1, "conv1": 2 * i}
-            noise[block] = {
-                layer: {"noise_const": tensors.take(f"synthesis/noise{number}", shape)[0, 0]}
-                for layer, number in layers.items()
-            }
-    return {"mapping": mapping, "synthesis": synthesis}, constants | {"synthesis": noise}
+_LABELS = {"mapping/LabelEmbed/weight", "mapping/LabelConcat/weight"}
+_NAMES = {
+    "weight": "weight",
+    "bias": "bias",
+    "mod_weight": "affine.weight",
+    "mod_bias": "affine.bias",
+    "noise_strength": "noise_strength",
+}
+_LAYERS = {
+    "Conv": "conv1",
+    "Conv0_up": "conv0",
+    "Conv1": "conv1",
+    "ToRGB": "torgb",
+    "Skip": "skip",
+}
 
 
-def _convert_labels(tensors: Tensors, config: StyleGAN2Config) -> dict:
-    shape = (config.c_dim, config.embed_features)
-    if "mapping/LabelEmbed/weight" in tensors:
-        return {
-            "weight": tensors.take("mapping/LabelEmbed/weight", shape),
-            "bias": tensors.take("mapping/LabelEmbed/bias", shape[1:]),
-        }
-    # a bare table of vectors there, an equalised layer here
-    weight = tensors.take("mapping/LabelConcat/weight", shape)
-    return {
-        "weight": weight * np.float32(math.sqrt(config.c_dim)),
-        "bias": np.zeros(shape[1:], np.float32),
-    }
+def _with_label_bias(tensors: Tensors) -> dict[str, np.ndarray]:
+    """With the bias of the labels' layer, which a bare table of vectors has not."""
+    name = "mapping/LabelConcat/weight"
+    if name in tensors:
+        features = tensors.shape(name, 2)[1]
+        return tensors | {"mapping/LabelEmbed/bias": np.zeros(features, np.float32)}
+    return tensors
 
 
-def _convert_block(tensors: Tensors, config: StyleGAN2Config, index: int) -> dict:
-    resolution, channels = config.block_resolutions[index], config.channels[index]
-    name = f"synthesis/{resolution}x{resolution}"
-    block = {}
-    if index == 0:
-        block["conv1"] = _convert_layer(tensors, f"{name}/Conv", config, channels, channels)
-    else:
-        below = config.channels[index - 1]
-        block["conv0"] = _convert_layer(tensors, f"{name}/Conv0_up", config, below, channels)
+def _rename(name: str, x: np.ndarray) -> tuple[str, np.ndarray]:
+    if name == "dlatent_avg":
+        return "mapping.w_avg", x
+    if name == "synthesis/4x4/Const/const":
+        return "synthesis.b4.const", x[0]
+    if name == "mapping/LabelConcat/weight":  # an equalised layer here
+        return "mapping.embed.weight", x.T * np.float32(math.sqrt(len(x)))
+    if m := re.fullmatch(r"mapping/(LabelEmbed|Dense(\d{1,4}))/(weight|bias)", name):
+        place = "mapping.embed" if m[2] is None else f"mapping.fc{int(m[2])}"
+        return f"{place}.{m[3]}", x.T
+    if m := re.fullmatch(r"synthesis/noise(\d{1,4})", name):
+        return f"{layer(int(m[1]))}.noise_const", x[0, 0]
+    m = re.fullmatch(r"synthesis/(\d{1,5})x\1/(\w+)/(\w+)", name)
+    if m is None or m[2] not in _LAYERS or m[3] not in _NAMES:
+        return name, x  # which the architecture has not
+    if m[3] == "weight":
+        x = x.transpose(3, 2, 0, 1)
         # TensorFlow's transposed convolution gets a kernel that is mirrored first
-        block["conv0"]["weight"] = np.ascontiguousarray(block["conv0"]["weight"][::-1, ::-1])
-        block["conv1"] = _convert_layer(tensors, f"{name}/Conv1", config, channels, channels)
-        if config.architecture == "resnet":
-            skip = tensors.take(f"{name}/Skip/weight", (1, 1, below, channels))
-            block["skip"] = {"weight": skip}
-    if config.architecture == "skip" or resolution == config.img_resolution:
-        block["torgb"] = {
-            "weight": tensors.take(f"{name}/ToRGB/weight", (1, 1, channels, config.img_channels)),
-            "bias": tensors.take(f"{name}/ToRGB/bias", (config.img_channels,)),
-            "affine": _convert_affine(tensors, f"{name}/ToRGB", config, channels),
-        }
-    return block
+        x = x[:, :, ::-1, ::-1] if m[2] == "Conv0_up" else x
+    elif m[3] == "mod_weight":
+        x = x.T
+    elif m[3] == "mod_bias":
+        x = x + np.float32(1)
+    return f"synthesis.b{m[1]}.{_LAYERS[m[2]]}.{_NAMES[m[3]]}", x
 
 
-def _convert_layer(
-    tensors: Tensors, name: str, config: StyleGAN2Config, in_channels: int, channels: int
-) -> dict:
-    size = config.kernel_size
-    weight = tensors.take(f"{name}/weight", (size, size, in_channels, channels))
-    layer = {
-        "weight": scaled_by_fan_in(weight),
-        "bias": tensors.take(f"{name}/bias", (channels,)),
-        "affine": _convert_affine(tensors, name, config, in_channels),
-    }
-    if config.use_noise:
-        layer["noise_strength"] = tensors.take(f"{name}/noise_strength", ())
-    return layer
-
-
-def _convert_affine(tensors: Tensors, name: str, config: StyleGAN2Config, features: int) -> dict:
-    return {
-        "weight": tensors.take(f"{name}/mod_weight", (config.w_dim, features)),
-        "bias": tensors.take(f"{name}/mod_bias", (features,)) + np.float32(1),
-    }
+FORMAT = Format((), convert, network=TensorFlowNetwork)

@@ -58,7 +58,7 @@ class StyleGAN2:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return (self.config.img_resolution, self.config.img_resolution, self.config.img_channels)
+        return self.config.image_shape
 
     def mapping(
         self,

@@ -112,7 +112,7 @@ class SynthesisBlock(nn.Module):
         cfg = self.config
         channels = cfg.channels[self.index]
         if x is None:
-            const = self.param("const", nn.initializers.normal(1.0), (4, 4, channels))
+            const = self.param("const", nn.initializers.normal(1.0), (*cfg.base_shape, channels))
             x = jnp.broadcast_to(const, (ws.shape[0], *const.shape)).astype(self.dtype)
             x = SynthesisLayer(cfg, channels, 1, self.dtype, name="conv1")(x, ws[:, 0], noise_mode)
         else:
@@ -151,18 +151,17 @@ class SynthesisLayer(nn.Module):
         styles = FullyConnected(in_features, bias_init=1.0, name="affine")(w)
         x = modulated_conv(x, weight, styles, up=self.up, resample_filter=cfg.resample_filter)
         if cfg.use_noise:
-            resolution = x.shape[1]
+            shape = x.shape[1:3]
             strength = self.param("noise_strength", nn.initializers.zeros, ())
             const = self.variable(
                 "constants",
                 "noise_const",
-                lambda: jax.random.normal(self.make_rng("params"), (resolution, resolution)),
+                lambda: jax.random.normal(self.make_rng("params"), shape),
             )
             if noise_mode == "const":
                 x = x + (const.value * strength)[None, :, :, None].astype(x.dtype)
             elif noise_mode == "random":
-                shape = (x.shape[0], resolution, resolution, 1)
-                noise = jax.random.normal(self.make_rng("noise"), shape)
+                noise = jax.random.normal(self.make_rng("noise"), (*x.shape[:3], 1))
                 x = x + (noise * strength).astype(x.dtype)
         return bias_act(x, bias, cfg.activation, gain, cfg.conv_clamp)
 

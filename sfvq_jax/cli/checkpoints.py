@@ -25,7 +25,7 @@ def add_convert(command: argparse.ArgumentParser) -> None:
         "convert network-snapshot.pkl ffhq/",
         "convert G_ema.pth biggan/ --config config.json --verify outputs.npz",
     )
-    command.add_argument("checkpoint", help=".pkl, .pt, .pth or .bin, or a folder with one")
+    command.add_argument("checkpoint", help="a file such as network.pkl, or a folder with one")
     add_output(command, "folder to write", "output", marker=CONVERTED_MARKER)
     command.add_argument("--overwrite", action="store_true", help="replace the output")
     command.add_argument("--verify", help="an .npz of upstream's outputs to compare with first")
@@ -34,10 +34,11 @@ def add_convert(command: argparse.ArgumentParser) -> None:
 
 def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", help="a BigGAN's settings (config.json beside it)")
+    command.add_argument("--network", help="which of the file's generators, such as G (averaged)")
 
 
 def run_inspect(options: argparse.Namespace) -> None:
-    found = ports.inspect(model_folder(options.checkpoint), options.config)
+    found = ports.inspect(model_folder(options.checkpoint), options.config, options.network)
     rows = {
         "format": found.format,
         "architecture": found.architecture,
@@ -63,6 +64,7 @@ def run_convert(options: argparse.Namespace) -> None:
         options.checkpoint,
         options.output,
         config=options.config,
+        network=options.network,
         verify=options.verify,
         overwrite=options.overwrite,
     )

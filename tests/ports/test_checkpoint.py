@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ports import checkpoint
-from ports.pickles import CheckpointError
+from ports.errors import CheckpointError
 
 CONFIG = {"z_dim": 3, "channels": [4, 8]}
 SOURCE = {"format": "test", "file": "network.pkl"}

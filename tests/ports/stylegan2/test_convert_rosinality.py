@@ -6,11 +6,23 @@ import jax
 import numpy as np
 import pytest
 
-from ports import pickles
-from ports.pickles import CheckpointError
-from ports.stylegan2 import convert_tensorflow
-from ports.stylegan2.convert_rosinality import MEAN_SAMPLES, convert, recognises
+from ports import containers
+from ports.errors import CheckpointError
+from ports.stylegan2.assemble import MEAN_SAMPLES
 from ports.stylegan2.model import StyleGAN2, init
+from ports.upstream import choose
+
+
+def convert(content, *settings):
+    format, candidate = choose(content)
+    return format.convert(candidate, *settings)
+
+
+def known(content):
+    try:
+        return bool(choose(content))
+    except CheckpointError:
+        return False
 
 
 def make(size=16, channels=(4, 3, 2), n_mlp=2, style_dim=8, image_channels=3):
@@ -84,7 +96,7 @@ def test_the_architecture_is_read_from_the_shapes(arguments, getkey):
 
 
 def test_a_generator_converted_there_from_tensorflow_is_the_same_as_here(fixture_file):
-    networks = pickles.read(fixture_file("stylegan2/tiny_tf_sg2.pkl"))
+    networks = containers.read(fixture_file("stylegan2/tiny_tf_sg2.pkl"))
     mapping, synthesis = (
         dict(networks[2].state["components"][name].state["variables"])
         for name in ("mapping", "synthesis")
@@ -119,7 +131,7 @@ def test_a_generator_converted_there_from_tensorflow_is_the_same_as_here(fixture
         state[f"noises.noise_{i}"] = synthesis[f"noise{i}"]
     mean = dict(networks[2].state["variables"])["dlatent_avg"]
     theirs = convert({"g_ema": state, "latent_avg": mean})
-    ours = convert_tensorflow.convert(networks)
+    ours = convert(networks)
     assert theirs.config == ours.config
     jax.tree.map(np.testing.assert_array_equal, theirs.variables, ours.variables)
 
@@ -131,7 +143,7 @@ def test_files_of_all_kinds_hold_the_same_generator():
     expected = convert(training)
     parallel = {f"module.{name}": tensor for name, tensor in state.items()}
     for content in ({"g_ema": parallel}, state, parallel):
-        assert recognises(content)
+        assert known(content)
         jax.tree.map(np.testing.assert_array_equal, convert(content).variables, expected.variables)
     for content in (
         {"g_ema": state, "latent_avg": mean},
@@ -181,17 +193,16 @@ def test_blur_kernels_are_stored_times_four(taps):
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("convs.1.conv.weight", np.zeros((1, 3, 4, 3, 3), "f4"), "expected (1, 3, 3, 3, 3)"),
-        ("convs.1.conv.weight", np.zeros((3, 3, 3, 3), "f4"), "expected 5 full axes"),
+        ("convs.1.conv.weight", np.zeros((1, 3, 4, 3, 3), "f4"), "expected (3, 3, 3, 3)"),
+        ("convs.1.conv.weight", np.zeros((3, 3, 3, 3), "f4"), "expected"),
         ("convs.0.activate.bias", np.full(3, np.nan, "f4"), "has values that are not finite"),
         ("convs.0.activate.bias", np.zeros(3, int), "is int64, expected a tensor"),
-        ("convs.0.activate.bias", None, "is NoneType, expected a tensor"),
         ("convs.0.bias", np.zeros(3, "f4"), "which the architecture has not"),
         ("noises.noise_5", np.zeros((1, 1, 32, 32), "f4"), "which the architecture has not"),
-        ("noises.noise_0", np.zeros((1, 1, 16, 16), "f4"), "expected (1, 1, 4, 4)"),
-        ("input.input", np.zeros((1, 9, 4, 4), "f4"), "expected (1, 4, 4, 4)"),
-        ("style.1.weight", np.zeros((8, 9), "f4"), "expected (8, 8)"),
-        ("to_rgbs.0.upsample.kernel", np.zeros((4, 3), "f4"), "expected a square"),
+        ("noises.noise_0", np.zeros((1, 1, 16, 16), "f4"), "expected (4, 4)"),
+        ("input.input", np.zeros((1, 9, 4, 4), "f4"), "expected (4, 4, 4)"),
+        ("style.2.weight", np.zeros((8, 9), "f4"), "expected (8, 8)"),
+        ("to_rgbs.0.upsample.kernel", np.zeros((4, 3), "f4"), "differ"),
     ],
 )
 def test_wrong_tensors_are_named(name, value, sentence):
@@ -201,12 +212,18 @@ def test_wrong_tensors_are_named(name, value, sentence):
 
 
 @pytest.mark.parametrize(
-    "name", ["style.1.bias", "noises.noise_3", "to_rgbs.1.bias", "convs.2.conv.blur.kernel"]
+    ("name", "beside"),
+    [
+        ("style.1.bias", "mapping.fc0.bias is missing beside style.1.weight"),
+        ("noises.noise_3", "noise_const is missing beside convs.2.conv.weight"),
+        ("to_rgbs.1.bias", "torgb.bias is missing beside to_rgbs.1.conv.weight"),
+        ("convs.2.conv.blur.kernel", "resample_filter is missing beside convs.2.conv.weight"),
+    ],
 )
-def test_missing_tensors_are_named(name):
+def test_missing_tensors_are_named(name, beside):
     state = make()
     del state[name]
-    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+    with pytest.raises(CheckpointError, match=beside):
         convert({"g_ema": state})
 
 
@@ -214,20 +231,20 @@ def test_other_generators_are_refused():
     swagan = make() | {"iwt.ll": np.ones((2, 2), "f4"), "to_rgbs.0.iwt.ll": np.ones((2, 2), "f4")}
     with pytest.raises(CheckpointError, match="SWAGAN"):
         convert({"g_ema": swagan})
-    with pytest.raises(CheckpointError, match="kernels of convs and to_rgbs differ, 2 of them"):
+    with pytest.raises(CheckpointError, match="differ; expected one filter"):
         convert(make() | {"convs.0.conv.blur.kernel": np.ones((2, 2), "f4")})
-    with pytest.raises(CheckpointError, match=r"latent_avg has shape \(2, 8\), expected \(8,\)"):
-        convert({"g_ema": make(), "latent_avg": np.zeros((2, 8), "f4")})
+    with pytest.raises(CheckpointError, match="differs by layer"):
+        convert({"g_ema": make(), "latent_avg": np.eye(2, 8, dtype="f4")})
     with pytest.raises(CheckpointError, match="kernel_size is 2"):
         convert(make() | {"conv1.conv.weight": np.zeros((1, 4, 4, 2, 2), "f4")})
     state = make()
     huge = {f"to_rgbs.{i}.conv.weight": state["to_rgbs.0.conv.weight"] for i in range(5000)}
-    with pytest.raises(CheckpointError, match="5000 layers to_rgbs, expected 10"):
+    with pytest.raises(CheckpointError, match="has a block 13, expected 12"):
         convert(state | huge)
 
 
 @pytest.mark.parametrize("content", [None, [], {}, {"g_ema": None}, {"G_ema": 1}, {1: 2}])
 def test_what_is_no_generator_of_that_project_is_not_recognised(content):
-    assert not recognises(content)
-    with pytest.raises(CheckpointError, match="found no generator of rosinality"):
+    assert not known(content)
+    with pytest.raises(CheckpointError, match="no generator that is known here"):
         convert(content)
