@@ -270,7 +270,7 @@ def biggan_contenders(batch: int, dtype: str) -> dict[str, Callable[[], Any]]:
             upstream(z, y, 1.0)
     upstream = upstream.eval().to(device)
     tensors = {name: x.cpu().numpy() for name, x in upstream.state_dict().items()}
-    converted = convert(Candidate((), tensors, None, ()), {})
+    converted = convert(Candidate((), tensors, None, {}), {})
     variables = jax.tree.map(jnp.asarray, converted.variables)
     model = BigGAN(variables, converted.config, dtype=jnp.dtype(dtype))
     z = model.sample_z(jax.random.key(0), batch, 0.4)

@@ -2,8 +2,9 @@
 
     python -m benchmarks.parity FOLDER
 
-FOLDER holds checkpoints in upstream's formats and beside each its outputs: NAME.npz beside NAME.pkl
-or NAME.pt, ref.npz in the folder of a BigGAN. Arrays are named as `ports.verify.compare` has them.
+FOLDER holds checkpoints in upstream's formats and beside each its outputs: NAME.npz beside a file
+NAME.pkl, NAME.pt, …, ref.npz in the folder of a BigGAN. Arrays are named as `ports.verify.compare`
+has them.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import ports
 from benchmarks.report import report
 from ports import upstream
 from ports.verify import compare, read_reference
+
+SUFFIXES = (".pkl", ".pt", ".pth", ".safetensors")
 
 
 def main() -> None:
@@ -36,8 +39,9 @@ def main() -> None:
 
 def pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Checkpoints, or folders with one, and their references."""
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix in (".pkl", ".pt")]
-    found = [(file, file.with_suffix(".npz")) for file in files]
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES]
+    named = [(file, file.with_suffix(".npz")) for file in files]
+    found = [(file, reference) for file, reference in named if reference.exists()]
     return found + [(ref.parent, ref) for ref in sorted(folder.rglob("ref.npz"))]
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ports import checkpoint, upstream
-from ports.architectures import model_of
+from ports.architectures import ARCHITECTURES, model_of
 from ports.biggan import BigGAN, BigGANSpace
 from ports.checkpoint import Converted
 from ports.classifier import Classifier
@@ -39,9 +39,6 @@ __all__ = [
 ]
 
 BUNDLED = Path(__file__).parent / "bundled"
-
-
-_GENERATORS = {"stylegan2": StyleGAN2, "biggan": BigGAN}
 
 
 def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | BigGAN | Classifier:
@@ -108,12 +105,10 @@ def convert(
 
 def build(converted: Converted) -> StyleGAN2 | BigGAN:
     """The generator that was converted, without saving it."""
-    model = _GENERATORS[converted.architecture]
-    variables = jax.tree.map(jnp.asarray, converted.variables)
-    return model(
-        variables=variables,
-        config=converted.config,
-        model_hash=checkpoint.parameters_sha256(converted.variables),
+    return ARCHITECTURES[converted.architecture].build(
+        converted.config.to_json(),
+        jax.tree.map(jnp.asarray, converted.variables),
+        checkpoint.parameters_sha256(converted.variables),
     )
 
 

@@ -19,13 +19,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ports.architectures import ARCHITECTURES
 from ports.errors import CheckpointError, quoted, shown
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.io.reading import INFLATION, SLACK, one_line, parse_json
 from sfvq_jax.short import short_repr
 
 FORMAT_VERSION = 2  # since 2 config.json has a hash of itself
-ARCHITECTURES = ("stylegan2", "biggan", "classifier")
 
 
 class Converted(NamedTuple):
@@ -84,7 +84,9 @@ def save(
       CheckpointError: where `path` exists and may not be replaced, or its parent does not exist.
     """
     if architecture not in ARCHITECTURES:
-        raise CheckpointError(f"architecture is {architecture!r}; known are {ARCHITECTURES}")
+        raise CheckpointError(
+            f"architecture is {architecture!r}; known are {', '.join(ARCHITECTURES)}"
+        )
     check_free(path, overwrite=overwrite)
     try:
         with new_folder(path, marker="config.json", overwrite=overwrite) as temporary:
@@ -251,7 +253,8 @@ def _read_config(path: Path) -> dict:
             raise CheckpointError(f"{file} is damaged, its {name} is missing or wrong")
     if config_json["architecture"] not in ARCHITECTURES:
         raise CheckpointError(
-            f"{path} is a {shown(config_json['architecture'])}; this sfvq-jax knows {ARCHITECTURES}"
+            f"{path} is a {shown(config_json['architecture'])}; this sfvq-jax"
+            f" knows {', '.join(ARCHITECTURES)}"
         )
     return config_json
 

@@ -37,8 +37,7 @@ FORMATS = (
     _refused("StyleGAN-XL", "mapping.embed_proj.weight", "synthesis.input.freqs"),
     _refused("StyleGAN3", "synthesis.input.freqs", "mapping.fc0.weight"),
     _refused("FastGAN", "init.init.0.weight_orig", "feat_8.1.weight_orig"),
-    _refused("lucidrains' stylegan2-pytorch", "initial_block", "blocks.0.to_style1.weight"),
-    _refused("lucidrains' stylegan2-pytorch", "to_initial_block.weight", "initial_conv.weight"),
+    _refused("lucidrains' stylegan2-pytorch", "initial_conv.weight", "blocks.0.to_style1.weight"),
     _refused("StudioGAN's SNGAN or SAGAN", "linear0.bias", "blocks.0.0.bn1.embed0.weight"),
     _refused("StudioGAN's BigGAN-deep", "linear0.bias", "blocks.0.0.conv2d4.bias"),
 )

@@ -7,22 +7,8 @@ import jax
 import numpy as np
 
 from ports import checkpoint, upstream
-from ports.architectures import model_of
-from ports.biggan import BigGANConfig
-from ports.stylegan2 import StyleGAN2Config
+from ports.architectures import ARCHITECTURES, Layer, model_of
 from sfvq_jax.short import short_repr
-
-
-class Layer(NamedTuple):
-    """A layer that a code of its own can steer.
-
-    Attributes:
-      name: of the layer, or of the layers that share the code.
-      resolution: height and width of its output in pixels, were images square.
-    """
-
-    name: str
-    resolution: int
 
 
 class Inspection(NamedTuple):
@@ -83,52 +69,5 @@ def inspect(
         model_hash=model_hash,
         source={name: value for name, value in source.items() if name != "format"},
         versions=versions,
-        **_FACTS[kind](fields),
+        **ARCHITECTURES[kind].facts(fields),
     )
-
-
-def _stylegan2_facts(fields: dict) -> dict[str, Any]:
-    config = StyleGAN2Config.from_json(fields)
-    names: list[tuple[str, int]] = []
-    rgb = ""
-    for i, resolution in enumerate(config.block_resolutions):
-        block = f"b{resolution}"
-        # the RGB layer of a block shares the code of the next block's first convolution
-        names += [(f"{block}.conv0{rgb}", resolution)] if i > 0 else []
-        names += [(f"{block}.conv1", resolution)]
-        rgb = f", {block}.torgb" if config.architecture == "skip" else ""
-    names += [(f"b{config.img_resolution}.torgb", config.img_resolution)]
-    return {
-        "architecture": f"StyleGAN2 ({config.architecture})",
-        "image_shape": config.image_shape,
-        "num_classes": config.c_dim,
-        "latent_spaces": {"stylegan2-w": config.w_dim, "stylegan2-z": config.z_dim},
-        "layers": tuple(Layer(*name) for name in names),
-    }
-
-
-def _biggan_facts(fields: dict) -> dict[str, Any]:
-    config = BigGANConfig.from_json(fields)
-    layers = [Layer("linear", config.bottom_width)]
-    if config.hierarchy != "none":  # otherwise the blocks see no latent
-        layers += [Layer(f"block{i}", r) for i, r in enumerate(config.block_resolutions)]
-    return {
-        "architecture": "BigGAN-deep" if config.bottleneck else "BigGAN",
-        "image_shape": (config.img_resolution, config.img_resolution, config.img_channels),
-        "num_classes": config.num_classes,
-        "latent_spaces": {"biggan-z": config.z_dim, "biggan-linear": config.linear_dim},
-        "layers": tuple(layers),
-    }
-
-
-def _classifier_facts(fields: dict) -> dict[str, Any]:
-    return {
-        "architecture": "classifier",
-        "image_shape": (),
-        "num_classes": len(fields["class_names"]),
-        "latent_spaces": {},
-        "layers": (),
-    }
-
-
-_FACTS = {"stylegan2": _stylegan2_facts, "biggan": _biggan_facts, "classifier": _classifier_facts}

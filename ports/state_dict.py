@@ -14,8 +14,9 @@ _DEEPEST = 3  # levels of dicts around a generator
 _MOST_PREFIXES = 100
 # parts of names that wrappers put anywhere: DataParallel, torch.compile, FSDP, checkpointing
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# parts of the names of generators whose weights are averaged, and of networks that are none
+# parts of the names of generators whose weights are averaged, of others, of networks that are none
 _AVERAGED = {"ema", "gema", "gs", "smooth", "avg", "average", "averaged", "running", "swa"}
+_PLAIN = {"g", "gen", "generator", "netg"}
 _OTHERS = {"d", "netd", "discriminator", "dema"}
 
 
@@ -26,17 +27,22 @@ class Candidate(NamedTuple):
       path: where it lies in the file, such as ("state_dict", "decoder").
       tensors: its arrays by name, without prefixes of wrappers.
       network: the pickled network, where it is not its tensors alone.
-      beside: the dicts around it, innermost first.
+      beside: arrays by name in the dicts around it, of which the innermost counts.
     """
 
     path: tuple[str, ...]
     tensors: dict[str, np.ndarray]
     network: PersistentObject | TensorFlowNetwork | Record | None
-    beside: tuple[Mapping[Any, Any], ...]
+    beside: dict[str, np.ndarray]
 
     @property
     def averaged(self) -> bool:
         return any(_AVERAGED & _parts(name) for name in self.path)
+
+    @property
+    def plain(self) -> bool:
+        """Whether its name says that it is a generator, and not an averaged one."""
+        return not self.averaged and any(_PLAIN & _parts(name) for name in self.path)
 
 
 class Format(NamedTuple):
@@ -64,16 +70,14 @@ def candidates(content: Any, formats: Iterable[Format]) -> Iterator[tuple[Format
     formats = tuple(formats)
     found = [
         (format, candidate)
-        for node in _walk(content, (), ())
+        for node in _walk(content, (), {})
         for format in formats
         for candidate in _under_prefixes(node, format)
     ]
     yield from sorted(found, key=lambda pair: not pair[1].averaged)
 
 
-def _walk(
-    node: Any, path: tuple[str, ...], beside: tuple[Mapping[Any, Any], ...]
-) -> Iterator[Candidate]:
+def _walk(node: Any, path: tuple[str, ...], beside: dict[str, np.ndarray]) -> Iterator[Candidate]:
     """Every state dict and every network, in the order of the file."""
     if isinstance(node, TensorFlowNetwork):
         yield Candidate(path, {}, node, beside)
@@ -86,16 +90,16 @@ def _walk(
             if isinstance(name, str) and isinstance(value, np.ndarray)
         }
         if tensors:
-            yield Candidate(path, _unwrapped(tensors), None, (node, *beside))
+            yield Candidate(path, _unwrapped(tensors), None, beside | tensors)
         if len(path) < _DEEPEST:
             for name, child in node.items():
                 if isinstance(name, str) and not (_OTHERS & _parts(name)):
-                    yield from _walk(child, (*path, name), (node, *beside))
+                    yield from _walk(child, (*path, name), beside | tensors)
     elif isinstance(node, list | tuple) and not path:
         names = ("G", "D", "Gs") if len(node) == 3 else map(str, range(len(node)))
         for name, child in zip(names, node, strict=False):
             if name != "D":
-                yield from _walk(child, (name,), ())
+                yield from _walk(child, (name,), {})
 
 
 def _parts(name: str) -> set[str]:
@@ -156,7 +160,8 @@ def _under_prefixes(node: Candidate, format: Format) -> Iterator[Candidate]:
             }
             network = node.network
             for part in parts:
-                network = network and network.state["_modules"][part]
+                state = _module_state(network)
+                network = None if state is None else state["_modules"].get(part)
             yield Candidate((*node.path, *parts), tensors, network, node.beside)
 
 

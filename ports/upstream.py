@@ -43,6 +43,7 @@ def read(
     content = containers.read(file)
     try:
         format, candidate = choose(content, network)
+        del content  # what is beside the generator takes as much memory
         if format.settings:
             settings = _read_settings(file, config)
             converted = format.convert(candidate, settings)
@@ -56,8 +57,8 @@ def read(
     except RecursionError as error:
         raise CheckpointError(f"{file.name} is nested too deeply to be a checkpoint") from error
     if where := ".".join(candidate.path):
-        plain = "" if candidate.averaged or network else ", for there is no averaged one"
-        told["network"] = quoted(where) + plain
+        untold = candidate.plain and network is None
+        told["network"] = quoted(where) + ", for there is no averaged one" * untold
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     source = {"file": file.name, "sha256": digest} | converted.source | told

@@ -15,6 +15,7 @@ from PIL import Image
 import ports
 from benchmarks.fuzz.mutations import mend_png
 from ports import checkpoint, upstream
+from ports.architectures import ARCHITECTURES
 from ports.biggan.config import BigGANConfig, BlockConfig
 from ports.biggan.model import init as init_biggan
 from ports.classifier import Classifier
@@ -38,7 +39,7 @@ from sfvq_jax.views.figures import history_figure
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
-UPSTREAM = (".pkl", ".pt", ".pth", ".bin")
+UPSTREAM = (".pkl", ".pt", ".pth", ".bin", ".safetensors")
 SMALL, LARGE = 2**26, 2**31  # bytes; Orbax's threads and compiled programs take more than a file
 
 
@@ -191,7 +192,7 @@ def _converted(base: Path) -> list[Subject]:
     ):
         checkpoint.save(base / name, name, config, variables, source={"format": "random"})
     subjects = []
-    for name in checkpoint.ARCHITECTURES:
+    for name in ARCHITECTURES:
         files = _files(base / name)
         damaged = ("config.json",) * (3 * len(files)) + files
         subjects.append(Subject("model", base / name, files, ".", damaged))

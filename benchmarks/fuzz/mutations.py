@@ -37,6 +37,8 @@ def _kinds(data: bytes) -> list[Mutation]:
         return [_edit_array] * 12
     if data.startswith(b"{"):
         return [_edit_json] * 16
+    if data.startswith(b"{", 8):
+        return [_edit_safetensors] * 12
     return [_edit_opcodes] * 4 + [_flip_opcodes] if data.startswith(b"\x80") else []
 
 
@@ -52,6 +54,14 @@ _UNSPEAKABLE = {  # what Python would not write
     '"@huge@"': "1e999",
     '"@long@"': "9" * 5000,
 }
+
+
+def _edit_safetensors(rng: np.random.Generator, data: bytes) -> bytes:
+    """Changes the header, whose length is then right or as it was."""
+    size = int.from_bytes(data[:8], "little")
+    header, rest = _edit_json(rng, data[8 : 8 + size]), data[8 + size :]
+    length = data[:8] if rng.random() < 0.1 else len(header).to_bytes(8, "little")
+    return length + header + rest
 
 
 def _edit_json(rng: np.random.Generator, data: bytes) -> bytes:
@@ -293,6 +303,11 @@ _NAMES = [f"{module}\n{name}\n" for module in _MODULES for name in _ATTRIBUTES] 
     "numpy.core.multiarray\nscalar\n",
     "numpy\ndtype\n",
     "argparse\nNamespace\n",
+    "datetime\ndatetime\n",
+    "collections\ndeque\n",
+    "a.package.torch_utils.persistence\n_reconstruct_persistent_obj\n",
+    "a.package.dnnlib.util\nEasyDict\n",
+    "copy_reg\n_reconstructor\n",
     "builtins\nset\n",
     "builtins\nfrozenset\n",
     "_codecs\nencode\n",

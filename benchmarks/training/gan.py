@@ -52,7 +52,7 @@ class Recipe:
     """What sets one training apart from another.
 
     Attributes:
-      architecture: one of `ports.checkpoint.ARCHITECTURES`.
+      architecture: one of `ports.architectures.ARCHITECTURES`.
       bundled: name of the model that it ships.
       config: of the generator.
       initial: key -> the generator's variables, {"params": …, "constants": …}; only the first are

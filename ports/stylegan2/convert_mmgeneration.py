@@ -14,7 +14,7 @@ def convert(candidate: Candidate) -> Converted:
     tensors = dict(_renamed(name, x) for name, x in candidate.tensors.items())
     if not np.any(tensors.get("latent_avg", 1)):
         del tensors["latent_avg"]  # which only some settings update
-    converted = convert_rosinality.convert(candidate._replace(tensors=tensors, beside=()))
+    converted = convert_rosinality.convert(candidate._replace(tensors=tensors, beside={}))
     assumed = {"mapping_lr_multiplier": 0.01, "channels": "RGB; BGR if it was trained there"}
     told = {"format": "MMGeneration StyleGAN2", "assumed": assumed}
     return converted._replace(source=converted.source | told)

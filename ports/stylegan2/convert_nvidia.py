@@ -34,11 +34,13 @@ def convert(candidate: Candidate) -> Converted:
     path = ".".join(candidate.path) or "G_ema"
     called = {name: f"{path}.{name}" for name in candidate.tensors}
     tensors = Tensors(candidate.tensors, called)
-    if candidate.network is None:
+    network = candidate.network
+    # a module of other code with these names says no more than its tensors
+    if network is None or (isinstance(network, Record) and "z_dim" not in network.state):
         config, variables, _ = assemble(tensors)
         source = {"format": "stylegan2-ada-pytorch, a state dict", "assumed": DEFAULTS}
         return Converted("stylegan2", config, variables, source)
-    generator = _Module(path, candidate.network)
+    generator = _Module(path, network)
     mapping, synthesis = generator.child("mapping"), generator.child("synthesis")
     config, variables, _ = assemble(tensors, **_settings(mapping, synthesis))
     for name in (config.activation, config.mapping_activation):

@@ -6,7 +6,6 @@ there.
 """
 
 import re
-from typing import Any
 
 import numpy as np
 
@@ -26,8 +25,7 @@ def convert(candidate: Candidate) -> Converted:
     tensors = dict(candidate.tensors)
     if any(".iwt." in f".{name}" for name in tensors):
         raise CheckpointError("this is a SWAGAN generator; only StyleGAN2 can be converted")
-    around = (around["latent_avg"] for around in candidate.beside if "latent_avg" in around)
-    stored = tensors.get("latent_avg", next(around, None))
+    stored = tensors.get("latent_avg", candidate.beside.get("latent_avg"))
     if stored is not None:
         tensors["latent_avg"] = _mean_of_rows(stored)
     config, variables, made = assemble(
@@ -38,7 +36,7 @@ def convert(candidate: Candidate) -> Converted:
     return Converted("stylegan2", config, variables, source)
 
 
-def _mean_of_rows(stored: Any) -> np.ndarray:
+def _mean_of_rows(stored: np.ndarray) -> np.ndarray:
     """The mean of W, [w_dim]; encoders keep it once for each layer."""
     rows = np.atleast_2d(float32("latent_avg", stored))
     if rows.ndim > 2 or not len(rows) or np.ptp(rows, 0).max() > 1e-4 * np.abs(rows).max():

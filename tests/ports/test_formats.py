@@ -12,6 +12,7 @@ import ports
 from ports import upstream
 from ports.errors import CheckpointError
 from ports.formats import FORMATS
+from ports.records import PersistentObject
 from ports.stylegan2 import StyleGAN2Config, init
 from ports.verify import compare, read_reference
 
@@ -255,7 +256,7 @@ OTHERS = {
     "StyleGAN3": ("synthesis.input.freqs", "mapping.fc0.weight", "synthesis.L0_36_512.weight"),
     "StyleGAN-XL": ("synthesis.input.freqs", "mapping.embed_proj.weight", "mapping.fc0.weight"),
     "FastGAN": ("init.init.0.weight_orig", "feat_8.1.weight_orig", "to_big.weight_orig"),
-    "lucidrains' stylegan2-pytorch": ("initial_block", "blocks.0.to_style1.weight"),
+    "lucidrains' stylegan2-pytorch": ("initial_conv.weight", "blocks.0.to_style1.weight"),
     "StudioGAN's SNGAN or SAGAN": ("linear0.bias", "blocks.0.0.bn1.embed0.weight"),
 }
 
@@ -275,6 +276,14 @@ def test_no_generator_fits_two_formats(state):
     for names in (state, rosinality(state), mmgeneration(state)):
         fitting = [f for f in FORMATS if f.marks and all(mark in names for mark in f.marks)]
         assert len(fitting) == 1
+
+
+def test_a_module_whose_names_have_dots_is_read_as_its_tensors(state):
+    module = PersistentObject("M", {"_parameters": state, "_buffers": {}, "_modules": {}})
+    inside = {"_parameters": prefixed("G.", state), "_buffers": {}, "_modules": {}}
+    same(convert({"a": PersistentObject("M", inside)}), convert(state))
+    with pytest.raises(CheckpointError, match="G_ema has no mapping"):
+        convert(module)
 
 
 @pytest.mark.parametrize("content", [{"a": {"b": {"c": {"d": {}}}}}, {"": 1}, {1: {2: 3}}, "text"])
