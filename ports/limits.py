@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from ports.errors import CheckpointError
-from ports.records import Record
+from ports.records import Record, TensorFlowNetwork
 
 
 def check_opcodes(stream: io.BytesIO, file_size: int) -> None:
@@ -168,6 +168,20 @@ def check_content(content: Any, file_size: int) -> None:
             raise CheckpointError(f"nests its contents more than {_DEEPEST} levels deep")
 
 
+def names_of_records(content: Any) -> list[str]:
+    """The classes of the records in checked content, the first few by name."""
+    names, seen, nodes = set(), set(), [content]
+    while nodes:
+        node = nodes.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            if isinstance(node, Record) and not isinstance(node, TensorFlowNetwork):
+                names.add(node.class_name)
+            nodes += [part for part in _parts(node) if isinstance(part, _HOLDERS)]
+    return sorted(names)[:_MOST_TOLD]
+
+
+_MOST_TOLD = 8
 # NVIDIA's snapshots have about 20 levels
 _DEEPEST = 100
 _HOLDERS = (dict, list, tuple, set, frozenset, Record)

@@ -9,6 +9,7 @@ from ports import containers
 from ports.checkpoint import Converted, is_converted
 from ports.errors import CheckpointError, quoted
 from ports.formats import FORMATS
+from ports.limits import names_of_records
 from ports.records import PersistentObject, Record
 from ports.state_dict import Candidate, Format, candidates
 from sfvq_jax.io.reading import one_line, parse_json
@@ -30,8 +31,8 @@ def read(
         first.
 
     Returns:
-      Its `source` has the file's name and SHA-256, where in the file the generator was, and of a
-      BigGAN its settings.
+      Its `source` has the file's name and SHA-256, where in the file the generator was, the classes
+      of objects that were kept as records, and of a BigGAN its settings.
 
     Raises:
       CheckpointError: where nothing is there, or nothing that can be converted.
@@ -42,6 +43,7 @@ def read(
     file = _find_file(path) if path.is_dir() else path
     content = containers.read(file)
     try:
+        inert = names_of_records(content)
         format, candidate = choose(content, network)
         del content  # what is beside the generator takes as much memory
         if format.settings:
@@ -59,6 +61,8 @@ def read(
     if where := ".".join(candidate.path):
         untold = candidate.plain and network is None
         told["network"] = quoted(where) + ", for there is no averaged one" * untold
+    if inert:
+        told["inert objects"] = inert
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     source = {"file": file.name, "sha256": digest} | converted.source | told

@@ -15,7 +15,8 @@ from ports.stylegan2.assemble import assemble, layer, rgb
 
 def convert(candidate: Candidate) -> Converted:
     """The generator among the candidate's tensors."""
-    last = max(int(m[1]) for name in candidate.tensors if (m := _OUTPUT.match(name)))
+    outputs = [int(m[1]) for name in candidate.tensors if (m := _OUTPUT.match(name))]
+    last = max(outputs, default=0)
     tensors = renamed(candidate.tensors, lambda name, x: _rename(name, x, last))
     config, variables, made = assemble(tensors, scaled_by_fan_in=True)
     source = {"format": "genforce StyleGAN2", "assumed": {"mapping_lr_multiplier": 0.01}} | made

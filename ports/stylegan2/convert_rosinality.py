@@ -39,7 +39,7 @@ def convert(candidate: Candidate) -> Converted:
 def _mean_of_rows(stored: np.ndarray) -> np.ndarray:
     """The mean of W, [w_dim]; encoders keep it once for each layer."""
     rows = np.atleast_2d(float32("latent_avg", stored))
-    if rows.ndim > 2 or not len(rows) or np.ptp(rows, 0).max() > 1e-4 * np.abs(rows).max():
+    if rows.ndim > 2 or not rows.size or np.ptp(rows, 0).max() > 1e-4 * np.abs(rows).max():
         raise CheckpointError(
             f"latent_avg has shape {rows.shape} and differs by layer; expected one mean for all"
         )

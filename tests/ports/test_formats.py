@@ -1,5 +1,8 @@
 """Every format that the registry has: wrappers, names and choices, and what is refused by name."""
 
+import collections
+import datetime
+import fractions
 import pickle
 
 import flax.traverse_util
@@ -15,6 +18,7 @@ from ports.formats import FORMATS
 from ports.records import PersistentObject
 from ports.stylegan2 import StyleGAN2Config, init
 from ports.verify import compare, read_reference
+from sfvq_jax.cli import main
 
 # checkpoint in the shared cases, upstream's outputs, format
 CASES = [
@@ -121,14 +125,20 @@ def test_what_a_state_dict_cannot_say_is_told_as_assumed(state):
     assert convert(state).source["assumed"] == assumed
 
 
-def test_an_averaged_generator_is_taken_and_another_on_request(state, tmp_path):
+def test_an_averaged_generator_is_taken_and_another_on_request(state, tmp_path, capsys):
     content = {"g": state, "d": {}, "g_ema": nvidia(SQUARE, 1), "when": object}
     same(convert(content), convert(content["g_ema"]))
     same(convert(content, "g"), convert(state))
     path = tmp_path / "training.pkl"
-    path.write_bytes(pickle.dumps({"g": state, "d": {}}))
-    assert upstream.read(path).source["network"] == "g, for there is no averaged one"
+    seen = collections.deque([fractions.Fraction(1)])
+    beside = {"d": {}, "when": datetime.date(2021, 3, 4), "seen": seen}
+    path.write_bytes(pickle.dumps({"g": state} | beside))
+    source = upstream.read(path).source
+    assert source["network"] == "g, for there is no averaged one"
+    assert source["inert objects"] == ["collections.deque", "datetime.date", "fractions.Fraction"]
     assert upstream.read(path, network="g").source["network"] == "g"
+    assert main(["inspect", str(path), "--network", "g"]) == 0
+    assert '"collections.deque"' in capsys.readouterr().out
     with pytest.raises(
         CheckpointError, match=r"training\.pkl: it has no generator ema; there is g"
     ):
