@@ -302,6 +302,30 @@ def test_what_holds_no_generator_is_told(content):
         convert(content)
 
 
+ODD = [
+    np.zeros((), "f4"),
+    np.zeros((3, 0), "f4"),
+    np.zeros((1, 2) * 3, "f4"),
+    np.ones((2, 2), "i8"),
+    None,
+]
+
+
+@pytest.mark.parametrize("naming", [lambda s: s, rosinality, mmgeneration])
+def test_any_tensor_that_is_wrong_or_missing_ends_in_a_sentence(state, naming):
+    random = np.random.RandomState(0)
+    names = naming(state) | ({} if naming(state) is state else {"latent_avg": np.ones(8, "f4")})
+    # some may be absent, and one number has any shape
+    spared = ("filter", "kernel", "avg", "noise.weight", "injector.weight")
+    needed = [n for n in sorted(names) if not n.endswith(spared)]
+    for name in random.permutation(needed)[:20]:
+        odd = ODD[random.randint(len(ODD))]
+        content = {other: x for other, x in names.items() if other != name}
+        with pytest.raises(CheckpointError) as raised:
+            convert(content | ({} if odd is None else {name: odd}))
+        assert len(str(raised.value)) < 300
+
+
 def test_thousands_of_generators_in_one_file_are_refused_at_once(state):
     names = ("synthesis.b4.const", "synthesis.b4.conv1.affine.weight")
     many = {f"{i}.{name}": state[name] for i in range(10**4) for name in names}
