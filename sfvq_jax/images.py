@@ -1,5 +1,7 @@
 """Latents to images, in batches of one size; what arrays of images are taken for."""
 
+import contextlib
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +14,22 @@ from sfvq_jax.latent_model import LatentModel
 
 Array = jax.Array
 
+# Of all images that are rendered at once: one of 512x512. On two cores more of them are no faster,
+# and each of 1024x1024 takes some 500 MiB.
+BATCH_PIXELS = 2**18
 BEYOND = 1.5  # which generators' images, about in [-1, 1], hardly reach
 FEW = 0.02  # share of the values that may
 CHANNELS = (1, 3, 4)  # of pictures: gray, RGB, RGBA
 
 
 def in_batches(function: Callable[[Array], Any], rows: Any, batch: int) -> np.ndarray:
-    """function(rows), called with `batch` rows at a time; the last batch is padded with its last.
+    """function(rows), called with at most `batch` rows at a time, always so many.
 
-    So one compiled program serves any number of rows, and little is in memory at once.
+    The last call is padded with its last row. Fewer rows than `batch` are padded to a power of two:
+    so a few compiled programs serve any number of rows, and little is in memory at once.
     """
     rows = np.asarray(rows)
+    batch = min(batch, 1 << (len(rows) - 1).bit_length())
 
     def call(part: np.ndarray) -> np.ndarray:
         padding = [(0, batch - len(part))] + [(0, 0)] * (rows.ndim - 1)
@@ -32,15 +39,26 @@ def in_batches(function: Callable[[Array], Any], rows: Any, batch: int) -> np.nd
     return np.concatenate([call(rows[start : start + batch]) for start in starts])
 
 
+def batch_of(model: LatentModel, most: int) -> int:
+    """How many images to render at once, up to `most`: fewer where they are large."""
+    shape = getattr(model, "image_shape", None)
+    if shape is None:
+        codes = jax.ShapeDtypeStruct((1, model.num_layers, model.latent_dim), jnp.float32)
+        with contextlib.suppress(Exception):  # of a model that is no pure JAX, it is not known
+            shape = jax.eval_shape(model.render, codes).shape[1:]
+    pixels = 1 if shape is None else math.prod(shape[:2])
+    return int(np.clip(BATCH_PIXELS // max(pixels, 1), 1, most))
+
+
 def render_images(
-    model: LatentModel, latents: Array, *, batch: int = 16, max_side: int | None = None
+    model: LatentModel, latents: Array, *, batch: int | None = None, max_side: int | None = None
 ) -> np.ndarray:
     """Renders latents [N, D] or [N, L, D] to uint8 images [N, H, W, C].
 
     Args:
       model: the generator.
       latents: to render.
-      batch: so many at once.
+      batch: at most so many at once; by default up to 16, fewer where images are large.
       max_side: larger images are scaled down to this height and width.
 
     Raises:
@@ -64,7 +82,7 @@ def render_images(
         least = min(least, float(images.min()))
         return to_uint8(images if max_side is None else scaled_down(images, max_side))
 
-    images = in_batches(render, latents, batch)
+    images = in_batches(render, latents, batch_of(model, 16) if batch is None else batch)
     if least >= 0:
         warnings.warn(
             "no value of the model's images is below 0: where they are in [0, 1], let it render"

@@ -18,7 +18,8 @@ class LatentModel(Protocol):
     Letters: N samples, D = `latent_dim`, L = `num_layers`, the codes that make one image.
 
     Two more attributes, where a model has them, tie files to it: `latent_space`, a name such as
-    "stylegan2-w", and `model_hash`, the hash of its parameters.
+    "stylegan2-w", and `model_hash`, the hash of its parameters. A model whose `render` JAX cannot
+    trace should have `image_shape`, (H, W, C), so that large images are rendered few at a time.
 
     Methods that look inside the generator (`sfvq_jax.interpret.methods`) use three more, where a
     model has them:

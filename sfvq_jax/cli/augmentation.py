@@ -18,7 +18,7 @@ from sfvq_jax.cli.common import (
     load_both,
     scorers_of,
 )
-from sfvq_jax.images import in_batches
+from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret import (
     Scorer,
     positions_along,
@@ -33,7 +33,7 @@ from sfvq_jax.io.curve_file import CurveRecord
 from sfvq_jax.latent_model import LatentModel
 
 REAL_LATENTS = 2**14  # for the noise around the curve
-BATCH = 64  # images judged at once
+BATCH = 64  # images judged at once, fewer where they are large
 
 
 def add_augment(command: argparse.ArgumentParser) -> None:
@@ -121,7 +121,7 @@ def judged_share(
     model: LatentModel, judge: Scorer, latents: np.ndarray, labels: np.ndarray
 ) -> float:
     """Share of the images that have the attribute of their label more likely than not."""
-    scores = in_batches(lambda part: judge(model.render(part)), latents, BATCH)
+    scores = in_batches(lambda part: judge(model.render(part)), latents, batch_of(model, BATCH))
     return float((np.take_along_axis(scores, labels[:, None], 1) > 0).mean())
 
 

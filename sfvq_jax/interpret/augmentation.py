@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from sfvq_jax.curve import Curve, decode
+from sfvq_jax.images import batch_of
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.projection import bucket_size, project
@@ -160,7 +161,7 @@ def sample_by_attribute(
     noise: float = 1.0,
     surveyed: int = 4096,
     least_share: float = 0.05,
-    batch: int = 64,
+    batch: int | None = None,
 ) -> Samples:
     """Latents whose images have an attribute: ten thousand sandals.
 
@@ -183,7 +184,8 @@ def sample_by_attribute(
       least_share: lines on which fewer of the latents have the attribute are left out. The higher,
         the more of the images drawn have it, and the less various they are. Where that leaves too
         few latents to learn from, no line is left out.
-      batch: images rendered at once, always so many, so that nothing is compiled twice.
+      batch: images rendered at once, always so many, so that nothing is compiled twice; by default
+        up to 64, fewer where they are large.
 
     Raises:
       ValueError: no such attribute; fewer than 8 of the surveyed latents have it; or fewer than 1
@@ -200,6 +202,7 @@ def sample_by_attribute(
         return np.all((scores > above) & (scores < upper), axis=1)
 
     survey_key, key = jax.random.split(key)
+    batch = batch_of(model, 64) if batch is None else batch
     drawing = _Drawing(model, curve, scorer, noise, least_share, batch)
     survey = drawing.survey(survey_key, surveyed)
     return drawing.draw(key, survey, has_all, " and ".join(map(repr, names)), count)
@@ -217,7 +220,7 @@ def sample_balanced(
     noise: float = 1.0,
     surveyed: int = 4096,
     least_share: float = 0.05,
-    batch: int = 64,
+    batch: int | None = None,
 ) -> Samples:
     """Latents of several classes, equally many of each, in random order: a labelled dataset.
 
@@ -234,6 +237,7 @@ def sample_balanced(
     names = list(scorer.names if names is None else names)
     columns = [scorer.index(name) for name in names]
     survey_key, order_key, key = jax.random.split(key, 3)
+    batch = batch_of(model, 64) if batch is None else batch
     drawing = _Drawing(model, curve, scorer, noise, least_share, batch)
     survey = drawing.survey(survey_key, surveyed)
     labels = np.sort(np.arange(count) % len(names))

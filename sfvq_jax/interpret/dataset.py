@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from sfvq_jax.images import render_images
+from sfvq_jax.images import batch_of, render_images
 from sfvq_jax.io.output import check_space, library_version, new_file, new_folder
 from sfvq_jax.latent_model import LatentModel
 
@@ -41,7 +41,7 @@ def write_dataset(
     score_names: Sequence[str] | None = None,
     about: Mapping[str, Any],
     overwrite: bool = False,
-    batch: int = 64,
+    batch: int | None = None,
 ) -> None:
     """Renders latents and writes their images; whole or not at all.
 
@@ -69,7 +69,8 @@ def write_dataset(
       score_names: of the scores; by default the names.
       about: where the images come from: model hash, space, seed, settings; JSON values.
       overwrite: replace what is there, a folder only if it is such a dataset.
-      batch: images rendered at once, always so many; of a folder no more are in memory.
+      batch: images rendered at once, at most; of a folder no more are in memory. By default up to
+        64, fewer where they are large.
 
     Raises:
       ValueError: no latents; arrays that do not belong together; or PNGs of images that have
@@ -88,6 +89,7 @@ def write_dataset(
         "names": list(names),
         "score_names": score_names if "scores" in arrays else [],
     }
+    batch = batch_of(model, 64) if batch is None else batch
     check_space(path, _least_bytes(model, arrays, batch, alone=Path(path).suffix == ".npz"))
     blocks = (
         render_images(model, jnp.asarray(arrays["latents"][start : start + batch]), batch=batch)

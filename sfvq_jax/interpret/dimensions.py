@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
+from sfvq_jax.images import batch_of
 from sfvq_jax.interpret.attributes import Scorer, probability
 from sfvq_jax.interpret.coordinates import Coordinates, How, check_how, intervene
-from sfvq_jax.interpret.measuring import batch_of
+from sfvq_jax.interpret.measuring import BATCH
 from sfvq_jax.latent_model import LatentModel, method
 from sfvq_jax.short import short_repr
 
@@ -187,7 +188,7 @@ def joint_scores(
     """
     seen = _joint_scores(
         method(model, "render"), concepts, jnp.asarray(latents), coordinates, jnp.asarray(signed),
-        extreme, how=how, batch=batch_of(model),
+        extreme, how=how, batch=batch_of(model, BATCH),
     )  # fmt: skip
     return np.asarray(seen)
 
@@ -252,7 +253,7 @@ def grow_set(
     taken, probabilities, before = _grow(
         method(model, "render"), concepts, jnp.asarray(latents), coordinates, concept,
         jnp.asarray(ranking.order, jnp.int32), jnp.asarray(ranking.signs, jnp.float32), extreme,
-        share, how=how, batch=batch_of(model),
+        share, how=how, batch=batch_of(model, BATCH),
     )  # fmt: skip
     rows = np.flatnonzero(np.asarray(taken))
     growth = np.asarray(probabilities, np.float64)[rows] - float(before)

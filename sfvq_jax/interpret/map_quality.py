@@ -16,7 +16,7 @@ from scipy.spatial.distance import jensenshannon, pdist
 from sfvq_jax.blocks import sample
 from sfvq_jax.curve import Curve, decode
 from sfvq_jax.devices import data_mesh
-from sfvq_jax.images import in_batches, scaled_down
+from sfvq_jax.images import batch_of, in_batches, scaled_down
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.rows_at import as_classes
 from sfvq_jax.latent_model import LatentModel
@@ -37,7 +37,7 @@ KMEANS_ROUNDS = 20
 RENDERED = 4096  # latents whose images are sorted into classes, at most
 CLASS_LATENTS = 20  # a class of fewer says nothing about where it lies
 SHUFFLES = 8  # of the classes, whose mean is what chance gives
-BATCH = 16  # images rendered at once
+BATCH = 16  # images rendered at once, fewer where they are large
 IMAGE_SIDE = 64  # pixels, to which larger images are scaled down before they are compared
 ALL_PAIRS = 256  # codewords, up to which all pairs of images are compared
 SOME_PAIRS = 4096  # pairs compared otherwise: their mean is good to 1 % or better
@@ -209,7 +209,8 @@ def map_quality(
     elif model is not None and scorer is not None:
 
         def seen(latents: Array) -> np.ndarray:
-            scores = in_batches(lambda part: scorer(model.render(part)), latents, BATCH)
+            batch = batch_of(model, BATCH)
+            scores = in_batches(lambda part: scorer(model.render(part)), latents, batch)
             return scores.argmax(1)
 
         of_codewords, of_latents = seen(curve.codewords), seen(fresh[:RENDERED])
@@ -334,7 +335,8 @@ def _image_step(random: np.random.Generator, model: LatentModel, curve: Curve) -
     def pixels(part: Array) -> np.ndarray:
         return np.asarray(scaled_down(model.render(part), IMAGE_SIDE)).reshape(len(part), -1)
 
-    images, k = in_batches(pixels, curve.codewords, BATCH), curve.num_codewords
+    images = in_batches(pixels, curve.codewords, batch_of(model, BATCH))
+    k = curve.num_codewords
     steps = np.linalg.norm(np.diff(images, axis=0), axis=1)
     if k <= ALL_PAIRS:
         pairs = pdist(images)

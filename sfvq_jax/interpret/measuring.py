@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from sfvq_jax.images import in_batches
+from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.editing import Direction, codes_of, edit_latents
 from sfvq_jax.latent_model import LatentModel, method
@@ -25,7 +25,6 @@ FEATURE_SIDE = 16
 MEASURED_AT = 2.0  # strength of the edits, up and down, whose effects are measured
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # at which it is looked whether images leave
 BATCH = 32  # images at once, fewer where they are large
-BATCH_PIXELS = 2**22  # of all images at once
 
 
 class Interval(NamedTuple):
@@ -84,7 +83,7 @@ class Bench:
     ):
         self.model, self.find, self.judge = model, find, judge
         self.features = jax.jit(small_pixels if features is None else features)
-        self._batch = batch_of(model)
+        self._batch = batch_of(model, BATCH)
         bank_key, usual_key = jax.random.split(key)
         bank = model.sample(bank_key, BANK)
         found, judged, of_bank = self.look(bank, find, judge, self.features)
@@ -197,13 +196,6 @@ def small_pixels(images: Array) -> Array:
     n, _, _, c = images.shape
     small = jax.image.resize(images, (n, FEATURE_SIDE, FEATURE_SIDE, c), "linear")
     return small.reshape(n, -1)
-
-
-def batch_of(model: LatentModel) -> int:
-    """Images at once, by their size."""
-    codes = jax.ShapeDtypeStruct((1, model.num_layers, model.latent_dim), jnp.float32)
-    _, height, width, _ = jax.eval_shape(model.render, codes).shape
-    return int(np.clip(BATCH_PIXELS // (height * width), 1, BATCH))
 
 
 @jax.jit

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfvq_jax.curve import Curve
-from sfvq_jax.images import in_batches
+from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.editing import Direction, codes_of
 from sfvq_jax.latent_model import LatentModel, method
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
 
 
 def attribute_gradients(
-    model: LatentModel, scorer: Scorer, latents: Array, *, batch: int = GRADIENT_BATCH
+    model: LatentModel, scorer: Scorer, latents: Array, *, batch: int | None = None
 ) -> np.ndarray:
     """Gradients of every attribute by every layer's code, [N, A, L, D] float32.
 
@@ -50,12 +50,13 @@ def attribute_gradients(
       model: whose `render` is differentiable.
       scorer: written in JAX.
       latents: [N, D].
-      batch: latents at once.
+      batch: latents at once, at most; by default up to 32, fewer where images are large.
 
     Raises:
       ValueError: a scorer or `render` that JAX cannot trace.
     """
     render = method(model, "render")
+    batch = batch_of(model, GRADIENT_BATCH) if batch is None else batch
     attributes = range(len(scorer.names))
 
     def gradients(part: Array) -> np.ndarray:

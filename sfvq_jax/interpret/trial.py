@@ -16,7 +16,7 @@ from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.directions import merit_of
 from sfvq_jax.interpret.editing import Direction, edit_latents, layer_steps
 from sfvq_jax.interpret.fitted_scorer import fit_scorer
-from sfvq_jax.interpret.measuring import BATCH, Bench
+from sfvq_jax.interpret.measuring import Bench
 from sfvq_jax.interpret.screening import attribute_gradients, layers_price, search_vectors
 from sfvq_jax.projection import project
 from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_share
@@ -299,10 +299,7 @@ class Trial(NamedTuple):
         ]
         steps = jnp.stack([layer_steps(d, model.num_layers) for d in chosen_directions])
         edited = latents[:, None] + RECOGNITION_STRENGTH * steps[labels]
-        images = [
-            render_images(model, x, batch=BATCH, max_side=RECOGNITION_SIDE)
-            for x in (latents, edited)
-        ]
+        images = [render_images(model, x, max_side=RECOGNITION_SIDE) for x in (latents, edited)]
         pairs = np.concatenate(images, -1)
         fit = fit_scorer(fit_key, pairs, labels, epochs=RECOGNITION_EPOCHS)
         return Recognition("", 0, len(vectors), len(chosen), fit.overall)

@@ -54,6 +54,17 @@ class Painter:
         return jnp.broadcast_to(image[:, None, :, None], (len(w), height, width, channels))
 
 
+class Sized(Painter):
+    """One that tells the size of its images, and that JAX cannot trace."""
+
+    @property
+    def image_shape(self):
+        return self.shape
+
+    def render(self, latents):
+        return super().render(jnp.asarray(np.asarray(latents)))
+
+
 def pixels(figure):
     """The figure as saved: [H, W, 3] uint8."""
     buffer = io.BytesIO()
@@ -90,8 +101,25 @@ class TestRenderImages:
         assert images.shape == (n, 6, 10, 3)
         assert images.dtype == np.uint8
         assert_array_equal(images, to_uint8(Painter(6, 10).render(latents)))
-        # all of one size, so that one program serves them
-        assert set(model.batches) == {(4, *layers, 2)}
+        # all of one size, so that one program serves them, and no larger than needed
+        assert set(model.batches) == {(min(n, 4), *layers, 2)}
+
+    @pytest.mark.parametrize(("side", "most"), [(64, 16), (256, 4), (512, 1), (1024, 1)])
+    def test_large_images_are_rendered_few_at_a_time(self, side, most):
+        for model in (Painter(side, side, 1), Sized(side, side, 1)):
+            for n in (1, 3, 17):
+                model.batches.clear()
+                render_images(model, normal(n, 2), max_side=8)
+                rows = [shape[0] for shape in model.batches if shape != (1, 3, 2)]
+                assert set(rows) <= {min(most, {1: 1, 3: 4, 17: 32}[n])}
+                assert n <= sum(rows) < n + most
+
+    def test_a_model_that_jax_cannot_trace_is_rendered(self):
+        class Plain(Painter):
+            def render(self, latents):
+                return super().render(jnp.asarray(np.asarray(latents)))
+
+        assert render_images(Plain(), normal(3, 2)).shape == (3, 8, 8, 3)
 
     @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 32), (30, 64)])
     def test_larger_images_are_scaled_down_in_proportion(self, height, width):
