@@ -46,14 +46,15 @@ def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | Big
 
     Args:
       path: a folder that `convert` wrote, or one of `bundled`.
-      dtype: what a generator's convolutions compute in: float32, bfloat16 or float16. Images are
-        float32 always.
+      dtype: what convolutions compute in: float32, bfloat16 or float16; in a StyleGAN2 those that
+        upstream computes in float16. Images and scores are float32 always.
 
     Raises:
+      ValueError: another dtype.
       CheckpointError: no converted model there, or a damaged one.
     """
     config_json, variables = checkpoint.read(path, model_of)
-    return model_of(config_json, jax.tree.map(jnp.asarray, variables), dtype=jnp.dtype(dtype))
+    return model_of(config_json, jax.tree.map(jnp.asarray, variables)).cast(dtype)
 
 
 def convert(

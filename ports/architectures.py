@@ -48,13 +48,12 @@ class Architecture(NamedTuple):
     facts: Callable[[dict], dict[str, Any]]
 
 
-def model_of(config_json: dict, variables: dict, **options: Any) -> Model:
+def model_of(config_json: dict, variables: dict) -> Model:
     """The model that a config describes, with these variables.
 
     Args:
       config_json: parsed; its `config` may hold anything.
       variables: nested dicts of arrays, or of their shapes alone.
-      options: `dtype` of a generator.
 
     Raises:
       CheckpointError: the config describes no model, or one with other parameters.
@@ -69,7 +68,7 @@ def model_of(config_json: dict, variables: dict, **options: Any) -> Model:
             f"the config in config.json is damaged ({one_line(error)}); convert the model again"
         ) from error
     _check_same(_flat(variables), _flat(expected))
-    return model if isinstance(model, Classifier) else model.replace(**options)
+    return model
 
 
 def _generator(kind: type, config: Any, init: Callable, facts: Callable) -> Architecture:

@@ -1,12 +1,15 @@
 """A small convolutional classifier of images: what judges the bundled generators."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from ports.errors import shown
+from ports.precision import check_dtype
 from sfvq_jax.short import short_repr
 
 Array = jax.Array
@@ -21,18 +24,21 @@ class ClassifierNetwork(nn.Module):
     channels: tuple[int, ...]
     features: int
     classes: int
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array, *, dropout: float = 0.0) -> tuple[Array, Array]:
         x = images
         for i, channels in enumerate(self.channels):
-            x = nn.relu(nn.Conv(channels, (3, 3), name=f"conv{i}")(x))
+            x = nn.relu(nn.Conv(channels, (3, 3), dtype=self.dtype, name=f"conv{i}")(x))
             n, h, w, c = x.shape
             # as a reshape: the gradient of XLA's pooling window is some six times slower on CPU
             x = x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
-        x = nn.relu(nn.Dense(self.features, name="features")(x.reshape(x.shape[0], -1)))
+        dense = nn.Dense(self.features, dtype=self.dtype, name="features")
+        x = nn.relu(dense(x.reshape(x.shape[0], -1)))
         dropped = nn.Dropout(dropout, deterministic=dropout == 0)(x)
-        return nn.Dense(self.classes, name="logits")(dropped), x
+        logits = nn.Dense(self.classes, dtype=self.dtype, name="logits")(dropped)
+        return logits.astype(jnp.float32), x.astype(jnp.float32)
 
 
 @flax.struct.dataclass
@@ -44,12 +50,14 @@ class Classifier:
       class_names: of the logits, in order.
       channels: of the convolutions.
       num_features: width of the penultimate layer.
+      dtype: what it computes in: float32, bfloat16 or float16, as `cast` sets it.
     """
 
     variables: dict
     class_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
     channels: tuple[int, ...] = flax.struct.field(pytree_node=False)
     num_features: int = flax.struct.field(pytree_node=False)
+    dtype: jnp.dtype = flax.struct.field(pytree_node=False, default=jnp.float32)
 
     __repr__ = short_repr
 
@@ -59,9 +67,21 @@ class Classifier:
         network: Any = self.network  # Any, since flax types what apply returns for all cases
         return network.apply(self.variables, images)
 
+    def cast(self, dtype: Any) -> "Classifier":
+        """The classifier that computes in a dtype, float32, bfloat16 or float16, cast to it once.
+
+        Raises:
+          ValueError: another dtype, or it was cast to another already.
+        """
+        dtype = check_dtype(dtype, self.dtype)
+        variables = jax.tree.map(lambda x: x.astype(dtype), self.variables)
+        return dataclasses.replace(self, variables=variables, dtype=dtype)
+
     @property
     def network(self) -> ClassifierNetwork:
-        return ClassifierNetwork(self.channels, self.num_features, len(self.class_names))
+        return ClassifierNetwork(
+            self.channels, self.num_features, len(self.class_names), self.dtype
+        )
 
     def config(self) -> dict:
         """What `config.json` keeps."""

@@ -1,5 +1,6 @@
 """A loaded BigGAN: images of latents and classes, and the latent spaces to fit curves in."""
 
+import dataclasses
 import functools
 import math
 import re
@@ -13,6 +14,8 @@ from jax.core import Tracer
 
 from ports.biggan.config import BigGANConfig
 from ports.biggan.network import GeneratorNetwork, StatsRow, linear_input
+from ports.labels import check_classes, class_indices
+from ports.precision import check_dtype
 from sfvq_jax.short import short_repr
 
 Array = jax.Array
@@ -32,7 +35,7 @@ class BigGAN:
       variables: {"params": …, "constants": …}, the trees of `network.py`.
       config: the architecture.
       model_hash: SHA-256 of the parameters, which ties curves and directions to this model.
-      dtype: what blocks compute in: float32, bfloat16 or float16.
+      dtype: what blocks compute in: float32, bfloat16 or float16, as `cast` sets it.
     """
 
     variables: dict
@@ -41,6 +44,21 @@ class BigGAN:
     dtype: jnp.dtype = flax.struct.field(pytree_node=False, default=jnp.float32)
 
     __repr__ = short_repr
+
+    def cast(self, dtype: Any) -> "BigGAN":
+        """The generator whose blocks compute in a dtype, float32, bfloat16 or float16.
+
+        Kernels of convolutions are cast, once.
+
+        Raises:
+          ValueError: another dtype, or the kernels were cast to another already.
+        """
+        dtype = check_dtype(dtype, self.dtype)
+        params = jax.tree.map(
+            lambda x: x.astype(dtype) if x.ndim == 4 else x, self.variables["params"]
+        )
+        variables = self.variables | {"params": params}
+        return dataclasses.replace(self, variables=variables, dtype=dtype)
 
     @property
     def num_classes(self) -> int:
@@ -78,7 +96,7 @@ class BigGAN:
         """Class embeddings [N, E] float32 of class indices [N] or class vectors [N, classes]."""
         y = jnp.asarray(y)
         if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer):
-            _check_classes(y, self.num_classes)
+            check_classes(y, self.num_classes)
             y = jax.nn.one_hot(y, self.num_classes, dtype=jnp.float32)
         elif y.ndim != 2 or y.shape[1] != self.num_classes:
             raise ValueError(
@@ -150,7 +168,7 @@ class BigGAN:
                 raise ValueError("the space linear of this generator holds all classes: no label")
             if not isinstance(label, int | np.integer):
                 raise ValueError(f"label is {label}; expected the index of one class")
-            _check_classes(np.asarray(label), self.num_classes)
+            check_classes(label, self.num_classes)
             label = int(label)
         if truncation is not None:
             stats_row(truncation, self.config.num_stats)  # which checks it
@@ -247,6 +265,10 @@ class BigGANSpace:
     def num_classes(self) -> int:
         return self.model.num_classes if self.label is None else 0
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.model.image_shape
+
     def sample(
         self,
         key: Array,
@@ -263,6 +285,9 @@ class BigGANSpace:
           label: where the space holds all classes, a class index or one a sample [n]; None draws
             classes uniformly. In the space of one class None or that class.
           truncation: of z, as in `BigGAN.sample_z`; None for that of the space.
+
+        Raises:
+          ValueError: a label that is no class.
         """
         truncation = self.truncation if truncation is None else truncation
         z_key, label_key = jax.random.split(key)
@@ -275,8 +300,7 @@ class BigGANSpace:
             label = jax.random.randint(label_key, (n,), 0, self.model.num_classes)
         if self.name == "z":
             return z
-        labels = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
-        return self._linear(z, self.model.embed(labels))
+        return self._linear(z, self.model.embed(class_indices(label, n, self.model.num_classes)))
 
     def render(self, latents: Array) -> Array:
         """Images [N, H, W, C], float32 in [-1, 1], of latents [N, D] or [N, L, D], one a layer."""
@@ -442,13 +466,3 @@ def _linear_inverse(model: BigGAN) -> Array:
     weight = np.asarray(model.variables["params"]["linear"]["weight"], np.float64)
     gram = np.linalg.pinv(weight @ weight.T, rcond=1e-12, hermitian=True)
     return jnp.asarray(weight.T @ gram, jnp.float32)
-
-
-def _check_classes(y: Array | np.ndarray, num_classes: int) -> None:
-    """Raises ValueError for a class that there is not; traced indices cannot be checked."""
-    if isinstance(y, Tracer):
-        return
-    for outside in y[(y < 0) | (y >= num_classes)]:
-        raise ValueError(
-            f"class {outside} is outside 0-{num_classes - 1}, this generator's classes"
-        )

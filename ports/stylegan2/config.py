@@ -38,6 +38,9 @@ class StyleGAN2Config:
       resample_filter: the low-pass filter of upsampling, sum 1: a tuple (separable, the same for
         both axes) or a tuple of rows.
       base_shape: height and width of the first features, which every further block doubles.
+      num_fp16_res: how many of the highest resolutions, 4x4 never, a model computes in its dtype
+        where that has 16 bits. Converters give the number that upstream computes in float16, or,
+        where it computes none so, the 4 of its default.
     """
 
     z_dim: int
@@ -59,6 +62,7 @@ class StyleGAN2Config:
     conv_clamp: float | None = None
     resample_filter: Filter = (0.125, 0.375, 0.375, 0.125)
     base_shape: tuple[int, int] = (4, 4)
+    num_fp16_res: int = 4
 
     def __post_init__(self) -> None:
         width = (1, 2**16)
@@ -74,6 +78,7 @@ class StyleGAN2Config:
             layer_features=(0, 2**16),
             kernel_size=(1, 31),
             mapping_lr_multiplier=(1e-9, 1e9),
+            num_fp16_res=(0, 13),
         )
         check_kinds(
             self,
@@ -135,6 +140,12 @@ class StyleGAN2Config:
         """Height, width and channels of the images."""
         height, width = (side * 2 ** (len(self.channels) - 1) for side in self.base_shape)
         return height, width, self.img_channels
+
+    @property
+    def low_precision(self) -> tuple[int, ...]:
+        """The resolutions of `num_fp16_res`."""
+        first = max(1, len(self.channels) - self.num_fp16_res)
+        return self.block_resolutions[first:]
 
     @property
     def num_ws(self) -> int:

@@ -5,6 +5,7 @@ arguments that it was made with: those leave out defaults, which differ between 
 state dict has no attributes: what its tensors cannot say has stylegan2-ada-pytorch's defaults.
 """
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -48,11 +49,14 @@ def convert(candidate: Candidate) -> Converted:
             raise CheckpointError(f"the activation {shown(name)} is none that StyleGAN2 has")
     _check_attributes(generator, mapping, synthesis, config)
     blocks = {r: synthesis.child(f"b{r}") for r in config.block_resolutions}
+    half = [r for r, block in blocks.items() if block.attribute("use_fp16")]
+    if half:
+        config = dataclasses.replace(config, num_fp16_res=len(half))
     source = {
         "format": "stylegan3-repo stylegan2"
         if "num_fp16_res" in synthesis.state
         else "stylegan2-ada-pytorch",
-        "fp16_blocks": [r for r, block in blocks.items() if block.attribute("use_fp16")],
+        "fp16_blocks": half,
     }
     return Converted("stylegan2", config, variables, source)
 

@@ -5,6 +5,7 @@ that builds it. Widths are read from the variables. What only the arguments say 
 that function.
 """
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -98,6 +99,8 @@ def convert(candidate: Candidate) -> Converted:
             )
     first_half = max(1, len(config.channels) - int(_number(kwargs, "num_fp16_res", 0)))
     half = list(config.block_resolutions[first_half:])
+    if half:
+        config = dataclasses.replace(config, num_fp16_res=len(half))
     source = {"format": _FORMATS[functions[1]], "fp16_blocks": half}
     return Converted("stylegan2", config, variables, source)
 

@@ -1,5 +1,6 @@
 """A loaded StyleGAN2: mapping, synthesis, and the two functions that fitting and editing need."""
 
+import dataclasses
 import functools
 import math
 import re
@@ -10,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ports.labels import class_indices
+from ports.precision import check_dtype, low_precision_kernel
 from ports.stylegan2.config import StyleGAN2Config
 from ports.stylegan2.network import MappingNetwork, SynthesisNetwork
 from sfvq_jax.short import short_repr
@@ -30,7 +33,8 @@ class StyleGAN2:
       variables: {"params": …, "constants": …}, the trees of `network.py`.
       config: the architecture.
       model_hash: SHA-256 of the parameters, which ties curves and directions to this model.
-      dtype: what the synthesis convolutions compute in: float32, bfloat16 or float16.
+      dtype: what convolutions of the resolutions in `config.low_precision` compute in: float32,
+        bfloat16 or float16, as `cast` sets it.
     """
 
     variables: dict
@@ -39,6 +43,26 @@ class StyleGAN2:
     dtype: jnp.dtype = flax.struct.field(pytree_node=False, default=jnp.float32)
 
     __repr__ = short_repr
+
+    def cast(self, dtype: Any) -> "StyleGAN2":
+        """The generator that computes in a dtype, float32, bfloat16 or float16, as upstream does.
+
+        Resolutions that upstream keeps in float32 stay so; kernels of the others are cast, once.
+
+        Raises:
+          ValueError: another dtype, or the kernels were cast to another already.
+        """
+        dtype = check_dtype(dtype, self.dtype)
+        synthesis = dict(self.variables["params"]["synthesis"])
+        for name in [f"b{r}" for r in self.config.low_precision]:
+            synthesis[name] = dict(synthesis[name])
+            for conv in ("conv0", "conv1"):
+                layer = synthesis[name][conv]
+                kernel = low_precision_kernel(layer["weight"], dtype)
+                synthesis[name][conv] = layer | {"weight": kernel}
+        params = self.variables["params"] | {"synthesis": synthesis}
+        variables = self.variables | {"params": params}
+        return dataclasses.replace(self, variables=variables, dtype=dtype)
 
     @property
     def latent_space(self) -> str:
@@ -132,6 +156,9 @@ class StyleGAN2:
           n: how many.
           label: a class index, or one a sample [n]; None draws classes uniformly.
           truncation: psi of `mapping`, None for none.
+
+        Raises:
+          ValueError: a label that is no class.
         """
         z_key, label_key = jax.random.split(key)
         z = jax.random.normal(z_key, (n, self.config.z_dim))
@@ -139,7 +166,7 @@ class StyleGAN2:
         if self.config.c_dim > 0:
             if label is None:
                 label = jax.random.randint(label_key, (n,), 0, self.config.c_dim)
-            c = jax.nn.one_hot(jnp.broadcast_to(jnp.asarray(label), (n,)), self.config.c_dim)
+            c = jax.nn.one_hot(class_indices(label, n, self.config.c_dim), self.config.c_dim)
         elif label is not None:
             raise ValueError(f"label is {label}, but this generator is unconditional")
         return self.mapping(z, c, 1 if truncation is None else truncation)[:, 0]
@@ -254,6 +281,10 @@ class StyleGAN2Z:
     @property
     def num_layers(self) -> int:
         return self.model.num_layers
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.model.image_shape
 
     def sample(
         self,

@@ -19,9 +19,13 @@ import numpy as np
 from jax import lax
 
 from ports.convolution import conv
+from ports.precision import low_precision_kernel
 from ports.stylegan2.config import StyleGAN2Config
 
 Array = jax.Array
+
+# of a strip's taps in `upsampling_conv`
+_STRIP_BYTES = 2**25
 
 # name -> (function, gain that keeps the variance), as upstream's bias_act has them
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], float]] = {
@@ -69,8 +73,9 @@ class MappingNetwork(nn.Module):
 class SynthesisNetwork(nn.Module):
     """Codes ws [N, L, D] -> images [N, H, W, img_channels] in float32, and every block's output.
 
-    Convolutions compute in `dtype`; styles and RGB images stay in float32. The second result maps
-    "b4/x", "b4/img", … to each block's features and running RGB image.
+    Convolutions of the resolutions in `config.low_precision` compute in `dtype`, where that has 16
+    bits; all others, styles and RGB images stay in float32. The second result maps "b4/x",
+    "b4/img", … to each block's features and running RGB image.
     """
 
     config: StyleGAN2Config
@@ -86,8 +91,10 @@ class SynthesisNetwork(nn.Module):
             # a block takes one code more than it uses up: RGB shares the next block's first one
             block_ws = ws[:, first : first + convolutions + 1]
             first += convolutions
+            low = resolution in cfg.low_precision or jnp.dtype(self.dtype).itemsize > 2
+            dtype = self.dtype if low else jnp.float32
             block = SynthesisBlock(
-                cfg, i, resolution == cfg.img_resolution, self.dtype, name=f"b{resolution}"
+                cfg, i, resolution == cfg.img_resolution, dtype, name=f"b{resolution}"
             )
             x, img = block(x, img, block_ws, noise_mode)
             out[f"b{resolution}/x"] = x
@@ -116,6 +123,7 @@ class SynthesisBlock(nn.Module):
             x = jnp.broadcast_to(const, (ws.shape[0], *const.shape)).astype(self.dtype)
             x = SynthesisLayer(cfg, channels, 1, self.dtype, name="conv1")(x, ws[:, 0], noise_mode)
         else:
+            x = x.astype(self.dtype)
             conv0 = SynthesisLayer(cfg, channels, 2, self.dtype, name="conv0")
             conv1 = SynthesisLayer(cfg, channels, 1, self.dtype, name="conv1")
             if cfg.architecture == "resnet":
@@ -233,7 +241,7 @@ def modulated_conv(
 
     Args:
       x: features, [N, H, W, I].
-      weight: kernel, [k, k, I, O] float32.
+      weight: kernel, [k, k, I, O] float32, or `low_precision_kernel` of it.
       styles: scale of each input channel, [N, I] float32.
       up: 2 upsamples by a transposed convolution and the filter.
       resample_filter: needed where up is 2.
@@ -241,16 +249,14 @@ def modulated_conv(
     Returns:
       [N, up·H, up·W, O] in the dtype of x.
     """
-    if x.dtype == jnp.float16:
-        # float16 overflows at 65504; demodulation undoes any scale of kernel and styles
-        fan_in = math.prod(weight.shape[:3])
-        weight = weight / (jnp.abs(weight).max((0, 1, 2), keepdims=True) * math.sqrt(fan_in))
+    kernel = low_precision_kernel(weight, x.dtype)
+    if x.dtype == jnp.float16:  # as of the kernel, demodulation undoes any scale of the styles
         styles = styles / jnp.abs(styles).max(1, keepdims=True)
     y = x * styles[:, None, None, :].astype(x.dtype)
-    kernel = weight.astype(x.dtype)
     y = conv(y, kernel) if up == 1 else upsampling_conv(y, kernel, resample_filter)
     # tap by tap: XLA's reduction over leading axes takes 50 times as long on CPU
-    squares = functools.reduce(operator.add, [tap**2 for row in weight for tap in row])
+    taps = [tap.astype(styles.dtype) for row in kernel for tap in row]
+    squares = functools.reduce(operator.add, [tap**2 for tap in taps])
     energy = jnp.matmul(styles**2, squares, precision="highest")
     return y * lax.rsqrt(energy + 1e-8)[:, None, None, :].astype(x.dtype)
 
@@ -260,7 +266,39 @@ def upsampling_conv(x: Array, kernel: Array, resample_filter) -> Array:
 
     One matrix product makes every tap's contribution, and shifted sums put them in place: gradients
     are then matrix products too, 10 to 30 times faster on CPU than those of a dilated convolution.
+    The contributions are k·k/4 times as large as the result, so that on CPU they are made for a
+    strip of rows at a time, which its cache holds.
     """
+    n, height, width, in_features = x.shape
+    k, out_features = kernel.shape[0], kernel.shape[3]
+    row = width * k * k * out_features * x.dtype.itemsize
+    rows = height
+    while rows % 2 == 0 and rows * row > _STRIP_BYTES:
+        rows //= 2
+    if rows == height:
+        return _upsampling_conv(x, kernel, resample_filter)
+
+    def in_strips(x: Array, kernel: Array) -> Array:
+        # how many rows around it a row of x is seen with: beyond the image they are zeros
+        reach = (k // 2 + (_filter_shape(resample_filter)[0] + 1) // 2) // 2
+        x = jnp.pad(x, [(0, 0), (reach, reach), (0, 0), (0, 0)])
+        starts = range(0, height, rows)
+        strips = jnp.stack([x[:, start : start + rows + 2 * reach] for start in starts], 1)
+
+        def one(strip: Array) -> Array:
+            y = _upsampling_conv(strip, kernel, resample_filter)
+            return y[:, 2 * reach : 2 * (reach + rows)]
+
+        y = lax.map(one, strips.reshape(n * len(starts), 1, rows + 2 * reach, width, in_features))
+        return y.reshape(n, 2 * height, 2 * width, out_features)
+
+    def whole(x: Array, kernel: Array) -> Array:
+        return _upsampling_conv(x, kernel, resample_filter)
+
+    return lax.platform_dependent(x, kernel, cpu=in_strips, default=whole)
+
+
+def _upsampling_conv(x: Array, kernel: Array, resample_filter) -> Array:
     k, in_features, out_features = kernel.shape[0], kernel.shape[2], kernel.shape[3]
     taps = kernel.transpose(2, 0, 1, 3).reshape(in_features, k * k * out_features)
     y = jnp.matmul(x, taps, precision="highest").reshape(*x.shape[:3], k, k, out_features)

@@ -72,6 +72,17 @@ def test_truncation_narrows_the_samples(generator, getkey):
     np.testing.assert_allclose(half.std(0), 0.5 * full.std(0), rtol=1e-3)
 
 
+def test_a_model_computes_in_the_dtype_that_is_asked_for(classifier, getkey):
+    low = ports.load(ports.bundled("fashion_mnist_classifier"), dtype=jnp.bfloat16)
+    images = jax.random.normal(getkey(), (4, 32, 32, 1))
+    for ours, full in zip(low(images), classifier(images), strict=True):
+        assert ours.dtype == jnp.float32
+        assert 0 < jnp.linalg.norm(ours - full) < 0.05 * jnp.linalg.norm(full)
+    assert {x.dtype for x in jax.tree.leaves(low.variables)} == {jnp.dtype("bfloat16")}
+    with pytest.raises(ValueError, match="dtype is int8; expected one of float32, bfloat16"):
+        ports.load(ports.bundled("fashion_mnist"), dtype=jnp.int8)
+
+
 def test_unknown_and_damaged_models_are_named(tmp_path):
     with pytest.raises(ports.CheckpointError, match="there are fashion_mnist, "):
         ports.bundled("imagenet")

@@ -279,6 +279,9 @@ def test_labels_of_a_space(deep, getkey):
         space.sample(key, 4, label=2), space.sample(key, 4, label=jnp.full(4, 2))
     )
     assert jnp.abs(space.sample(key, 4, label=2) - space.sample(key, 4, label=1)).max() > 1e-3
+    for label in (5, -1, 1.5, jnp.ones(4)):
+        with pytest.raises(ValueError, match=r"class .* outside 0-4|label is .*; expected"):
+            space.sample(key, 4, label=label)
     single = deep.space("z", 2)
     assert single.num_classes == 0
     np.testing.assert_array_equal(single.sample(key, 4, label=2), single.sample(key, 4))

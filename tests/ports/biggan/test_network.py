@@ -81,7 +81,7 @@ def test_bfloat16_stays_near_float32(getkey):
     config = BigGANConfig(6, 3, 4, blocks, False, "none", attention=(0,))
     model = init(getkey(), config)
     z, y = model.sample_z(getkey(), 4), jnp.arange(4) % 3
-    images, low = model(z, y), model.replace(dtype=jnp.bfloat16)(z, y)
+    images, low = model(z, y), model.cast(jnp.bfloat16)(z, y)
     assert low.dtype == jnp.float32
     assert jnp.abs(low - images).max() < 0.05 * jnp.abs(images).max()
 

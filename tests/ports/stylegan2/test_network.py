@@ -10,7 +10,7 @@ import pytest
 from scipy.signal import convolve2d
 
 from ports.convolution import conv
-from ports.stylegan2 import StyleGAN2Config, init
+from ports.stylegan2 import StyleGAN2Config, init, network
 from ports.stylegan2.model import synthesis_blocks
 from ports.stylegan2.network import (
     ACTIVATIONS,
@@ -93,6 +93,35 @@ def test_upsampling_conv_is_upsampling_then_a_true_convolution(name, k):
     np.testing.assert_allclose(result[0], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "k"), [("four taps", 3), *((name, k) for name in UNUSUAL for k in (1, 3, 5))]
+)
+def test_upsampling_in_strips_is_the_same_with_its_gradients(getkey, monkeypatch, name, k):
+    x = jax.random.normal(getkey(), (2, 8, 5, 2))
+    kernel = jax.random.normal(getkey(), (k, k, 2, 3))
+    direction = jax.random.normal(getkey(), (2, 16, 10, 3))
+
+    def run(limit):
+        monkeypatch.setattr(network, "_STRIP_BYTES", limit)
+        y, pull = jax.jit(
+            lambda x, kernel: jax.vjp(lambda *a: upsampling_conv(*a, FILTERS[name]), x, kernel)
+        )(x, kernel)
+        return y, *pull(direction)
+
+    strips = 5 * k * k * 3 * 4 * 2  # of two rows
+    for whole, parts in zip(run(2**30), run(strips), strict=True):
+        np.testing.assert_allclose(parts, whole, atol=1e-4)
+
+
+def test_one_image_of_1024_pixels_takes_little_more_than_its_features():
+    """A megapixel of 32 channels has 128 MiB, and its taps before upsampling had 288."""
+    x = jax.ShapeDtypeStruct((1, 512, 512, 64), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 64, 32), jnp.float32)
+    upsampling = jax.jit(lambda x, kernel: upsampling_conv(x, kernel, FILTERS["four taps"]))
+    memory = upsampling.lower(x, kernel).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 160 * 2**20
+
+
 def test_filter_pads_may_crop():
     x = jnp.arange(24.0).reshape(1, 4, 6, 1)
     np.testing.assert_array_equal(fir(x, (1.0,), [(-1, -1), (0, -2)]), x[:, 1:3, :4])
@@ -132,9 +161,44 @@ def test_gain_scales_activation_and_clamp(name):
 def test_low_precision_stays_near_float32(getkey, architecture, dtype):
     model = init(getkey(), dataclasses.replace(CONFIG, architecture=architecture, conv_clamp=256.0))
     w = model.sample(getkey(), 4)
-    images, low = model.render(w), model.replace(dtype=dtype).render(w)
+    images, low = model.render(w), model.cast(dtype).render(w)
     assert low.dtype == jnp.float32
     assert jnp.abs(low - images).max() < 0.05 * jnp.abs(images).max()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_blocks_that_upstream_keeps_in_float32_stay_so_and_the_others_are_cast_once(getkey, dtype):
+    model = init(getkey(), dataclasses.replace(CONFIG, num_fp16_res=1))
+    ws = jax.random.normal(getkey(), (4, 6, 5))
+    low = model.cast(dtype)
+    outputs = synthesis_blocks(low, ws)
+    names = {"b4/x": "float32", "b8/x": "float32", "b16/x": dtype, "b16/img": "float32"}
+    assert {name: outputs[name].dtype.name for name in names} == names
+    kernels = {
+        f"{block}/{layer}": params[layer]["weight"].dtype.name
+        for block, params in low.variables["params"]["synthesis"].items()
+        for layer in params
+        if layer != "const"
+    }
+    cast = {name for name, kind in kernels.items() if kind == dtype}
+    assert cast == {"b16/conv0", "b16/conv1"}
+    # the fewer, the nearer; and kernels that are cast at every call give the same
+    images = model.synthesis(ws)
+    more = model.replace(config=dataclasses.replace(model.config, num_fp16_res=2)).cast(dtype)
+    errors = [jnp.linalg.norm(m.synthesis(ws) - images) for m in (low, more)]
+    assert 0 < errors[0] < errors[1] < 0.05 * jnp.linalg.norm(images)
+    later = model.replace(dtype=jnp.dtype(dtype))
+    np.testing.assert_array_equal(low.synthesis(ws), later.synthesis(ws))
+
+
+def test_a_model_is_cast_once_and_to_a_dtype_that_there_is(getkey):
+    model = init(getkey(), CONFIG)
+    for dtype in (jnp.int8, "float64", "half a byte"):
+        with pytest.raises(ValueError, match="expected one of float32, bfloat16, float16"):
+            model.cast(dtype)
+    with pytest.raises(ValueError, match="cast to bfloat16 already: load the model anew"):
+        model.cast(jnp.bfloat16).cast(jnp.float32)
+    assert model.cast(jnp.float32).dtype == jnp.float32
 
 
 def test_float16_does_not_overflow_where_styles_are_huge(getkey):
@@ -213,6 +277,12 @@ def test_conditional_generator_needs_labels_and_samples_them(getkey):
     np.testing.assert_allclose(model.sample(key, 4, label=jnp.array([1, 1, 2, 2]))[2:], twos[2:],
                                atol=1e-6)  # fmt: skip
     assert model.sample(key, 4).shape == (4, 5)
+    for label in (3, -1, np.array([0, 1, 2, 3])):
+        with pytest.raises(ValueError, match="is outside 0-2, this generator's classes"):
+            model.sample(key, 4, label=label)
+    for label in (1.0, "1", np.ones(4), [0, 1], True):
+        with pytest.raises(ValueError, match=r"label is .*; expected the index of a class, 0-2"):
+            model.sample(key, 4, label=label)
 
 
 def test_wrong_shapes_are_named(getkey):
