@@ -10,10 +10,11 @@ from safetensors import deserialize as read_entries
 
 from ports.errors import CheckpointError, quoted
 from ports.limits import check_content
-from ports.pickles import read_pickles, read_zip
+from ports.pickles import LEGACY, read_pickle, read_pickles, read_zip
+from ports.pieces import Pieces
 
 
-def read(path: str | Path) -> Any:
+def read(path: str | Path, digest: Any = None) -> Any:
     """What a checkpoint holds: dicts, lists, tuples, sets, numbers, text, NumPy arrays, records.
 
     Tensors and parameters are arrays, bfloat16 as float32; ordered and default dicts and EasyDicts
@@ -29,15 +30,21 @@ def read(path: str | Path) -> Any:
     Args:
       path: a file of `torch.save`, in its present form (a zip archive) or that from before PyTorch
         1.6; of `pickle.dump`, protocol 0 to 5; or of safetensors.
+      digest: of `hashlib`; it is updated with the file's bytes, which are read once.
 
     Raises:
       CheckpointError: where there is no such file, it is damaged or of another kind, it asks for a
         name that could do harm, or for far more memory than it has bytes.
     """
     try:
-        data = _read_file(Path(path))
-        content = next(c.read for c in _CONTAINERS if c.fits(data))(data)
-        check_content(content, len(data))
+        read, data = _read_file(Path(path))
+        pieces = [data] if isinstance(data, bytes) else data.pieces
+        size = sum(map(len, pieces))
+        if digest is not None:
+            for piece in pieces:
+                digest.update(piece)
+        content = read(data)
+        check_content(content, size)
         return content
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from error
@@ -48,25 +55,30 @@ def read(path: str | Path) -> Any:
         raise CheckpointError(f"{path} is damaged; download or copy it again ({what})") from error
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path) -> tuple[Callable[[Any], Any], bytes | Pieces]:
+    """The reader of a file and its bytes, in pieces where nothing but a pickle is in it."""
     # Not a memory map: of a file that changes meanwhile, what was checked must be what is used.
     try:
         if path.exists() and not path.is_file():
             what = "folder" if path.is_dir() else "device or a pipe"
             raise CheckpointError(f"is a {what}; expected a file such as network.pkl")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(512)
+            file.seek(0)
+            reader = next(c.read for c in _CONTAINERS if c.fits(start))
+            data = Pieces(file) if reader is read_pickle else path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError("does not exist; check the name of the file") from None
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}") from error
-    if not data:
+    if not start:
         raise CheckpointError("is empty; download or copy it again")
-    return data
+    return reader, data
 
 
 class _Container(NamedTuple):
-    fits: Callable[[bytes], bool]
-    read: Callable[[bytes], Any]
+    fits: Callable[[bytes], bool]  # the first 512 bytes
+    read: Callable[[Any], Any]
 
 
 def _starts(magic: bytes, place: int = 0) -> Callable[[bytes], bool]:
@@ -81,8 +93,8 @@ def _refuse(what: str) -> Callable[[bytes], Any]:
 
 
 def _is_safetensors(data: bytes) -> bool:
-    # the length of a JSON header, and the header
-    return data.startswith(b"{", 8) and int.from_bytes(data[:8], "little") < len(data)
+    # the length of a JSON header, of 100 MB at most, and the header
+    return data.startswith(b"{", 8) and int.from_bytes(data[:8], "little") < 2**27
 
 
 # the names of safetensors -> NumPy's
@@ -130,5 +142,6 @@ _CONTAINERS = (
     _Container(_starts(b"Rar!"), _refuse("a RAR archive; unpack it")),
     _Container(_starts(b"\x89HDF"), _refuse("an HDF5 file; expected PyTorch's or a pickle")),
     _Container(_starts(b"\x93NUMPY"), _refuse("one NumPy array; expected a checkpoint")),
-    _Container(lambda _: True, read_pickles),
+    _Container(lambda start: any(magic in start[:64] for magic in LEGACY), read_pickles),
+    _Container(lambda _: True, read_pickle),
 )

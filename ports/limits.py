@@ -5,7 +5,7 @@ import pickletools
 import sys
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ports.errors import CheckpointError
 from ports.records import Record, TensorFlowNetwork
 
 
-def check_opcodes(stream: io.BytesIO, file_size: int) -> None:
+def check_opcodes(stream: BinaryIO, file_size: int) -> None:
     """Reads over the next pickle, which must be complete, and leaves the stream at its start.
 
     Python's unpickler trusts some numbers: it allocates as many bytes as a string is said to have,

@@ -11,7 +11,7 @@ import io
 import pickle
 from collections.abc import Callable, Iterable
 from types import FunctionType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ports import records, tensors
 from ports.archive import read_archive
 from ports.errors import CheckpointError, quoted
 from ports.limits import check_opcodes
+from ports.pieces import Pieces, Skimmed
 from ports.tensors import STORAGE_TYPES, Storage
 
 # --- PyTorch's containers ---------------------------------------------------------------------
@@ -48,6 +49,7 @@ def read_zip(data: bytes) -> Any:
         return storage
 
     stream = io.BytesIO(bytes(contents[f"{folder}/data.pkl"]))
+    check_opcodes(stream, len(data))
     return _Unpickler(stream, len(data), load_storage).load()
 
 
@@ -78,10 +80,21 @@ def _find_folder(names: Iterable[str]) -> str:
 
 
 _MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY = (_MAGIC.to_bytes(10, "little"), b"%d" % _MAGIC)  # one is near the start of such a file
+
+
+def read_pickle(pieces: Pieces) -> Any:
+    """The object in a pickle, which takes the place of its bytes in memory."""
+    skimmed = Skimmed(pieces)
+    check_opcodes(skimmed, pieces.size)
+    stream = io.BufferedReader(pieces)
+    stream.seek(0)
+    pieces.spending = True
+    return _Unpickler(stream, pieces.size).load()
 
 
 def read_pickles(data: bytes, names: dict[str, Any] | None = None) -> Any:
-    """The object in a pickle, or in a file of `torch.save` from before PyTorch 1.6.
+    """The object in a file of `torch.save` from before PyTorch 1.6, or the first in another.
 
     Such a file is five pickles (a magic number, the layout's version, facts on the machine, the
     object, the list of its storages' keys), and for each key the number of its elements as int64
@@ -108,6 +121,7 @@ def read_pickles(data: bytes, names: dict[str, Any] | None = None) -> Any:
         return storage.part(*view[0][1:]) if view and view[0] is not None else storage
 
     def load(load_storage: Callable[[Any], Any] | None = None) -> Any:
+        check_opcodes(stream, len(data))
         return _Unpickler(stream, len(data), load_storage, names).load()
 
     first = load()
@@ -160,31 +174,23 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(
         self,
-        stream: io.BytesIO,
+        stream: BinaryIO,
         file_size: int,
         load_storage: Callable[[Any], Any] | None = None,
         names: dict[str, Any] | None = None,
     ):
         super().__init__(stream)
-        self._stream = stream
-        self._file_size = file_size
         self._names = dict(_NAMES if names is None else names)
         self._takes_others = names is None
         self._load_storage = load_storage
-        # What calls may take as arguments, in elements. Each is in the file once, but a file can
-        # have the same bytes copied thousands of times.
-        self._allowance = 4 * file_size + 2**16
-
-    def load(self) -> Any:
-        check_opcodes(self._stream, self._file_size)
-        return super().load()
+        self._allowance = _Allowance(4 * file_size + 2**16)
 
     def find_class(self, module: str, name: str) -> Any:
         whole = f"{module}.{name}"
         if whole not in self._names:
             self._names[whole] = self._other(whole, {module.split(".")[0], *name.split(".")})
         entry = self._names[whole]
-        return _Callable(entry, self) if isinstance(entry, FunctionType) else entry
+        return _Callable(entry, self._allowance) if isinstance(entry, FunctionType) else entry
 
     def _other(self, name: str, parts: set[str]) -> Any:
         """What stands for a name that is not in the table."""
@@ -206,11 +212,6 @@ class _Unpickler(pickle.Unpickler):
         if self._load_storage is None:
             raise CheckpointError("refers to data outside itself; expected a complete pickle")
         return self._load_storage(pid)
-
-    def spend(self, args: tuple) -> None:
-        self._allowance -= sum(len(a) for a in args if isinstance(a, _SIZED))
-        if self._allowance < 0:
-            raise CheckpointError("repeats its contents far beyond its size, so it was refused")
 
 
 _SIZED = (str, bytes, bytearray, list, tuple)
@@ -241,17 +242,35 @@ _HARMLESS = _words(
 )
 
 
+class _Allowance:
+    """What calls may take as arguments, in elements.
+
+    Each is in the file once, but a file can have the same bytes copied thousands of times. It is
+    apart from the unpickler, which would otherwise be held by what it holds, with all that it read.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self, elements: int):
+        self._left = elements
+
+    def spend(self, args: tuple) -> None:
+        self._left -= sum(len(a) for a in args if isinstance(a, _SIZED))
+        if self._left < 0:
+            raise CheckpointError("repeats its contents far beyond its size, so it was refused")
+
+
 class _Callable:
     """What a file gets for the name of a function: it can call it, and alter nothing."""
 
-    __slots__ = ("_unpickler", "function")
+    __slots__ = ("_allowance", "function")
 
-    def __init__(self, function: FunctionType, unpickler: _Unpickler):
+    def __init__(self, function: FunctionType, allowance: _Allowance):
         self.function = function
-        self._unpickler = unpickler
+        self._allowance = allowance
 
     def __call__(self, *args: Any) -> Any:
-        self._unpickler.spend(args)
+        self._allowance.spend(args)
         return self.function(*args)
 
     def __setstate__(self, state: Any) -> None:  # without it pickle's BUILD sets any attribute

@@ -41,7 +41,8 @@ def read(
     if is_converted(path):
         raise CheckpointError(f"{path} is converted already; it can be loaded as it is")
     file = _find_file(path) if path.is_dir() else path
-    content = containers.read(file)
+    digest = hashlib.sha256()
+    content = containers.read(file, digest)
     try:
         inert = names_of_records(content)
         format, candidate = choose(content, network)
@@ -63,9 +64,7 @@ def read(
         told["network"] = quoted(where) + ", for there is no averaged one" * untold
     if inert:
         told["inert objects"] = inert
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    source = {"file": file.name, "sha256": digest} | converted.source | told
+    source = {"file": file.name, "sha256": digest.hexdigest()} | converted.source | told
     return converted._replace(source=source)
 
 

@@ -7,6 +7,8 @@ import copy
 import datetime
 import decimal
 import fractions
+import gc
+import hashlib
 import io
 import pathlib
 import pickle
@@ -865,3 +867,40 @@ def test_a_missing_file_and_a_folder_are_called_by_their_name(tmp_path):
         read(tmp_path)
     with pytest.raises(CheckpointError, match="is a device"):
         read("/dev/zero")
+
+
+# --- what reading takes ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A network pickle of 32 tensors of a megabyte, and their number of bytes."""
+    numbers = np.arange(2**18, dtype=np.float32)
+    opcodes = [value(str(i)) + tensor(numbers + i, (2**18,), (1,)) for i in range(32)]
+    path = tmp_path / "network.pkl"
+    path.write_bytes(file(b"}(" + b"".join(opcodes) + b"u"))
+    return path, 32 * numbers.nbytes
+
+
+def test_a_pickle_is_never_in_memory_beside_what_it_holds(large):
+    path, size = large
+    gc.disable()
+    try:
+        tracemalloc.start()
+        content = read(path)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert len(content) == 32
+    assert peak < 1.2 * size
+    assert kept < 1.05 * size  # and nothing waits for the garbage collector
+
+
+def test_a_file_is_read_once_to_be_read_and_hashed(large):
+    path, _ = large
+    for data in (path.read_bytes(), legacy_file(value({"x": 1}), {}), torch_zip(value({"x": 1}))):
+        path.write_bytes(data)
+        digest = hashlib.sha256()
+        read(path, digest)
+        assert digest.digest() == hashlib.sha256(data).digest()
