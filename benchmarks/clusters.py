@@ -6,9 +6,9 @@
     python -m benchmarks.clusters --quick          # a trial: half a minute, nothing saved
 
 Data: the linear layer of the bundled BigGAN in coordinates of its span, ten clusters at moderate
-and at large distance in coordinates of theirs, W of the bundled StyleGAN2, points along two
-published curves (`benchmarks.published`), an isotropic Gaussian, a spiral in the plane
-(`benchmarks.tradeoff`), and scikit-learn's digits.
+and at large distance in coordinates of theirs, forty with noise in all dimensions, W of the bundled
+StyleGAN2, points along two published curves (`benchmarks.published`), an isotropic Gaussian, a
+spiral in the plane (`benchmarks.tradeoff`), and scikit-learn's digits.
 
     old default         quadratic length penalty, published doubling, dead codewords stay dead
     new default         `LeastSquares()`; also with μ the same in all stages, and with other μ

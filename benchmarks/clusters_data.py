@@ -25,6 +25,7 @@ SAMPLES = {  # to fit to
     "BigGAN linear": 2**15,
     "moderate clusters": 2**14,
     "far clusters": 2**14,
+    "noisy clusters": 2**15,
     "W": 2**16,
     "CIFAR10-10": 2**15,
     "AFHQ-8": 2**15,
@@ -34,6 +35,7 @@ SAMPLES = {  # to fit to
 }
 BOOKS = {"CIFAR10-10": ("CIFAR10", (4, 6, 8)), "AFHQ-8": ("AFHQ", (4, 6))}
 CLUSTERS, CLUSTER_RANK, CLUSTER_DIM = 10, 8, 256
+NOISY_CLUSTERS, NOISY_DIM = 40, 64
 
 
 class Data(NamedTuple):
@@ -83,6 +85,7 @@ def sampler_of(
     samplers = {
         "moderate clusters": clusters(4.0),
         "far clusters": clusters(20.0),
+        "noisy clusters": noisy_clusters,
         "Gaussian": lambda key, n: jax.random.normal(key, (n, GAUSSIAN_DIM)),
         "spiral": spiral,
     }
@@ -101,6 +104,14 @@ def pictured_classes(model: LatentModel) -> Classes:
     """The bundled classifier's, of the pictures of latents."""
     judge: Any = ports.load(ports.bundled("fashion_mnist_classifier"))
     return lambda points: np.asarray(judge(model.render(jnp.asarray(points)))[0].argmax(1))
+
+
+def noisy_clusters(key: Array, n: int) -> Array:
+    """Forty Gaussian clusters with unit noise in all dimensions, as embeddings of classes are."""
+    centres = 2 * np.random.default_rng(7).standard_normal((NOISY_CLUSTERS, NOISY_DIM))
+    key, cluster_key = jax.random.split(key)
+    which = jax.random.randint(cluster_key, (n,), 0, NOISY_CLUSTERS)
+    return jnp.asarray(centres, jnp.float32)[which] + jax.random.normal(key, (n, NOISY_DIM))
 
 
 def clusters(distance: float) -> Callable[[Array, int], Array]:

@@ -10,7 +10,7 @@ from scipy.interpolate import PchipInterpolator
 Row = dict[str, Any]
 Values = list[dict[str, float]]  # of the seeds, in order
 
-CLUSTERED = ("BigGAN linear", "moderate clusters", "far clusters")
+CLUSTERED = ("BigGAN linear", "moderate clusters", "far clusters", "noisy clusters")
 FRONT_DATA = ("W", "CIFAR10-10", "AFHQ-8", "Gaussian")
 VERDICT_BITS = 6
 RATIO = "distortion ÷ the front's"

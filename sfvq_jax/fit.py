@@ -4,7 +4,7 @@ Coarse to fine: start with four codewords, refine, subdivide, refine, … up to 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +270,8 @@ def solver_settings(solver: Solver) -> dict[str, Any]:
 
 
 def _check_untraced(*arguments: Any) -> None:
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
+    leaves = jax.tree.leaves(arguments, is_leaf=lambda node: isinstance(node, Iterator))
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
         raise TypeError(
             "fit reads, reports and saves, so that jit, vmap and grad cannot trace it; call"
             " fit_array(key, x, bits=…) within them"
