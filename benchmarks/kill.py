@@ -6,10 +6,10 @@
 Every command that writes (but `compare`, which takes long and writes as `directions` does) runs
 over an older output, and at a random moment of its usual time it is sent a SIGINT, SIGTERM or
 SIGKILL, its disk gets full, or can only be read. Then the output must be the older one or the new
-one, to the byte, and no traceback was shown. Beside it lies nothing; after a SIGKILL at most one
-temporary whose name says so; and the same command, run once more, ends with 0, writes the new
-output and removes what was left. Disks that are full or read only are small ones in memory, which
-root alone can mount; others leave these two events out.
+one, to the byte, and no traceback was shown. Beside it lies nothing; after a SIGKILL, or on a disk
+that can only be read, at most one temporary whose name says so; and the same command, run once
+more, ends with 0, writes the new output and removes what was left. Disks that are full or read only
+are small ones in memory, which root alone can mount; others leave these two events out.
 """
 
 import argparse
@@ -233,7 +233,7 @@ def _judge(event: str, status: int | None, errors: str, left: list[str]) -> str:
         return f"status {status}, expected 0 or {SIGNALS.get(event, 2)}: {errors[-500:]}"
     if "Traceback" in errors:
         return f"a traceback: {errors[-500:]}"
-    if event == "SIGKILL":
+    if event in ("SIGKILL", "read only"):  # from a disk that can only be read nothing is removed
         temporaries = [name for name in left if name.endswith(UNFINISHED)]
         left = [name for name in left if name not in temporaries[:1]]
     return f"left behind: {left}" if left else ""
