@@ -89,27 +89,34 @@ def measured(contenders: dict[str, Callable[[], Any]], seconds: float) -> dict[s
 # --- StyleGAN2 --------------------------------------------------------------------------------
 
 
-def stylegan2_contenders(batch: int, dtype: str) -> dict[str, Callable[[], Any]]:
-    """Functions that make a batch of images [N, C, H, W] of the same codes."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    import torch
+def stylegan2_config(px: int, width: int = 512) -> Any:
+    """With upstream's default channels, at most `width` of them, and codes as wide."""
+    from ports.stylegan2 import StyleGAN2Config
 
-    from ports.stylegan2 import StyleGAN2Config, init
-
-    config = StyleGAN2Config(
-        z_dim=512,
+    sides = [4 * 2**i for i in range((px // 4).bit_length())]
+    return StyleGAN2Config(
+        z_dim=width,
         c_dim=0,
-        w_dim=512,
-        img_resolution=256,
+        w_dim=width,
+        img_resolution=px,
         img_channels=3,
         mapping_layers=8,
         embed_features=0,
-        layer_features=512,
-        channels=(512, 512, 512, 512, 512, 256, 128),
+        layer_features=width,
+        channels=tuple(min(width, 2**15 // side) for side in sides),
     )
-    model = init(jax.random.key(0), config).replace(dtype=jnp.dtype(dtype))
+
+
+def stylegan2_contenders(batch: int, dtype: str) -> dict[str, Callable[[], Any]]:
+    """Functions that make a batch of images [N, C, H, W] of the same codes."""
+    import jax
+    import numpy as np
+    import torch
+
+    from ports.stylegan2 import init
+
+    config = stylegan2_config(256)
+    model = init(jax.random.key(0), config)
     ws = jax.random.normal(jax.random.key(1), (batch, config.num_ws, config.w_dim))
     device, torch_dtype = torch_place(dtype)
     params = jax.tree.map(
@@ -122,6 +129,7 @@ def stylegan2_contenders(batch: int, dtype: str) -> dict[str, Callable[[], Any]]
     prepared = prepare_stylegan2(params, torch_dtype, torch.contiguous_format)
     last = prepare_stylegan2(params, torch_dtype, torch.channels_last)
     torch_ws = torch.tensor(np.asarray(ws), device=device)
+    model = model.cast(dtype)
 
     def run_torch(prepared: dict, fused: bool) -> Any:
         with torch.inference_mode():

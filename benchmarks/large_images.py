@@ -19,7 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generators import CORES, prepare_stylegan2, synthesise, torch_place
+from benchmarks.generators import (
+    CORES,
+    prepare_stylegan2,
+    stylegan2_config,
+    synthesise,
+    torch_place,
+)
 from benchmarks.report import report, use_cores
 
 MAP = 64
@@ -87,22 +93,11 @@ def renderer(contender: str, resolution: int, images: int) -> Callable[[], Any]:
     import jax
     import numpy as np
 
-    from ports.stylegan2 import StyleGAN2Config, init
+    from ports.stylegan2 import init
     from sfvq_jax.images import render_images
     from sfvq_jax.views.figures import MAP_SIDE
 
-    sides = [4 * 2**i for i in range(resolution.bit_length() - 2)]
-    config = StyleGAN2Config(
-        z_dim=512,
-        c_dim=0,
-        w_dim=512,
-        img_resolution=resolution,
-        img_channels=3,
-        mapping_layers=8,
-        embed_features=0,
-        layer_features=512,
-        channels=tuple(min(512, 2**15 // side) for side in sides),
-    )
+    config = stylegan2_config(resolution)
     model = init(jax.random.key(0), config)
     codes = jax.random.normal(jax.random.key(1), (images, config.num_ws, config.w_dim))
     side = None if images == 1 else min(MAP_SIDE, resolution)

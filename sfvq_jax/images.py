@@ -41,13 +41,18 @@ def in_batches(function: Callable[[Array], Any], rows: Any, batch: int) -> np.nd
 
 def batch_of(model: LatentModel, most: int) -> int:
     """How many images to render at once, up to `most`: fewer where they are large."""
+    pixels = math.prod(image_shape(model)[:2])
+    return int(np.clip(BATCH_PIXELS // max(pixels, 1), 1, most))
+
+
+def image_shape(model: LatentModel) -> tuple[int, ...]:
+    """(H, W, C) of the images; () of a model that is no pure JAX and does not say it."""
     shape = getattr(model, "image_shape", None)
     if shape is None:
         codes = jax.ShapeDtypeStruct((1, model.num_layers, model.latent_dim), jnp.float32)
-        with contextlib.suppress(Exception):  # of a model that is no pure JAX, it is not known
+        with contextlib.suppress(Exception):
             shape = jax.eval_shape(model.render, codes).shape[1:]
-    pixels = 1 if shape is None else math.prod(shape[:2])
-    return int(np.clip(BATCH_PIXELS // max(pixels, 1), 1, most))
+    return () if shape is None else tuple(shape)
 
 
 def render_images(

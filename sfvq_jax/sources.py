@@ -40,6 +40,7 @@ __all__ = [
     "Readable",
     "SamplerSource",
     "Source",
+    "as_rows",
     "as_source",
     "check_source",
 ]
@@ -87,6 +88,17 @@ def check_source(source: Source, curve: Curve) -> None:
             f"the latents have width {source.latent_dim}, but the codewords of the curve"
             f" {curve.codewords.shape[1]}"
         )
+
+
+def as_rows(source: Any, curve: Curve) -> Source:
+    """A source whose latents have numbers and an end, as wide as the curve's; read on the host."""
+    if isinstance(source, np.ndarray | jax.Array):  # which needs no device here
+        source = HostSource(np.asarray(source))
+    source = as_source(source)
+    if source.num_latents is None or source.per_process:
+        raise ValueError("the latents have no order and no end: give an array or an .npy of them")
+    check_source(source, curve)
+    return source
 
 
 @functools.singledispatch

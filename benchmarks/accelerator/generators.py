@@ -13,7 +13,6 @@ allocated at once, other contenders' arrays freed.
 
 import functools
 import importlib.util
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -32,8 +31,8 @@ from benchmarks.accelerator.library import (
 )
 from benchmarks.accelerator.record import Part, Row
 from benchmarks.accelerator.timing import timed
+from benchmarks.generators import stylegan2_config
 from ports.biggan.config import BigGANConfig, BlockConfig
-from ports.stylegan2 import StyleGAN2Config
 
 Array = jax.Array
 
@@ -115,7 +114,7 @@ def image_program(task: Task, variables: dict, precision: str) -> tuple[Any, tup
     """(variables, *inputs) -> images, compiled, and inputs."""
     key = jax.random.key(0)
     if task.name == "stylegan2":
-        config = stylegan2_config(task)
+        config = stylegan2_config(task.px, task.width)
         ws = jax.random.normal(key, (task.batch, config.num_ws, config.w_dim))
         return stylegan2_program(config, variables, ws, precision), (ws,)
     config = biggan_config(task)
@@ -129,24 +128,10 @@ def task_variables(task: Task) -> dict:
     """Random, the same for all precisions."""
     key = jax.random.key(0)
     if task.name == "stylegan2":
-        return random_variables(lambda: ports.stylegan2.init(key, stylegan2_config(task)), 0)
+        return random_variables(
+            lambda: ports.stylegan2.init(key, stylegan2_config(task.px, task.width)), 0
+        )
     return random_variables(lambda: ports.biggan.model.init(key, biggan_config(task)), 0)
-
-
-def stylegan2_config(task: Task) -> StyleGAN2Config:
-    """With upstream's default channels, at most `width` of them."""
-    resolutions = [2**i for i in range(2, int(math.log2(task.px)) + 1)]
-    return StyleGAN2Config(
-        z_dim=task.width,
-        c_dim=0,
-        w_dim=task.width,
-        img_resolution=task.px,
-        img_channels=3,
-        mapping_layers=8,
-        embed_features=0,
-        layer_features=task.width,
-        channels=tuple(min(task.width, 2**15 // resolution) for resolution in resolutions),
-    )
 
 
 def biggan_config(task: Task) -> BigGANConfig:
@@ -208,7 +193,7 @@ def torch_stylegan2(
     order = torch.channels_last if channels_last else torch.contiguous_format
     params = prepare_stylegan2(tensors(variables["params"]["synthesis"]), dtype, order)
     noise = tensors(variables["constants"]["synthesis"])
-    config = stylegan2_config(task)
+    config = stylegan2_config(task.px, task.width)
     ws = pytorch.gaussian(0, task.batch, config.num_ws, config.w_dim)
     return lambda: synthesise(params, noise, ws, fused=fused, dtype=dtype)
 

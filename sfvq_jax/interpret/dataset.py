@@ -3,7 +3,6 @@
 Letters: N images of H x W pixels and C channels, D dimensions, L layers, A attributes.
 """
 
-import contextlib
 import json
 import math
 import re
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from sfvq_jax.images import batch_of, render_images
+from sfvq_jax.images import batch_of, image_shape, render_images
 from sfvq_jax.io.output import check_space, library_version, new_file, new_folder
 from sfvq_jax.latent_model import LatentModel
 
@@ -90,7 +89,7 @@ def write_dataset(
         "score_names": score_names if "scores" in arrays else [],
     }
     batch = batch_of(model, 64) if batch is None else batch
-    check_space(path, _least_bytes(model, arrays, batch, alone=Path(path).suffix == ".npz"))
+    check_space(path, _least_bytes(model, arrays, alone=Path(path).suffix == ".npz"))
     blocks = (
         render_images(model, jnp.asarray(arrays["latents"][start : start + batch]), batch=batch)
         for start in range(0, len(latents), batch)
@@ -116,16 +115,11 @@ def write_dataset(
         (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def _least_bytes(
-    model: LatentModel, arrays: dict[str, np.ndarray], batch: int, *, alone: bool
-) -> int:
+def _least_bytes(model: LatentModel, arrays: dict[str, np.ndarray], *, alone: bool) -> int:
     """That a dataset takes on a disk, at least: PNGs may be far smaller than their pixels."""
-    latents, pixels = arrays["latents"], 0
-    with contextlib.suppress(Exception):  # of a model that is no pure JAX, it is not known
-        some = jax.ShapeDtypeStruct((batch, *latents.shape[1:]), jnp.float32)
-        pixels = math.prod(jax.eval_shape(model.render, some).shape[1:])
+    pixels, count = math.prod(image_shape(model)), len(arrays["latents"])
     image = pixels if alone else max(pixels // LARGEST_PNG_GAIN, SMALLEST_FILE)
-    return len(latents) * image + sum(array.nbytes for array in arrays.values())
+    return count * image + sum(array.nbytes for array in arrays.values())
 
 
 def _arrays(latents: Array, *others: Array | None) -> dict[str, np.ndarray]:

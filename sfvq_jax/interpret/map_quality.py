@@ -18,7 +18,7 @@ from sfvq_jax.curve import Curve, decode
 from sfvq_jax.devices import data_mesh
 from sfvq_jax.images import batch_of, in_batches, scaled_down
 from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.rows_at import as_classes
+from sfvq_jax.interpret.rows_at import as_classes, commonest
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.projection import project
 from sfvq_jax.quality import (
@@ -280,7 +280,7 @@ def _commonest(curve: Curve, x: Array, classes: np.ndarray) -> np.ndarray:
     counts = np.zeros((curve.num_codewords, classes.max() + 1), int)
     np.add.at(counts, (np.asarray(nearest(curve.codewords, x).point), classes), 1)
     of_nearest = classes[np.asarray(nearest(x, curve.codewords).point)]
-    return np.where(counts.any(1), counts.argmax(1), of_nearest)
+    return commonest(counts, of_nearest)
 
 
 def _agreement_by_chance(one: np.ndarray, other: np.ndarray) -> float:

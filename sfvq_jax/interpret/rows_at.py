@@ -13,7 +13,7 @@ import numpy as np
 from sfvq_jax.curve import Curve, check_curve, trimmed
 from sfvq_jax.projection import nearest_codeword
 from sfvq_jax.short import short_repr
-from sfvq_jax.sources import HostSource, as_block, as_source, check_source
+from sfvq_jax.sources import as_block, as_rows
 
 Array = jax.Array
 
@@ -102,13 +102,8 @@ def rows_at(curve: Curve, source: Any, *, labels: Any = None, count: int = 1) ->
     ([[0, 3], [2, 3]], [3, 1], ['a', 'b'])
     """
     check_curve(curve)
-    if isinstance(source, np.ndarray | jax.Array):  # which needs no device here
-        source = HostSource(np.asarray(source))
-    source, curve = as_source(source), trimmed(curve)
+    source, curve = as_rows(source, curve), trimmed(curve)
     n, (k, d) = source.num_latents, curve.codewords.shape
-    if n is None or source.per_process:
-        raise ValueError("the latents have no numbers and no end: give an array or an .npy of them")
-    check_source(source, curve)
     if count < 1:
         raise ValueError(f"count is {count}; expected 1 or more")
     count = min(count, n)
@@ -129,9 +124,14 @@ def rows_at(curve: Curve, source: Any, *, labels: Any = None, count: int = 1) ->
         rows = np.take_along_axis(rows, order, 1)
         distance = np.take_along_axis(distance, order, 1)
     source.check_unchanged()
-    size = counts.sum(1)
-    common = np.where(size > 0, counts.argmax(1), of_rows[rows[:, 0]])
-    return RowsAt(rows, distance, size, None if labels is None else [names[c] for c in common])
+    found = [names[c] for c in commonest(counts, of_rows[rows[:, 0]])]
+    return RowsAt(rows, distance, counts.sum(1), None if labels is None else found)
+
+
+def commonest(counts: np.ndarray, of_nearest: np.ndarray) -> np.ndarray:
+    """The class of each codeword, [K]: by counts [K, C] of the rows nearest to it; of none, that of
+    its nearest row, [K]."""
+    return np.where(counts.any(1), counts.argmax(1), of_nearest)
 
 
 @functools.partial(jax.jit, static_argnames="count")

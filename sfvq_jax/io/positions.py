@@ -32,7 +32,7 @@ from sfvq_jax.processes import (
 )
 from sfvq_jax.projection import Projection, project
 from sfvq_jax.rows.arrays import bucket
-from sfvq_jax.sources import HostSource, Source, as_source, check_source
+from sfvq_jax.sources import Source, as_rows
 
 Array = jax.Array
 
@@ -68,13 +68,8 @@ def write_positions(
       ValueError: latents of another width, or without an end; or a folder of other latents.
       FileExistsError: `path` exists and `overwrite` is false.
     """
-    if isinstance(source, np.ndarray | jax.Array):  # which needs no device here
-        source = HostSource(np.asarray(source))
-    path, source = followed(path), as_source(source)
+    path, source = followed(path), as_rows(source, curve)
     n = source.num_latents
-    if n is None or source.per_process:
-        raise ValueError("the latents have no order and no end: give an array or an .npy of them")
-    check_source(source, curve)
     if jax.process_count() > 1:
         check_alike(
             {

@@ -13,20 +13,7 @@ from ports.biggan import BigGAN, init
 from ports.biggan.model import stats_row
 from ports.biggan.network import GeneratorNetwork
 from ports.errors import CheckpointError
-from ports.upstream import choose
-
-
-def convert(content, *settings):
-    format, candidate = choose(content)
-    return format.convert(candidate, *settings)
-
-
-def known(content):
-    try:
-        return bool(choose(content))
-    except CheckpointError:
-        return False
-
+from tests.ports.conversion import convert, known
 
 torch = pytest.importorskip("torch")
 

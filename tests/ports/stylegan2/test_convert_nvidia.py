@@ -11,19 +11,7 @@ from ports.errors import CheckpointError
 from ports.records import PersistentObject
 from ports.stylegan2.model import init
 from ports.upstream import choose
-
-
-def convert(content, *settings):
-    format, candidate = choose(content)
-    return format.convert(candidate, *settings)
-
-
-def known(content):
-    try:
-        return bool(choose(content))
-    except CheckpointError:
-        return False
-
+from tests.ports.conversion import convert
 
 SNAPSHOTS = ["tiny_ada_gray_cond", "tiny_ada_resnet", "tiny_ada_nonoise", "tiny_sg3_clamp"]
 

@@ -10,19 +10,7 @@ from ports import containers
 from ports.errors import CheckpointError
 from ports.stylegan2.assemble import MEAN_SAMPLES
 from ports.stylegan2.model import StyleGAN2, init
-from ports.upstream import choose
-
-
-def convert(content, *settings):
-    format, candidate = choose(content)
-    return format.convert(candidate, *settings)
-
-
-def known(content):
-    try:
-        return bool(choose(content))
-    except CheckpointError:
-        return False
+from tests.ports.conversion import convert, known
 
 
 def make(size=16, channels=(4, 3, 2), n_mlp=2, style_dim=8, image_channels=3):

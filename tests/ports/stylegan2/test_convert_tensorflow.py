@@ -10,20 +10,7 @@ import pytest
 from ports.errors import CheckpointError
 from ports.records import TensorFlowNetwork
 from ports.stylegan2.model import StyleGAN2, init
-from ports.upstream import choose
-
-
-def convert(content, *settings):
-    format, candidate = choose(content)
-    return format.convert(candidate, *settings)
-
-
-def known(content):
-    try:
-        return bool(choose(content))
-    except CheckpointError:
-        return False
-
+from tests.ports.conversion import convert, known
 
 # --- networks made by hand, and what TensorFlow would make of them ----------------------------
 

@@ -74,7 +74,7 @@ def test_labels_that_are_none_are_named(labels, told):
 def test_sources_that_have_no_rows_and_settings_that_fit_nothing_are_named():
     x, curve = np.ones((4, D), np.float32), Curve(jnp.eye(2, D))
     for source in (IteratorSource([x]), lambda key, n: jnp.ones((n, D))):
-        with pytest.raises(ValueError, match="no numbers and no end: give an array"):
+        with pytest.raises(ValueError, match="no order and no end: give an array"):
             rows_at(curve, source)
     with pytest.raises(ValueError, match=f"the latents have width {D - 1}"):
         rows_at(curve, x[:, 1:])

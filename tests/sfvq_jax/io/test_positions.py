@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sfvq_jax import Curve, HostSource, IteratorSource, encode, project
 from sfvq_jax.io import positions
 from sfvq_jax.io.positions import write_positions
+from sfvq_jax.sources import as_source
 
 X = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
 CURVE = Curve(jnp.asarray(np.random.default_rng(1).normal(size=(20, 3)), jnp.float32))
@@ -91,11 +92,11 @@ def test_several_processes_write_each_their_own_rows(tmp_path, monkeypatch):
     """One after another here; nothing but their number and count tells them apart."""
     path, folder = tmp_path / "p.npy", tmp_path / "p.npy.part"
     sources = [Stopping(99) for _ in range(3)]
-    positions._prepare(folder, path, CURVE, positions.as_source(X), False)
+    positions._prepare(folder, path, CURVE, as_source(X), False)
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     for process, source in enumerate(sources):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        positions._fill(folder, CURVE, positions.as_source(source), None)
+        positions._fill(folder, CURVE, as_source(source), None)
     monkeypatch.undo()
     counts = [sum(count for _, count in source.reads) for source in sources]
     assert counts == [333, 333, 334]
