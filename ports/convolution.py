@@ -1,5 +1,7 @@
 """The convolution that both generators are made of, in the form that is fastest where it runs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -10,12 +12,13 @@ Array = jax.Array
 _WINOGRAD_CHANNELS, _WINOGRAD_PIXELS = 256, 256
 
 
-def conv(x: Array, kernel: Array) -> Array:
+def conv(x: Array, kernel: Array, precision: str = "highest") -> Array:
     """Stride-1 convolution with zero padding to the same size (no flip: cross-correlation).
 
     Args:
       x: features, [N, H, W, I].
       kernel: [k, k, I, O], k odd, in the dtype of x.
+      precision: of the products, as JAX names it.
 
     Returns:
       [N, H, W, O]. On a CPU wide 3x3 kernels are applied by `winograd_conv`, which rounds
@@ -23,12 +26,13 @@ def conv(x: Array, kernel: Array) -> Array:
     """
     size, _, *channels = kernel.shape
     if size == 1:
-        return jnp.matmul(x, kernel[0, 0], precision="highest")
+        return jnp.matmul(x, kernel[0, 0], precision=precision)
     n, height, width, _ = x.shape
+    direct = functools.partial(_direct_conv, precision=precision)
     fits = size == 3 and height % 2 == width % 2 == 0 and x.dtype == jnp.float32
     if fits and min(channels) >= _WINOGRAD_CHANNELS and n * height * width >= _WINOGRAD_PIXELS:
-        return lax.platform_dependent(x, kernel, cpu=winograd_conv, default=_direct_conv)
-    return _direct_conv(x, kernel)
+        return lax.platform_dependent(x, kernel, cpu=winograd_conv, default=direct)
+    return direct(x, kernel)
 
 
 def winograd_conv(x: Array, kernel: Array) -> Array:
@@ -59,14 +63,14 @@ def winograd_conv(x: Array, kernel: Array) -> Array:
     return jnp.stack(pixels, 2).reshape(n, height, width, -1)
 
 
-def _direct_conv(x: Array, kernel: Array) -> Array:
+def _direct_conv(x: Array, kernel: Array, precision: str) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         (1, 1),
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision="highest",
+        precision=precision,
     )
 
 

@@ -139,14 +139,13 @@ def descend(
 
 
 class Updated(NamedTuple):
-    """After a round: curve, state and empty sums; the loss; the penalty of the curve before, by the
-    terms now."""
+    """After a round: curve, state and empty sums; in one array, since an accelerator takes its time
+    to hand over each, the loss and the penalty of the curve before by the terms now, [2]."""
 
     curve: Curve
     state: Any
     sums: Any
-    loss: Array
-    penalty_before: Array
+    seen: Array
 
 
 def end_round(
@@ -156,7 +155,7 @@ def end_round(
     if solver.batch is None:
         return update_by_sums(mesh, solver, curve, state, sums)
     empty = zero_sums(mesh, solver, sums)
-    return Updated(curve, state, empty, sums.objective / blocks, jnp.float32(0))
+    return Updated(curve, state, empty, jnp.stack([sums.objective / blocks, 0.0]))
 
 
 @functools.partial(jax.jit, static_argnames="mesh", donate_argnames="sums")
@@ -165,7 +164,8 @@ def update_by_sums(mesh: Mesh, solver: Solver, curve: Curve, state: Any, sums: A
     new, state, info = update(solver, curve, state, total)
     # made on the devices: from the host a round would wait for as much as a codebook
     empty = lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, sums), divided(mesh))
-    return Updated(new, state, empty, info.objective, jnp.asarray(solver.penalty(curve, state)))
+    seen = jnp.stack([info.objective, jnp.asarray(solver.penalty(curve, state))])
+    return Updated(new, state, empty, seen)
 
 
 class Measured(NamedTuple):
@@ -173,21 +173,22 @@ class Measured(NamedTuple):
 
     Attributes:
       health: distortion, load, use.
-      penalty: what the objective has beside the distortion, by the terms of the last update, [].
-      perplexity: of the use of lines, [].
+      seen: the distortion; what the objective has beside it, by the terms of the last update; the
+        perplexity of the use of lines; and the use of each line, [3 + R - 1].
     """
 
     health: Health
-    penalty: Array
-    perplexity: Array
+    seen: Array
 
 
 @jax.jit
 def measure(solver: Solver, curve: Curve, state: Any, block: Block) -> Measured:
     """By exact projection of measuring samples."""
     found = health(curve, *block)
+    penalty = jnp.asarray(solver.penalty(curve, state))
     spread = perplexity(found.use / found.use.sum())
-    return Measured(found, jnp.asarray(solver.penalty(curve, state)), spread)
+    numbers = jnp.stack([found.distortion, penalty, spread])
+    return Measured(found, jnp.concatenate([numbers, found.use]))
 
 
 def _float(*shape: int) -> jax.ShapeDtypeStruct:

@@ -150,17 +150,15 @@ class Stages:
         curve, state = updated.curve, updated.state
         measured = measure(solver, curve, state, self.held)
         # what is looked at is fetched in one go: an accelerator would be waited for each time
-        seen, loss, penalty_before = jax.device_get(
-            (measured, updated.loss, updated.penalty_before)
-        )
+        (loss, penalty_before), seen = jax.device_get((updated.seen, measured.seen))
         record = self._record(at, seen, float(loss))
         self.records.append(record)
         self._report(began, before, at, record)
         self.cold, self.warm = False, None
-        distortion, converged = float(seen.health.distortion), False
+        distortion, converged = float(seen[0]), False
         if at.distortion is not None:  # both curves by the terms of the same update
             objective = at.distortion + float(penalty_before)
-            gain = objective - (distortion + float(seen.penalty))
+            gain = objective - (distortion + float(seen[1]))
             converged = 0 <= gain <= float(solver.tolerance) * objective
         at = at._replace(round=at.round + 1, block=0, distortion=distortion, converged=converged)
         return at, Now(curve, state, updated.sums, kept), measured
@@ -170,21 +168,21 @@ class Stages:
             self.mesh, self.solver, sum_shapes(self.solver, curve, state, self.mesh.size)
         )
 
-    def _record(self, at: At, measured: Measured, loss: float) -> Record:
-        health, size = measured.health, self.sizes[at.stage]
-        distortion = float(health.distortion) * self.scale
+    def _record(self, at: At, seen: np.ndarray, loss: float) -> Record:
+        size, (distortion, penalty, perplexity), use = self.sizes[at.stage], seen[:3], seen[3:]
+        distortion = float(distortion) * self.scale
         if not np.isfinite(distortion):
             raise ValueError(
                 f"the fit diverged at {size} codewords, round {at.round + 1}: scale the latents to"
                 " unit size, or, with Adam, use a learning rate below the present one"
             )
-        use = np.asarray(health.use)[: size - 1]
+        use = use[: size - 1]
         return {
             "codewords": size,
             "loss": loss * self.scale,
-            "objective": distortion + float(measured.penalty) * self.scale,
+            "objective": distortion + float(penalty) * self.scale,
             "distortion": distortion,
-            "perplexity": float(measured.perplexity),
+            "perplexity": float(perplexity),
             "use": use / use.sum(),
             "samples": at.read,
         }

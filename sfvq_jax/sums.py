@@ -10,7 +10,7 @@ from jax import lax
 Array = jax.Array
 
 TILE = 1024  # samples whose part of the sums is one matrix product
-ACCELERATOR_TILE = 2**15  # on an accelerator, which each part costs some launches
+ACCELERATOR_TILE = 2**16  # on an accelerator, which each part costs some launches
 PRODUCT_ROWS = 64  # beyond them a product with all rows is mostly one with zeros, on a CPU
 ACCELERATOR_PRODUCT_ROWS = 256  # an accelerator adds up more of them row by row
 SORTED_TILE, WINDOW = 512, 16  # sorted samples, and rows of the result, in one product

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.stages import Compiled
+from jax.stages import Compiled, Lowered
 
 from sfvq_jax import Adam, Curve, LeastSquares, Projection, data_mesh, project
 from sfvq_jax.blocks import AtHand, Draws, Feed, feeds, plan_round
@@ -66,10 +66,10 @@ class Rounds:
         return self._sums
 
     def finish(self) -> Array:
-        """Updates the curve, and empties the sums; the loss."""
+        """Updates the curve, and empties the sums; what a fit looks at."""
         updated = self._update(self._solver, self._curve, self._state, self._sums)
         self._curve, self._state, self._sums = updated.curve, updated.state, updated.sums
-        return updated.loss
+        return updated.seen
 
 
 def sums_programs(k: int, n: int, d: int) -> tuple[Compiled, Compiled]:
@@ -171,8 +171,8 @@ def shape(*sizes: int) -> jax.ShapeDtypeStruct:
 # The generators.
 
 
-def stylegan2_program(config: Any, variables: dict, ws: Array, precision: str) -> Compiled:
-    """(variables, ws [N, L, D]) -> images [N, H, W, C], compiled."""
+def stylegan2_program(config: Any, variables: dict, ws: Array, precision: str) -> Lowered:
+    """(variables, ws [N, L, D]) -> images [N, H, W, C]."""
     from ports.stylegan2.network import SynthesisNetwork
 
     network: Any = SynthesisNetwork(config, images_dtype(precision))
@@ -182,11 +182,11 @@ def stylegan2_program(config: Any, variables: dict, ws: Array, precision: str) -
         return network.apply(own, ws, "const")[0]
 
     with products_of(precision):
-        return jax.jit(images).lower(variables, ws).compile()
+        return jax.jit(images).lower(variables, ws)
 
 
-def biggan_program(config: Any, variables: dict, z: Array, y: Array, precision: str) -> Compiled:
-    """(variables, z [N, Z], y [N, classes]) -> images [N, H, W, C], compiled."""
+def biggan_program(config: Any, variables: dict, z: Array, y: Array, precision: str) -> Lowered:
+    """(variables, z [N, Z], y [N, classes]) -> images [N, H, W, C]."""
     from ports.biggan.model import stats_row
     from ports.biggan.network import GeneratorNetwork
 
@@ -203,7 +203,7 @@ def biggan_program(config: Any, variables: dict, z: Array, y: Array, precision: 
         return network.apply(variables, *every_layer, row)[0]
 
     with products_of(precision):
-        return jax.jit(images).lower(variables, z, y).compile()
+        return jax.jit(images).lower(variables, z, y)
 
 
 def images_dtype(precision: str) -> Any:
@@ -251,6 +251,14 @@ def random_variables(init: Callable[[], Any], seed: int) -> dict:
 
 
 # What XLA says.
+
+
+def operations(program: Lowered) -> float:
+    """Of a program that does not loop, as it is written.
+
+    Once it is compiled, XLA does not count what it leaves to the card's library.
+    """
+    return (program.cost_analysis() or {}).get("flops", float("nan"))
 
 
 def analysis(program: Compiled) -> dict[str, float]:

@@ -74,8 +74,9 @@ class SynthesisNetwork(nn.Module):
     """Codes ws [N, L, D] -> images [N, H, W, img_channels] in float32, and every block's output.
 
     Convolutions of the resolutions in `config.low_precision` compute in `dtype`, where that has 16
-    bits; all others, styles and RGB images stay in float32. The second result maps "b4/x",
-    "b4/img", … to each block's features and running RGB image.
+    bits; all others, styles and RGB images stay in float32, those convolutions with products in
+    TF32 where an accelerator has them, as upstream's have by PyTorch's default. The second result
+    maps "b4/x", "b4/img", … to each block's features and running RGB image.
     """
 
     config: StyleGAN2Config
@@ -85,16 +86,15 @@ class SynthesisNetwork(nn.Module):
     def __call__(self, ws: Array, noise_mode: str = "const") -> tuple[Array, dict[str, Array]]:
         cfg = self.config
         x, img, out = None, None, {}
-        first = 0
+        first, precision = 0, "tensorfloat32" if jnp.dtype(self.dtype).itemsize == 2 else "highest"
         for i, resolution in enumerate(cfg.block_resolutions):
             convolutions = 1 if i == 0 else 2
             # a block takes one code more than it uses up: RGB shares the next block's first one
             block_ws = ws[:, first : first + convolutions + 1]
             first += convolutions
-            low = resolution in cfg.low_precision or jnp.dtype(self.dtype).itemsize > 2
-            dtype = self.dtype if low else jnp.float32
+            dtype = self.dtype if resolution in cfg.low_precision else jnp.float32
             block = SynthesisBlock(
-                cfg, i, resolution == cfg.img_resolution, dtype, name=f"b{resolution}"
+                cfg, i, resolution == cfg.img_resolution, dtype, precision, name=f"b{resolution}"
             )
             x, img = block(x, img, block_ws, noise_mode)
             out[f"b{resolution}/x"] = x
@@ -111,6 +111,7 @@ class SynthesisBlock(nn.Module):
     index: int
     is_last: bool
     dtype: jnp.dtype
+    precision: str
 
     @nn.compact
     def __call__(
@@ -121,13 +122,14 @@ class SynthesisBlock(nn.Module):
         if x is None:
             const = self.param("const", nn.initializers.normal(1.0), (*cfg.base_shape, channels))
             x = jnp.broadcast_to(const, (ws.shape[0], *const.shape)).astype(self.dtype)
-            x = SynthesisLayer(cfg, channels, 1, self.dtype, name="conv1")(x, ws[:, 0], noise_mode)
+            conv1 = SynthesisLayer(cfg, channels, 1, self.precision, name="conv1")
+            x = conv1(x, ws[:, 0], noise_mode)
         else:
             x = x.astype(self.dtype)
-            conv0 = SynthesisLayer(cfg, channels, 2, self.dtype, name="conv0")
-            conv1 = SynthesisLayer(cfg, channels, 1, self.dtype, name="conv1")
+            conv0 = SynthesisLayer(cfg, channels, 2, self.precision, name="conv0")
+            conv1 = SynthesisLayer(cfg, channels, 1, self.precision, name="conv1")
             if cfg.architecture == "resnet":
-                y = SkipLayer(cfg, channels, name="skip")(x, gain=math.sqrt(0.5))
+                y = SkipLayer(cfg, channels, self.precision, name="skip")(x, gain=math.sqrt(0.5))
                 x = conv0(x, ws[:, 0], noise_mode)
                 x = y + conv1(x, ws[:, 1], noise_mode, gain=math.sqrt(0.5))
             else:
@@ -135,7 +137,7 @@ class SynthesisBlock(nn.Module):
         if img is not None:
             img = upsample(img, cfg.resample_filter)
         if self.is_last or cfg.architecture == "skip":
-            rgb = ToRGBLayer(cfg, name="torgb")(x, ws[:, -1]).astype(jnp.float32)
+            rgb = ToRGBLayer(cfg, self.precision, name="torgb")(x, ws[:, -1]).astype(jnp.float32)
             img = rgb if img is None else img + rgb
         return x, img
 
@@ -146,7 +148,7 @@ class SynthesisLayer(nn.Module):
     config: StyleGAN2Config
     features: int
     up: int
-    dtype: jnp.dtype
+    precision: str
 
     @nn.compact
     def __call__(self, x: Array, w: Array, noise_mode: str, gain: float = 1.0) -> Array:
@@ -157,7 +159,8 @@ class SynthesisLayer(nn.Module):
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         styles = FullyConnected(in_features, bias_init=1.0, name="affine")(w)
-        x = modulated_conv(x, weight, styles, up=self.up, resample_filter=cfg.resample_filter)
+        how = {"up": self.up, "resample_filter": cfg.resample_filter, "precision": self.precision}
+        x = modulated_conv(x, weight, styles, **how)
         if cfg.use_noise:
             shape = x.shape[1:3]
             strength = self.param("noise_strength", nn.initializers.zeros, ())
@@ -178,6 +181,7 @@ class ToRGBLayer(nn.Module):
     """Modulated 1x1 convolution to image channels, without demodulation."""
 
     config: StyleGAN2Config
+    precision: str
 
     @nn.compact
     def __call__(self, x: Array, w: Array) -> Array:
@@ -191,7 +195,7 @@ class ToRGBLayer(nn.Module):
         styles = styles / math.sqrt(in_features)
         # so few outputs that a kernel a sample costs less than scaling its inputs
         kernels = weight[0] * styles[:, :, None]
-        x = jnp.einsum("nhwi,nio->nhwo", x, kernels.astype(x.dtype), precision="highest")
+        x = jnp.einsum("nhwi,nio->nhwo", x, kernels.astype(x.dtype), precision=self.precision)
         return bias_act(x, bias, "linear", 1.0, cfg.conv_clamp)
 
 
@@ -200,6 +204,7 @@ class SkipLayer(nn.Module):
 
     config: StyleGAN2Config
     features: int
+    precision: str
 
     @nn.compact
     def __call__(self, x: Array, gain: float) -> Array:
@@ -208,7 +213,7 @@ class SkipLayer(nn.Module):
             "weight", nn.initializers.normal(1.0), (1, 1, in_features, self.features)
         )
         weight = (weight * (gain / math.sqrt(in_features))).astype(x.dtype)
-        return upsample(conv(x, weight), self.config.resample_filter)
+        return upsample(conv(x, weight, self.precision), self.config.resample_filter)
 
 
 class FullyConnected(nn.Module):
@@ -232,7 +237,13 @@ class FullyConnected(nn.Module):
 
 
 def modulated_conv(
-    x: Array, weight: Array, styles: Array, *, up: int = 1, resample_filter=None
+    x: Array,
+    weight: Array,
+    styles: Array,
+    *,
+    up: int = 1,
+    resample_filter=None,
+    precision: str = "highest",
 ) -> Array:
     """Convolution whose kernel is scaled by each sample's styles, then to norm 1 for each output.
 
@@ -245,6 +256,7 @@ def modulated_conv(
       styles: scale of each input channel, [N, I] float32.
       up: 2 upsamples by a transposed convolution and the filter.
       resample_filter: needed where up is 2.
+      precision: of the convolution's products, as JAX names it.
 
     Returns:
       [N, up·H, up·W, O] in the dtype of x.
@@ -253,7 +265,10 @@ def modulated_conv(
     if x.dtype == jnp.float16:  # as of the kernel, demodulation undoes any scale of the styles
         styles = styles / jnp.abs(styles).max(1, keepdims=True)
     y = x * styles[:, None, None, :].astype(x.dtype)
-    y = conv(y, kernel) if up == 1 else upsampling_conv(y, kernel, resample_filter)
+    if up == 1:
+        y = conv(y, kernel, precision)
+    else:
+        y = upsampling_conv(y, kernel, resample_filter, precision)
     # tap by tap: XLA's reduction over leading axes takes 50 times as long on CPU
     taps = [tap.astype(styles.dtype) for row in kernel for tap in row]
     squares = functools.reduce(operator.add, [tap**2 for tap in taps])
@@ -261,7 +276,7 @@ def modulated_conv(
     return y * lax.rsqrt(energy + 1e-8)[:, None, None, :].astype(x.dtype)
 
 
-def upsampling_conv(x: Array, kernel: Array, resample_filter) -> Array:
+def upsampling_conv(x: Array, kernel: Array, resample_filter, precision: str = "highest") -> Array:
     """Transposed convolution of stride 2, then the low-pass filter: [N, H, W, I] -> [N, 2H, 2W, O].
 
     One matrix product makes every tap's contribution, and shifted sums put them in place: gradients
@@ -276,7 +291,7 @@ def upsampling_conv(x: Array, kernel: Array, resample_filter) -> Array:
     while rows % 2 == 0 and rows * row > _STRIP_BYTES:
         rows //= 2
     if rows == height:
-        return _upsampling_conv(x, kernel, resample_filter)
+        return _upsampling_conv(x, kernel, resample_filter, precision)
 
     def in_strips(x: Array, kernel: Array) -> Array:
         # how many rows around it a row of x is seen with: beyond the image they are zeros
@@ -286,22 +301,22 @@ def upsampling_conv(x: Array, kernel: Array, resample_filter) -> Array:
         strips = jnp.stack([x[:, start : start + rows + 2 * reach] for start in starts], 1)
 
         def one(strip: Array) -> Array:
-            y = _upsampling_conv(strip, kernel, resample_filter)
+            y = _upsampling_conv(strip, kernel, resample_filter, precision)
             return y[:, 2 * reach : 2 * (reach + rows)]
 
         y = lax.map(one, strips.reshape(n * len(starts), 1, rows + 2 * reach, width, in_features))
         return y.reshape(n, 2 * height, 2 * width, out_features)
 
     def whole(x: Array, kernel: Array) -> Array:
-        return _upsampling_conv(x, kernel, resample_filter)
+        return _upsampling_conv(x, kernel, resample_filter, precision)
 
     return lax.platform_dependent(x, kernel, cpu=in_strips, default=whole)
 
 
-def _upsampling_conv(x: Array, kernel: Array, resample_filter) -> Array:
+def _upsampling_conv(x: Array, kernel: Array, resample_filter, precision: str) -> Array:
     k, in_features, out_features = kernel.shape[0], kernel.shape[2], kernel.shape[3]
     taps = kernel.transpose(2, 0, 1, 3).reshape(in_features, k * k * out_features)
-    y = jnp.matmul(x, taps, precision="highest").reshape(*x.shape[:3], k, k, out_features)
+    y = jnp.matmul(x, taps, precision=precision).reshape(*x.shape[:3], k, k, out_features)
     y = _place_taps(_place_taps(y, 2), 1)
     height, width = _filter_shape(resample_filter)
     pads = [_padding_after_transposed_conv(k, taps) for taps in (height, width)]
