@@ -137,6 +137,8 @@ def main() -> None:
             begin = time.perf_counter()
             fits, front = measured(plan, data)
             results.add(plan, fits, front, round(time.perf_counter() - begin))
+            # programs of all kinds together would need more maps of memory than a process may have
+            jax.clear_caches()
     results.print()
 
 
