@@ -39,7 +39,6 @@ these settings is not measured again, unless `--data` names it.
 import argparse
 import contextlib
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +52,7 @@ from sklearn.cluster import KMeans
 
 from benchmarks.clusters_data import BOOKS, FRESH, SAMPLES, Data, data_set
 from benchmarks.clusters_verdict import Estimate, Row, acceptance, beside_front
-from benchmarks.report import RESULTS, report, table, use_cores
+from benchmarks.report import RESULTS, commit, report, table, use_cores
 from sfvq_jax import (
     Adam,
     Curve,
@@ -350,22 +349,6 @@ class Results:
             fresh=FRESH,
             runs=self.runs,
         )
-
-
-def commit() -> str:
-    """Of the library that is measured."""
-
-    def git(*command: str) -> str:
-        where = Path(__file__).parents[1]
-        return subprocess.run(
-            ["git", *command], cwd=where, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", "sfvq_jax")
-        return git("rev-parse", "--short", "HEAD") + (" and changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "not known"
 
 
 if __name__ == "__main__":

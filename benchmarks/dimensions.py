@@ -196,7 +196,7 @@ def report_space(
 
 
 def draw(space: str, runs: Sequence[Translation]) -> None:
-    """What README shows: importance in z and in W, all else in z."""
+    """What docs/results/dimensions.md shows: importance in z and in W, all else in z."""
     figures = {}
     if space in ("z", "w"):
         importance = np.mean([run.importance for run in runs], 0).T

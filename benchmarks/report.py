@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -83,7 +84,7 @@ def report(
         return
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    content = {"machine": where, "settings": settings, "tables": tables}
+    content = {"commit": commit(), "machine": where, "settings": settings, "tables": tables}
     path.write_text(json.dumps(content, indent=1) + "\n")
     print(f"\nsaved to {path}")
 
@@ -97,6 +98,22 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         "python": platform.python_version(),
     }
     return facts | {package: version(package) for package in packages}
+
+
+def commit() -> str:
+    """Of what is measured; with a word where the library has changes beside it."""
+
+    def git(*command: str) -> str:
+        where = Path(__file__).parents[1]
+        return subprocess.run(
+            ["git", *command], cwd=where, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "sfvq_jax", "ports")
+        return git("rev-parse", "--short", "HEAD") + (" and changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "not known"
 
 
 def cpu_model() -> str:

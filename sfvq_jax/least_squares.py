@@ -72,7 +72,7 @@ class LeastSquares(Solver):
 
     Attributes:
       length_penalty: μ, without a unit. More gives a shorter and better ordered curve of higher
-        distortion; README shows how much on five kinds of data.
+        distortion; docs/results/tradeoff.md shows how much on five kinds of data.
       tolerance: a stage ends when a round lowers the objective by less than this share.
       early: in the stages of 16 codewords or more before the last one, μ is this many times as
         much: what was smooth when it was coarse keeps more of its order. 1 turns it off. Curves of
