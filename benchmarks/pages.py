@@ -1,6 +1,6 @@
-"""Fills the tables of docs/results from benchmarks/results, so that no figure in them is typed.
+"""Fills tables in docs from benchmarks/results, so that no figure in them is typed.
 
-A page has marks, and what stands between a mark and the next `<!-- end -->` is made anew:
+A page may have marks, and what stands between a mark and the next `<!-- end -->` is made anew:
 
     <!-- run NAME -->                                    what was run, where and when
     <!-- table NAME | TITLE | COLUMN=VALUE, … | COLUMN, … -->   a table, of these rows and columns,
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.report import RESULTS, Row
 
-PAGES = RESULTS.parents[1] / "docs" / "results"
+DOCS = RESULTS.parents[1] / "docs"
 MARK = re.compile(r"(<!-- (run|table) ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 UNNAMED = ("cpu", "cores", "driver", "XLA_FLAGS", "backend", "device", "jax device", "python")
 
@@ -29,12 +29,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="whether all pages are as they should")
     options = parser.parse_args()
-    old = {path: text for path in sorted(PAGES.glob("*.md")) if (text := stale(path))}
+    old = {path: text for path in pages() if (text := stale(path))}
     for path, text in old.items():
         print(f"{path.name} {'is not as the results are' if options.check else 'was filled'}")
         if not options.check:
             path.write_text(text)
     sys.exit(bool(options.check and old))
+
+
+def pages() -> list[Path]:
+    """Those that have marks."""
+    return [path for path in sorted(DOCS.rglob("*.md")) if MARK.search(path.read_text())]
 
 
 def stale(path: Path) -> str | None:

@@ -231,7 +231,7 @@ def _line_blocks(codewords: Array, num_lines: int, max_lines: int) -> tuple[_Blo
 def _nearest_line_of_tile(blocks: _Blocks, visited: int, x: Array, precision: str) -> Array:
     """Index of the nearest line of each sample [rows, D], [rows] int32; all centred alike."""
 
-    def visit(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
+    def visit(i: Array | int, best: tuple[Array, Array]) -> tuple[Array, Array]:
         block = jax.tree.map(lambda v: lax.dynamic_index_in_dim(v, i, keepdims=False), blocks)
         product = _product(block.codewords, x.T, precision)  # [lines + 1, rows]
         start, stop = product[:-1], product[1:]
