@@ -51,7 +51,7 @@ from sfvq_jax import (
     same_class_share,
 )
 from sfvq_jax.images import render_images
-from sfvq_jax.interpret.measuring import interval
+from sfvq_jax.interpret.intervals import interval
 from sfvq_jax.quality import class_runs_by_chance
 
 Array = jax.Array

@@ -52,9 +52,9 @@ from sfvq_jax.interpret import (
     translate,
     translation_summary,
 )
-from sfvq_jax.interpret.attributes import probability
-from sfvq_jax.interpret.measuring import Bench
-from sfvq_jax.interpret.translation import latents_of
+from sfvq_jax.interpret.attributes.scorer import probability
+from sfvq_jax.interpret.dimensions.goals import latents_of
+from sfvq_jax.interpret.directions.bench import Bench
 from sfvq_jax.latent_model import method
 from sfvq_jax.views import importance_figure
 

@@ -43,7 +43,7 @@ from ports.classifier import Classifier
 from sfvq_jax import Curve, LatentModel, LeastSquares, decode, fit
 from sfvq_jax.images import in_batches, render_images
 from sfvq_jax.interpret import Interval, sample_around
-from sfvq_jax.interpret.measuring import interval
+from sfvq_jax.interpret.intervals import interval
 
 Array = jax.Array
 Row = dict[str, Any]

@@ -95,7 +95,7 @@ def renderer(contender: str, resolution: int, images: int) -> Callable[[], Any]:
 
     from ports.stylegan2 import init
     from sfvq_jax.images import render_images
-    from sfvq_jax.views.figures import MAP_SIDE
+    from sfvq_jax.views.grids import MAP_SIDE
 
     config = stylegan2_config(resolution)
     model = init(jax.random.key(0), config)

@@ -21,8 +21,8 @@ class LatentModel(Protocol):
     "stylegan2-w", and `model_hash`, the hash of its parameters. A model whose `render` JAX cannot
     trace should have `image_shape`, (H, W, C), so that large images are rendered few at a time.
 
-    Methods that look inside the generator (`sfvq_jax.interpret.methods`) use three more, where a
-    model has them:
+    Methods that look inside the generator (`sfvq_jax.interpret.comparison.methods`) use three more,
+    where a model has them:
       style_weights() -> L arrays [O, D], one a layer, of the layer's own O: the linear map from
         its code to what it is steered by.
       activations(latents [N, D]) -> [N, F]: of a layer near the input, whose principal components

@@ -8,18 +8,17 @@ from PIL import Image
 
 import ports
 from sfvq_jax import CurveRecord, decode, load_curve, save_curve
-from sfvq_jax.cli import comparing, main
+from sfvq_jax.cli import compare, main
 from sfvq_jax.interpret import (
     PCA,
     RandomDirections,
-    directions,
-    fitted_scorer,
     load_direction,
     load_scorers,
-    measuring,
-    translation,
-    trial,
 )
+from sfvq_jax.interpret.attributes import fitting
+from sfvq_jax.interpret.comparison import trial
+from sfvq_jax.interpret.dimensions import translation
+from sfvq_jax.interpret.directions import bench, finding
 
 from .test_cli import QUICK, image_size, refused
 
@@ -31,13 +30,13 @@ def folder(tmp_path_factory):
     assert run("fit", "fashion_mnist", "--bits", 3, "-o", folder / "c.npz", *QUICK) == 0
     find = ["--attributes", "width,pullover", "--latents", 32, "-o", folder / "found"]
     with pytest.MonkeyPatch.context() as patch:  # on few latents, to be quick
-        patch.setattr(directions, "SCREENED", 32)
-        patch.setattr(directions, "CHOSEN_ON", 32)
-        patch.setattr(directions, "SHORTLIST", 3)
-        patch.setattr(directions, "LIMITED_ON", 16)
-        patch.setattr(measuring, "BANK", 128)
-        patch.setattr(measuring, "USUAL", 64)
-        patch.setattr(measuring, "STRENGTHS", (2.0, 8.0))
+        patch.setattr(finding, "SCREENED", 32)
+        patch.setattr(finding, "CHOSEN_ON", 32)
+        patch.setattr(finding, "SHORTLIST", 3)
+        patch.setattr(finding, "LIMITED_ON", 16)
+        patch.setattr(bench, "BANK", 128)
+        patch.setattr(bench, "USUAL", 64)
+        patch.setattr(bench, "STRENGTHS", (2.0, 8.0))
         assert run("directions", "fashion_mnist", folder / "c.npz", *find) == 0
     return folder
 
@@ -198,10 +197,10 @@ def test_methods_are_compared_by_labels_of_ones_own(tmp_path, capsys, monkeypatc
         monkeypatch.setattr(trial, name, value)
     monkeypatch.setattr(trial, "STRENGTHS", (4.0, 8.0))
     monkeypatch.setattr(trial, "RECOGNITION_EPOCHS", 2)
-    monkeypatch.setattr(measuring, "BANK", 128)
-    monkeypatch.setattr(fitted_scorer, "LEAST_STEPS", 30)
+    monkeypatch.setattr(bench, "BANK", 128)
+    monkeypatch.setattr(fitting, "LEAST_STEPS", 30)
     few = (PCA(3, samples=256), RandomDirections(3))  # the others are tested by themselves
-    monkeypatch.setattr(comparing, "default_methods", lambda model, bits: few)
+    monkeypatch.setattr(compare, "default_methods", lambda model, bits: few)
     random = np.random.default_rng(0)
     labels = np.arange(80) % 2
     images = random.integers(0, 120, (80, 32, 32, 1)) + 120 * labels[:, None, None, None]
@@ -224,8 +223,8 @@ def test_methods_are_compared_by_labels_of_ones_own(tmp_path, capsys, monkeypatc
 
 
 def test_dimensions_are_sets_directions_and_pictures(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(measuring, "BANK", 128)
-    monkeypatch.setattr(measuring, "USUAL", 64)
+    monkeypatch.setattr(bench, "BANK", 128)
+    monkeypatch.setattr(bench, "USUAL", 64)
     monkeypatch.setattr(translation, "RANDOM_ORDERS", 1)
     few = ["--latents", 4, "--fresh", 4, "--mask-steps", 2]
     goals = ["--sources", "pullover", "--targets", "sneaker,bag"]

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sfvq_jax import LatentModel
-from sfvq_jax.interpret import trial
+from sfvq_jax.interpret.comparison import trial
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -26,7 +26,7 @@ def failing(monkeypatch):
                 raise action
             action()
 
-        monkeypatch.setattr("sfvq_jax.cli.maps.run_quality", run_quality)
+        monkeypatch.setattr("sfvq_jax.cli.quality.run_quality", run_quality)
         return run(["quality", "model", "curve"])
 
     return command

@@ -22,20 +22,21 @@ from ports.classifier import Classifier
 from ports.stylegan2.config import StyleGAN2Config
 from ports.stylegan2.model import init as init_stylegan2
 from ports.verify import read_reference
-from sfvq_jax.cli.scorers import read_labelled
+from sfvq_jax.cli.scorer import read_labelled
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import fit
 from sfvq_jax.history import history_of
-from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.direction_file import DirectionRecord, load_direction, save_direction
-from sfvq_jax.interpret.editing import Direction, edit_latents
-from sfvq_jax.interpret.fitted_scorer import FittedFunction, ScorerNetwork, fit_scorer
-from sfvq_jax.interpret.scorer_file import load_scorers, save_scorers
+from sfvq_jax.interpret.attributes.file import load_scorers, save_scorers
+from sfvq_jax.interpret.attributes.fitting import fit_scorer
+from sfvq_jax.interpret.attributes.network import FittedFunction, ScorerNetwork
+from sfvq_jax.interpret.attributes.scorer import Scorer
+from sfvq_jax.interpret.directions.file import DirectionRecord, load_direction, save_direction
+from sfvq_jax.interpret.edit.apply import Direction, edit_latents
 from sfvq_jax.io.curve_file import CurveRecord, load_curve, save_curve
 from sfvq_jax.io.image_files import read_image
 from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.sources import as_source
-from sfvq_jax.views.figures import history_figure
+from sfvq_jax.views.charts import history_figure
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The command line, `sfvq-jax`: a file for each group of commands, and `main`, which runs them."""
+"""The command line, `sfvq-jax`: a file for each command, and `main`, which runs them."""
 
 from sfvq_jax.cli.main import main
 

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 import ports
-from sfvq_jax.cli.augmentation import write_stretch
+from sfvq_jax.cli.augment import write_stretch
 from sfvq_jax.cli.common import add_examples, add_output, load_model
-from sfvq_jax.cli.editing import draw_edit, usual_truncation
-from sfvq_jax.cli.fitting import add_fit_options, fit_model
-from sfvq_jax.cli.maps import draw_map
+from sfvq_jax.cli.edit import draw_edit, usual_truncation
+from sfvq_jax.cli.fit import add_fit_options, fit_model
+from sfvq_jax.cli.map import draw_map
 from sfvq_jax.interpret import Direction, DirectionRecord, line_direction
-from sfvq_jax.interpret.dataset import MANIFEST
+from sfvq_jax.interpret.augment.dataset import MANIFEST
 from sfvq_jax.io.curve_file import CurveRecord, save_curve
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel

@@ -41,8 +41,8 @@ from sfvq_jax.interpret import (
     translate,
     translation_summary,
 )
-from sfvq_jax.interpret.coordinates import HOWS
-from sfvq_jax.interpret.translation import ALL, RANDOM, SEQUENTIAL, WHOLE_MASK
+from sfvq_jax.interpret.dimensions.coordinates import HOWS
+from sfvq_jax.interpret.dimensions.moves import ALL, RANDOM, SEQUENTIAL, WHOLE_MASK
 from sfvq_jax.io.curve_file import load_curve
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel
@@ -52,7 +52,7 @@ from sfvq_jax.views import (
     interventions_figure,
     translation_figure,
 )
-from sfvq_jax.views.figures import MAP_SIDE
+from sfvq_jax.views.grids import MAP_SIDE
 
 DIMENSIONS_MARKER = "dimensions.json"
 DRAWN = 8  # goals whose images are drawn

@@ -35,7 +35,7 @@ from sfvq_jax.io.curve_file import CurveRecord
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.views import directions_figure
-from sfvq_jax.views.figures import MAP_SIDE
+from sfvq_jax.views.grids import MAP_SIDE
 
 DIRECTIONS_MARKER = "directions.json"
 DRAWN = 5  # directions in the figure

@@ -15,35 +15,27 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 import sfvq_jax
 from sfvq_jax.cli.common import check_outputs, sentence, shown
 
 DEBUG = "SFVQ_JAX_DEBUG"
 
-
-class Command(NamedTuple):
-    """Where a command is, as a module of this package with `add_NAME`, and what it does."""
-
-    module: str
-    help: str
-
-
-COMMANDS = {
-    "demo": Command("demo", "bundled generator -> a curve and its figures"),
-    "inspect": Command("checkpoints", "tells what a checkpoint is"),
-    "convert": Command("checkpoints", "StyleGAN2 or BigGAN of an upstream project -> our form"),
-    "fit": Command("fitting", "fits a curve"),
-    "map": Command("maps", "draws the codebook as images, in order"),
-    "quality": Command("maps", "tells in words whether a curve is a good map"),
-    "project": Command("projecting", "tells where every latent lies on a curve"),
-    "scorer": Command("scorers", "learns attributes from labelled images"),
-    "directions": Command("directions", "finds and names directions, layers included"),
-    "dimensions": Command("dimensions", "finds the latent dimensions that control a concept"),
-    "compare": Command("comparing", "compares SFVQ with other methods"),
-    "edit": Command("editing", "draws seeds moved along directions"),
-    "augment": Command("augmentation", "writes a dataset of new images"),
+COMMANDS = {  # module of this package with `add_NAME` and `run_NAME` -> what it does
+    "demo": "bundled generator -> a curve and its figures",
+    "inspect": "tells what a checkpoint is",
+    "convert": "StyleGAN2 or BigGAN of an upstream project -> our form",
+    "fit": "fits a curve",
+    "map": "draws the codebook as images, in order",
+    "quality": "tells in words whether a curve is a good map",
+    "project": "tells where every latent lies on a curve",
+    "scorer": "learns attributes from labelled images",
+    "directions": "finds and names directions, layers included",
+    "dimensions": "finds the latent dimensions that control a concept",
+    "compare": "compares SFVQ with other methods",
+    "edit": "draws seeds moved along directions",
+    "augment": "writes a dataset of new images",
 }
 
 
@@ -120,7 +112,7 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sfvq-jax {sfvq_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for each, (module, help) in COMMANDS.items():
+    for each, help in COMMANDS.items():
         command = commands.add_parser(
             each,
             help=help,
@@ -129,7 +121,7 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
         )
         if each == name:
             command.set_defaults(outputs=())
-            add = getattr(importlib.import_module(f"sfvq_jax.cli.{module}"), f"add_{each}")
+            add = getattr(importlib.import_module(f"sfvq_jax.cli.{each}"), f"add_{each}")
             add(command)
             command.add_argument(
                 "--no-compilation-cache",

@@ -1,54 +1,85 @@
 from .attributes import (
     STATISTICS,
+    FittedFunction,
     Scorer,
+    ScorerFit,
+    Scorers,
+    ScorersFit,
     class_scorer,
+    fit_scorer,
+    fit_scorers,
     image_statistics,
     join,
     judging_statistics,
+    load_scorers,
+    save_scorers,
 )
-from .augmentation import (
+from .augment import (
     Samples,
     positions_along,
     sample_around,
     sample_balanced,
     sample_by_attribute,
+    write_dataset,
 )
 from .comparison import (
+    PCA,
+    SFVQ,
     Comparison,
+    Fitted,
+    KMeans,
+    LatentCLR,
+    Method,
     MethodSummary,
+    RandomDirections,
+    RandomPairs,
+    SeFa,
     compare,
     default_methods,
     order_summary,
     shared_attributes,
     summary,
 )
-from .coordinates import (
+from .dimensions import (
+    Concentration,
     Coordinates,
+    Effects,
+    Found,
+    GrownSet,
+    Move,
+    Ranking,
+    Translation,
+    WaySummary,
+    concentration,
     coordinates_along,
     curve_lines,
-    intervene,
-    latent_axes,
-)
-from .dataset import write_dataset
-from .dimensions import (
-    Effects,
-    GrownSet,
-    Ranking,
+    flip_matrix,
     gini,
     grow_set,
     hoyer,
+    intervene,
     intervention_effects,
     joint_scores,
+    latent_axes,
+    mask_ranking,
+    optimise_mask,
     overlap,
+    published_mask,
+    translate,
+    translation_summary,
 )
-from .direction_file import (
+from .directions import (
+    Bench,
     DirectionRecord,
+    Effect,
+    FoundDirection,
+    attribute_gradients,
+    find_directions,
     load_direction,
     measured_of,
     save_direction,
 )
-from .directions import FoundDirection, find_directions
-from .editing import (
+from .edit import (
     Direction,
     deviation_along,
     edit_latents,
@@ -57,39 +88,8 @@ from .editing import (
     pair_direction,
     render_edits,
 )
-from .fitted_scorer import (
-    FittedFunction,
-    ScorerFit,
-    ScorersFit,
-    fit_scorer,
-    fit_scorers,
-)
-from .latent_clr import LatentCLR
-from .map_quality import MapQuality, map_quality
-from .masks import mask_ranking, optimise_mask, published_mask
-from .measuring import Bench, Effect, Interval
-from .methods import (
-    PCA,
-    SFVQ,
-    Fitted,
-    KMeans,
-    Method,
-    RandomDirections,
-    RandomPairs,
-    SeFa,
-)
-from .rows_at import RowsAt, rows_at
-from .scorer_file import Scorers, load_scorers, save_scorers
-from .screening import attribute_gradients
-from .translation import Found, Move, Translation, translate
-from .translation_summary import (
-    Concentration,
-    WaySummary,
-    concentration,
-    flip_matrix,
-    translation_summary,
-)
-from .verdicts import Finding, report
+from .intervals import Interval
+from .map import Finding, MapQuality, RowsAt, map_quality, report, rows_at
 
 __all__ = [
     "PCA",

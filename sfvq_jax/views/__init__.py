@@ -1,17 +1,19 @@
 """Figures (matplotlib): functions from arrays to a Figure, which the caller saves."""
 
 from sfvq_jax.images import render_images, to_uint8
-from sfvq_jax.views.figures import (
+from sfvq_jax.views.charts import (
     comparison_figure,
-    directions_figure,
     distance_figure,
-    edit_figure,
     growth_figure,
     history_figure,
     importance_figure,
+    translation_figure,
+)
+from sfvq_jax.views.grids import (
+    directions_figure,
+    edit_figure,
     interventions_figure,
     map_figure,
-    translation_figure,
 )
 
 __all__ = [

@@ -1,0 +1,163 @@
+"""`augment`: datasets of new images along a curve, around it, or of what is asked for."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sfvq_jax.cli.common import (
+    add_examples,
+    add_model_and_curve,
+    add_output,
+    add_scorer_option,
+    add_seed,
+    curve_sha256,
+    fitted_scorers,
+    load_both,
+    scorers_of,
+)
+from sfvq_jax.images import batch_of, in_batches
+from sfvq_jax.interpret import (
+    Scorer,
+    positions_along,
+    sample_around,
+    sample_balanced,
+    sample_by_attribute,
+    write_dataset,
+)
+from sfvq_jax.interpret.augment.dataset import MANIFEST
+from sfvq_jax.interpret.edit.apply import check_line
+from sfvq_jax.io.curve_file import CurveRecord
+from sfvq_jax.latent_model import LatentModel
+
+REAL_LATENTS = 2**14  # for the noise around the curve
+BATCH = 64  # images judged at once, fewer where they are large
+
+
+def add_augment(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_augment)
+    add_output(command, "folder of PNGs, or an .npz", endings=(".npz",), marker=MANIFEST)
+    add_examples(
+        command,
+        "augment ffhq/ curve.npz --line 12 --count 64 -o samples/",
+        "augment ffhq/ curve.npz --attribute smile --scorer scorer.npz --count 10000 -o smiles/",
+        "augment ffhq/ curve.npz --balanced --scorer scorer.npz --count 5000 -o dataset.npz",
+    )
+    add_model_and_curve(command)
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--line", type=int, help="line of the curve, from 0")
+    what.add_argument("--stretch", type=_stretch, help="start:stop, positions on the curve")
+    what.add_argument("--attribute", help="what all images are to have: a class, a statistic")
+    what.add_argument(
+        "--balanced", action="store_true", help="of all classes of the scorer equally many"
+    )
+    command.add_argument("--count", type=int, default=64, help="how many (%(default)s)")
+    command.add_argument(
+        "--noise",
+        type=float,
+        help="0 on the curve (default of --line and --stretch), to 1, as far from it as latents of"
+        " the model are (default of the others)",
+    )
+    command.add_argument("--above", type=float, help="least score of --attribute (0)")
+    command.add_argument("--below", type=float, help="greatest score of --attribute")
+    add_scorer_option(command)
+    add_seed(command)
+
+
+def run_augment(options: argparse.Namespace) -> None:
+    by_score = options.attribute is not None or options.balanced
+    if options.attribute is None and (options.above, options.below) != (None, None):
+        raise ValueError("--above and --below are limits of --attribute: leave them out")
+    if not by_score and options.scorer is not None:
+        raise ValueError("--scorer goes with --attribute or --balanced: leave it out")
+    model, record = load_both(options)
+    key = jax.random.key(options.seed)
+    about = {"seed": options.seed}
+    if not by_score:
+        if options.line is not None:
+            check_line(record.curve, options.line)
+            stretch = options.line, options.line + 1
+        else:
+            stretch = options.stretch
+        write_stretch(
+            model, record, stretch, options.count, options.output,
+            key=key, noise=options.noise or 0.0, about=about, overwrite=options.overwrite,
+        )  # fmt: skip
+        print(f"{options.output}: {options.count} images")
+        return
+    noise = 1.0 if options.noise is None else options.noise
+    fitted = fitted_scorers(options)
+    names: tuple[str, ...]
+    if options.balanced:
+        if fitted is None:
+            raise ValueError("--balanced needs classes: name a --scorer, as `scorer` writes it")
+        find, names = fitted.find, fitted.find.names
+        samples = sample_balanced(key, model, record.curve, find, options.count, noise=noise)
+    else:
+        attribute = str(options.attribute)
+        find, names = scorers_of(options)[0], (attribute,)
+        samples = sample_by_attribute(
+            key, model, record.curve, find, attribute, options.count,
+            above=options.above, below=options.below, noise=noise,
+        )  # fmt: skip
+    labels = np.zeros(options.count, np.int32) if samples.labels is None else samples.labels
+    write_dataset(
+        options.output, model, samples.latents, positions=samples.positions, labels=labels,
+        names=names, scores=samples.scores, score_names=find.names,
+        about=_about(record, about | {"noise": noise, "attributes": list(names)}),
+        overwrite=options.overwrite,
+    )  # fmt: skip
+    told = f"{options.output}: {options.count} images, {samples.accepted:.1%} of those drawn"
+    limited = (options.above, options.below) != (None, None)
+    if fitted is not None and set(names) <= set(fitted.judge.names) and not limited:
+        share = judged_share(model, fitted.judge.select(names), samples.latents, labels)
+        told += f"; {share:.1%} have their attribute by the judge"
+    print(told)
+
+
+def judged_share(
+    model: LatentModel, judge: Scorer, latents: np.ndarray, labels: np.ndarray
+) -> float:
+    """Share of the images that have the attribute of their label more likely than not."""
+    scores = in_batches(lambda part: judge(model.render(part)), latents, batch_of(model, BATCH))
+    return float((np.take_along_axis(scores, labels[:, None], 1) > 0).mean())
+
+
+def write_stretch(
+    model: LatentModel,
+    record: CurveRecord,
+    stretch: tuple[float, float],
+    count: int,
+    path: str | Path,
+    *,
+    key: jax.Array,
+    about: dict[str, Any],
+    noise: float = 0.0,
+    overwrite: bool = False,
+) -> None:
+    """A dataset of images evenly along a stretch of the curve, or around it."""
+    positions = positions_along(record.curve, *stretch, count)
+    real_key, key = jax.random.split(key)
+    real = model.sample(real_key, REAL_LATENTS)
+    latents = sample_around(key, record.curve, positions, real, noise=noise)
+    about = _about(record, about | {"noise": noise, "stretch": list(stretch)})
+    write_dataset(path, model, latents, positions=positions, about=about, overwrite=overwrite)
+
+
+def _about(record: CurveRecord, about: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "space": record.space,
+        "model_hash": record.model_hash,
+        "curve_sha256": curve_sha256(record),
+        **about,
+    }
+
+
+def _stretch(text: str) -> tuple[float, float]:
+    try:
+        start, stop = (float(part) for part in text.split(":"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: expected start:stop, such as 3.5:7") from error
+    return start, stop

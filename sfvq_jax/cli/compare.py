@@ -1,0 +1,155 @@
+"""`compare`: SFVQ beside other methods on a model, by labels of the user's own or statistics."""
+
+import argparse
+import json
+
+import jax
+from tqdm import tqdm
+
+from sfvq_jax.cli.common import (
+    add_examples,
+    add_output,
+    add_scorer_option,
+    add_seed,
+    add_space_options,
+    fitted_scorers,
+    load_model,
+    name_list,
+    table,
+    with_statistics,
+)
+from sfvq_jax.cli.scorer import add_labels, read_labelled
+from sfvq_jax.interpret import (
+    Comparison,
+    Interval,
+    Scorers,
+    compare,
+    default_methods,
+    fit_scorers,
+    order_summary,
+    shared_attributes,
+    summary,
+)
+from sfvq_jax.io.output import new_folder
+from sfvq_jax.views import comparison_figure
+
+COMPARISON_MARKER = "comparison.json"
+COLUMNS = {  # title -> field of `MethodSummary`
+    "reached": "reached",
+    "recognised": "recognition",
+    "strength": "strength",
+    "dependency": "dependency",
+    "content": "content",
+    "path correlation": "correlation",
+    "dependency gap": "dependency_gap",
+    "content gap": "content_gap",
+    "correlation gap": "correlation_gap",
+}
+
+
+def add_compare(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_compare)
+    add_output(command, "folder", marker=COMPARISON_MARKER)
+    add_examples(
+        command,
+        "compare ffhq/ --images photos/ -o comparison/",
+        "compare fashion_mnist --seeds 3 -o comparison/",
+    )
+    command.add_argument("model", help="a converted generator, or a bundled one")
+    add_space_options(command)
+    add_scorer_option(command)
+    command.add_argument("--images", help="labelled images to learn two scorers from, as `scorer`")
+    add_labels(command)
+    command.add_argument("--attributes", type=name_list, help="a list; all by default")
+    command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
+    command.add_argument("--seeds", type=int, default=5, help="runs of it all (%(default)s)")
+    command.add_argument(
+        "--latents", type=int, default=128, help="fresh latents to measure on (%(default)s)"
+    )
+    command.add_argument(
+        "--change",
+        type=float,
+        default=1.0,
+        help="to which all are scaled, in deviations of an attribute over images (%(default)s)",
+    )
+    add_seed(command)
+
+
+def run_compare(options: argparse.Namespace) -> None:
+    model = load_model(options.model, options)
+    methods = default_methods(model, options.bits)
+    fitted = _scorers(options)
+    find, judge = with_statistics(fitted)
+
+    def advance(method: str, seed: int) -> None:
+        bar.update()
+
+    with tqdm(total=options.seeds * len(methods), leave=False, disable=None) as bar:
+        comparison = compare(
+            jax.random.key(options.seed),
+            model,
+            find,
+            judge,
+            methods=methods,
+            attributes=options.attributes,
+            classes=() if fitted is None else fitted.classes,
+            features=None if fitted is None else fitted.features,
+            seeds=options.seeds,
+            latents=options.latents,
+            change=options.change,
+            on_done=advance,
+        )
+    about = {
+        "model": options.model,
+        "model_hash": getattr(model, "model_hash", ""),
+        "space": getattr(model, "latent_space", ""),
+    }
+    with new_folder(options.output, overwrite=options.overwrite, marker=COMPARISON_MARKER) as path:
+        content = {**about, "seed": options.seed, **comparison.to_json()}
+        (path / COMPARISON_MARKER).write_text(json.dumps(content, indent=1) + "\n")
+        comparison_figure(summary(comparison)).savefig(path / "comparison.png")
+    print(comparison_tables(comparison))
+    print(f"{options.output}: {COMPARISON_MARKER}, comparison.png")
+
+
+def comparison_tables(comparison: Comparison) -> str:
+    """What was measured, as text."""
+    summaries, settings = summary(comparison), comparison.settings
+    rows = [
+        (s.method, str(s.directions), *(_text(getattr(s, field)) for field in COLUMNS.values()))
+        for s in summaries
+    ]
+    told = (
+        f"{table([('method', 'directions', *COLUMNS), *rows])}\n"
+        f"means over {settings['seeds']} seeds ± 95 %; strength to path correlation over the"
+        f" {shared_attributes(comparison):g} of {len(settings['attributes'])} attributes a seed"
+        f" that all methods reach, gaps from {summaries[0].method} over those that both reach"
+    )
+    orders = order_summary(comparison)
+    if orders:
+        rows = [tuple(map(_text, order.values())) for order in orders]
+        columns = tuple(name.replace("_", " ") for name in orders[0])
+        told += f"\n\n{table([columns, *rows])}"
+    return told
+
+
+def _scorers(options: argparse.Namespace) -> Scorers | None:
+    """Learnt from --images, or as of other commands."""
+    if options.images is None:
+        if options.labels is not None:
+            raise ValueError("--labels goes with --images")
+        return fitted_scorers(options)
+    if options.scorer is not None:
+        raise ValueError("--images makes scorers anew: leave out --scorer, or --images")
+    images, labels, names = read_labelled(options.images, options.labels)
+    fits = fit_scorers(jax.random.key(options.seed), images, labels, names=names)
+    find, judge = fits.find, fits.judge
+    print(
+        f"scorers, {find.measure} on held-out images: {find.overall:.3f} finds,"
+        f" {judge.overall:.3f} judges ({judge.baseline:.3f} without looking)"
+    )
+    return Scorers(find.scorer, judge.scorer, {})
+
+
+def _text(value: Interval | str | None) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,123 @@
+"""`map`: the codebook of a curve as a picture."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sfvq_jax.cli.common import (
+    FIGURE_ENDINGS,
+    add_examples,
+    add_model_and_curve,
+    add_output,
+    is_of_latents,
+    load_for,
+    save_figure,
+)
+from sfvq_jax.interpret import rows_at
+from sfvq_jax.io.curve_file import CurveRecord, load_curve
+from sfvq_jax.io.reading import Arrays, reading
+from sfvq_jax.io.row_images import RowImages
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.sources import as_source
+from sfvq_jax.views import distance_figure, history_figure, map_figure, render_images
+from sfvq_jax.views.grids import MAP_SIDE
+
+MOST_NEAREST = 16
+
+
+def add_map(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_map)
+    add_examples(
+        command,
+        "map ffhq/ curve.npz -o map.png",
+        "map fashion_mnist curve.npz -o map.png --distances distances.png --history history.png",
+        "map latents.npy curve.npz --images photos/ --labels labels.npy -o map.png",
+    )
+    add_model_and_curve(command, arrays=True)
+    command.add_argument(
+        "--images",
+        help="of latents in an .npy: a folder with an image of each, in the order of their names,"
+        " or an .npy [N, H, W, C]; drawn are those nearest to each codeword",
+    )
+    add_labels(command)
+    command.add_argument(
+        "--nearest", type=_count, default=1, help="images at each codeword (%(default)s)"
+    )
+    add_output(command, "the figure", endings=FIGURE_ENDINGS)
+    for name, what in (("distances", "the distances of codewords"), ("history", "the fit")):
+        add_output(command, f"also draw {what}, here", f"--{name}", endings=FIGURE_ENDINGS)
+
+
+def add_labels(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--labels", help="of latents in an .npy: an .npy [N] of each one's class, number or text"
+    )
+
+
+def _count(text: str) -> int:
+    if text.isdigit() and 1 <= int(text) <= MOST_NEAREST:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected a number from 1 to {MOST_NEAREST}")
+
+
+def run_map(options: argparse.Namespace) -> None:
+    record = load_curve(options.curve)
+    if options.history is not None and record.history is None:
+        raise ValueError(f"{options.curve} keeps no history of its fit: leave out --history")
+    if is_of_latents(options.model):
+        figure = _map_of_rows(options, record)
+    else:
+        check_drawn(options)
+        figure = draw_map(load_for(options.model, [record]), record)
+    save_figure(figure, options.output, options)
+    if options.distances is not None:
+        save_figure(distance_figure(record.curve), options.distances, options)
+    if options.history is not None and record.history is not None:
+        save_figure(history_figure(record.history), options.history, options)
+
+
+def draw_map(model: LatentModel, record: CurveRecord) -> Figure:
+    images = render_images(model, record.curve.codewords, max_side=MAP_SIDE)
+    return map_figure(images, f"{len(images)} codewords in order")
+
+
+def _map_of_rows(options: argparse.Namespace, record: CurveRecord) -> Figure:
+    """The images of the latents nearest to each codeword, or, where there are none, its colour."""
+    if options.images is None and options.labels is None:
+        raise ValueError(
+            f"{options.model} holds latents, which by themselves are no pictures: name their images"
+            " by --images or their classes by --labels, or name the generator"
+        )
+    source, labels = as_source(options.model), read_labels(options)
+    images = None
+    if options.images is not None:
+        images = RowImages(options.images, source.num_latents)
+        if images.order:
+            print(images.order)
+    found = rows_at(record.curve, source, labels=labels, count=options.nearest)
+    title = f"{len(found.rows)} codewords in order"
+    tiles = None
+    if images is not None:
+        tiles = images.tiles(found.rows, MAP_SIDE)
+        what = "the latent" if found.rows.shape[1] == 1 else f"the {found.rows.shape[1]} latents"
+        title += f", each as {what} nearest to it"
+    return map_figure(tiles, title, labels=found.labels)
+
+
+def read_labels(options: argparse.Namespace) -> np.ndarray | None:
+    if options.labels is None:
+        return None
+    with reading(Path(options.labels), ".npy of labels [N], numbers or texts") as file:
+        return Arrays(file, alone="labels").array("labels", (None,), "iubU")
+
+
+def check_drawn(options: argparse.Namespace) -> None:
+    """Raises ValueError where what belongs to latents in an .npy is given for a generator."""
+    for name in ("images", "labels"):
+        if getattr(options, name, None) is not None:
+            raise ValueError(
+                f"--{name} are of latents in an .npy, and {options.model} is a generator, whose"
+                " images are drawn: leave it out"
+            )

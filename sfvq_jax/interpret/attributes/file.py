@@ -1,0 +1,143 @@
+"""Two fitted scorers on disk: one .npz, no pickle."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.interpret.attributes.network import CHANNELS, MEASURES, FittedFunction, ScorerNetwork
+from sfvq_jax.interpret.attributes.scorer import Scorer
+from sfvq_jax.io.output import new_file
+from sfvq_jax.io.reading import Arrays, check_format, parse_json, reading
+from sfvq_jax.short import short_repr
+
+FORMAT_VERSION = 1
+MOST_CHANNELS = 2**12
+
+
+class Scorers(NamedTuple):
+    """What `save_scorers` keeps.
+
+    Attributes:
+      find: to find directions with.
+      judge: to judge what `find` has found.
+      about: where they come from, how good they are; JSON values.
+    """
+
+    find: Scorer
+    judge: Scorer
+    about: Mapping[str, Any]
+
+    __repr__ = short_repr
+
+    @property
+    def kind(self) -> str:
+        """Of the labels: classes, yes/no or numbers."""
+        return _fitted(self.find).kind
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Attributes of which each image has one; none of other kinds."""
+        return self.judge.names if self.kind == "classes" else ()
+
+    @property
+    def features(self) -> Callable[[jax.Array], jax.Array]:
+        """Images -> [N, F]: the last layer but one of the scorer that judges."""
+        return _fitted(self.judge).features
+
+
+def _fitted(scorer: Scorer) -> FittedFunction:
+    assert isinstance(scorer.function, FittedFunction)
+    return scorer.function
+
+
+def save_scorers(
+    path: str | Path,
+    find: Scorer,
+    judge: Scorer,
+    *,
+    about: Mapping[str, Any] = MappingProxyType({}),
+    overwrite: bool = False,
+) -> None:
+    """Writes two fitted scorers into one .npz, without pickle.
+
+    Raises:
+      FileExistsError: there is a file and `overwrite` is false.
+      ValueError: a scorer that `fit_scorer` has not made.
+    """
+    config: dict[str, Any] = {"about": dict(about)}
+    arrays = {"format_version": np.array(FORMAT_VERSION)}
+    for role, scorer in {"find": find, "judge": judge}.items():
+        function = scorer.function
+        if not isinstance(function, FittedFunction):
+            raise ValueError(f"{role} is not a fitted scorer: only those can be saved")
+        config[role] = {
+            "names": scorer.names,
+            "kind": function.kind,
+            "side": function.side,
+            "channels": function.channels,
+        }
+        leaves = _flatten(role, function.params, function.offset, function.scale)
+        arrays |= {name: np.asarray(leaf) for name, leaf in leaves.items()}
+    arrays["config"] = np.array(json.dumps(config))
+    with new_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_scorers(path: str | Path) -> Scorers:
+    """Reads what `save_scorers` wrote.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      OSError: it cannot be opened.
+      ValueError: no scorers, a damaged file, or one of a newer format.
+    """
+    with reading(path, "file of scorers") as file:
+        stored = Arrays(file)
+        text = stored.text("config")  # first: curves have formats of their own
+        check_format(stored.integer("format_version"), FORMAT_VERSION)
+        config = parse_json(text)
+        find, judge = (_build(role, config, stored) for role in ("find", "judge"))
+        return Scorers(find, judge, _field(config, "about", dict))
+
+
+def _flatten(role: str, params: Any, offset: Any, scale: Any) -> dict[str, Any]:
+    """The leaves by their names in the file."""
+    tree = {role: {"params": params, "offset": offset, "scale": scale}}
+    return flax.traverse_util.flatten_dict(tree, sep="/")
+
+
+def _build(role: str, config: dict[str, Any], stored: Arrays) -> Scorer:
+    """A scorer out of a file; ValueError where config and arrays do not belong together."""
+    config = _field(config, role, dict)
+    names, kind = _field(config, "names", list), _field(config, "kind", str)
+    side, channels = _field(config, "side", int), _field(config, "channels", int)
+    if kind not in MEASURES or side not in CHANNELS or not 1 <= channels <= MOST_CHANNELS:
+        raise ValueError(f"it has a scorer of kind {kind}, side {side} and channels {channels}")
+    if not names or not all(type(name) is str for name in names):
+        raise ValueError("the names in it are no texts")
+    per_name = jax.ShapeDtypeStruct((len(names),), np.float32)
+    blank = jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
+    network = ScorerNetwork(side, len(names))
+    params = jax.eval_shape(network.init, jax.random.key(0), blank)["params"]
+    found = {}
+    for name, leaf in _flatten(role, params, per_name, per_name).items():
+        array = stored.array(name, leaf.shape, "f")
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise ValueError(f"its {name} are not all finite numbers of float32")
+        found[name] = jnp.asarray(array)
+    leaves = flax.traverse_util.unflatten_dict(found, sep="/")[role]
+    return Scorer.of(FittedFunction(**leaves, kind=kind, side=side, channels=channels), names)
+
+
+def _field(config: dict[str, Any], name: str, kind: type) -> Any:
+    value = config.get(name)
+    if type(value) is not kind:
+        raise ValueError(f"its {name} is missing, or not of type {kind.__name__}")
+    return value

@@ -1,0 +1,14 @@
+from .attributes import sample_by_attribute
+from .balance import sample_balanced
+from .dataset import write_dataset
+from .drawing import Samples
+from .lines import positions_along, sample_around
+
+__all__ = [
+    "Samples",
+    "positions_along",
+    "sample_around",
+    "sample_balanced",
+    "sample_by_attribute",
+    "write_dataset",
+]

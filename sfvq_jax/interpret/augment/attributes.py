@@ -1,0 +1,74 @@
+"""New latents whose images have wanted attributes."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.images import batch_of
+from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.interpret.augment.drawing import Drawing, Samples
+from sfvq_jax.latent_model import LatentModel
+
+Array = jax.Array
+
+
+def sample_by_attribute(
+    key: Array,
+    model: LatentModel,
+    curve: Curve,
+    scorer: Scorer,
+    wanted: str | Sequence[str],
+    count: int,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    noise: float = 1.0,
+    surveyed: int = 4096,
+    least_share: float = 0.05,
+    batch: int | None = None,
+) -> Samples:
+    """Latents whose images have an attribute: ten thousand sandals.
+
+    First a survey: fresh latents of the model are rendered and scored, which tells on which lines
+    of the curve the attribute is met, and how often. Then latents are drawn at and around the
+    positions of those that have it (`sample_around`), rendered, scored, and kept if they have it.
+
+    Args:
+      key: a PRNG key; the same one gives the same samples.
+      model: the generator.
+      curve: fitted to latents of this model.
+      scorer: any function of images, with names.
+      wanted: the name of an attribute, or several that an image must have all at once.
+      count: how many samples.
+      above: an image has an attribute if its score, in the score's own unit, is greater; by default
+        0, where log-odds say more likely than not, or no limit where `below` is given.
+      below: and if it is less than this.
+      noise: of `sample_around`.
+      surveyed: latents in the survey. Some dozens of them should have the attribute.
+      least_share: lines on which fewer of the latents have the attribute are left out. The higher,
+        the more of the images drawn have it, and the less various they are. Where that leaves too
+        few latents to learn from, no line is left out.
+      batch: images rendered at once, always so many, so that nothing is compiled twice; by default
+        up to 64, fewer where they are large.
+
+    Raises:
+      ValueError: no such attribute; fewer than 8 of the surveyed latents have it; or fewer than 1
+        in 200 of those drawn.
+    """
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    columns = [scorer.index(name) for name in names]
+    if above is None:
+        above = 0.0 if below is None else -np.inf
+    upper = np.inf if below is None else below
+
+    def has_all(scores: np.ndarray) -> np.ndarray:
+        scores = scores[:, columns]
+        return np.all((scores > above) & (scores < upper), axis=1)
+
+    survey_key, key = jax.random.split(key)
+    batch = batch_of(model, 64) if batch is None else batch
+    drawing = Drawing(model, curve, scorer, noise, least_share, batch)
+    survey = drawing.survey(survey_key, surveyed)
+    return drawing.draw(key, survey, has_all, " and ".join(map(repr, names)), count)

@@ -1,0 +1,67 @@
+"""New latents of several classes, equally many of each."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.images import batch_of
+from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.interpret.augment.drawing import Drawing, Samples
+from sfvq_jax.latent_model import LatentModel
+
+Array = jax.Array
+
+
+def sample_balanced(
+    key: Array,
+    model: LatentModel,
+    curve: Curve,
+    scorer: Scorer,
+    count: int,
+    *,
+    names: Sequence[str] | None = None,
+    above: float = 0.0,
+    noise: float = 1.0,
+    surveyed: int = 4096,
+    least_share: float = 0.05,
+    batch: int | None = None,
+) -> Samples:
+    """Latents of several classes, equally many of each, in random order: a labelled dataset.
+
+    As `sample_by_attribute` for one class after the other, with one survey for all.
+
+    Args:
+      names: the attributes that are the classes; all of the scorer's by default. An image is of a
+        class if this score of it is greater than `above` and than those of the other classes, so
+        that the scores must be of one kind, such as log-odds. Where count is no multiple of their
+        number, the first ones get one sample more.
+
+    The other arguments, and errors, are those of `sample_by_attribute`.
+    """
+    names = list(scorer.names if names is None else names)
+    columns = [scorer.index(name) for name in names]
+    survey_key, order_key, key = jax.random.split(key, 3)
+    batch = batch_of(model, 64) if batch is None else batch
+    drawing = Drawing(model, curve, scorer, noise, least_share, batch)
+    survey = drawing.survey(survey_key, surveyed)
+    labels = np.sort(np.arange(count) % len(names))
+    parts = []
+    for label in np.unique(labels).tolist():
+
+        def is_class(scores: np.ndarray, label: int = label) -> np.ndarray:
+            scores = scores[:, columns]
+            return (scores[:, label] > above) & (scores.argmax(1) == label)
+
+        number = int((labels == label).sum())
+        class_key = jax.random.fold_in(key, label)
+        parts.append(drawing.draw(class_key, survey, is_class, repr(names[label]), number))
+    order = np.asarray(jax.random.permutation(order_key, count))
+    return Samples(
+        latents=np.concatenate([part.latents for part in parts])[order],
+        positions=np.concatenate([part.positions for part in parts])[order],
+        scores=np.concatenate([part.scores for part in parts])[order],
+        accepted=count / sum(len(part.latents) / part.accepted for part in parts),
+        labels=labels[order],
+    )

@@ -1,0 +1,32 @@
+from .comparing import compare, default_methods
+from .methods import (
+    PCA,
+    SFVQ,
+    Fitted,
+    KMeans,
+    LatentCLR,
+    Method,
+    RandomDirections,
+    RandomPairs,
+    SeFa,
+)
+from .tables import Comparison, MethodSummary, order_summary, shared_attributes, summary
+
+__all__ = [
+    "PCA",
+    "SFVQ",
+    "Comparison",
+    "Fitted",
+    "KMeans",
+    "LatentCLR",
+    "Method",
+    "MethodSummary",
+    "RandomDirections",
+    "RandomPairs",
+    "SeFa",
+    "compare",
+    "default_methods",
+    "order_summary",
+    "shared_attributes",
+    "summary",
+]

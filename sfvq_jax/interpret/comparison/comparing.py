@@ -1,0 +1,153 @@
+"""Methods that give directions, compared under one protocol.
+
+Every method is fitted anew for every seed. Of its directions, in every layer range that it gives
+them for, each attribute gets the one that the finding scorer likes best, by the criterion of
+`directions`. Its strength is then scaled until the judge sees the attribute change by as much as
+with any other method, since at equal strength a method that changes little would look pure. What
+is reported is measured by the judge on latents that had no part in any of this.
+
+Letters: N latents, A attributes, L layers, D dimensions, M directions, F features.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.interpret.comparison.methods import (
+    PCA,
+    SFVQ,
+    Fitted,
+    KMeans,
+    LatentCLR,
+    Method,
+    RandomDirections,
+    RandomPairs,
+    SeFa,
+    curve_pairs,
+    in_all_ranges,
+)
+from sfvq_jax.interpret.comparison.tables import Comparison
+from sfvq_jax.interpret.comparison.trial import Columns, Trial
+from sfvq_jax.interpret.directions import Bench
+from sfvq_jax.latent_model import LatentModel
+
+Array = jax.Array
+
+
+def default_methods(model: LatentModel, bits: int = 6) -> tuple[Method, ...]:
+    """All methods that the model allows, each with as many directions.
+
+    Lines of 2**bits codewords set the number; pairs of codewords, and of latents, are more.
+    """
+    count, k = 2**bits - 1, 2**bits
+    return (
+        SFVQ(bits),
+        KMeans(k),
+        PCA(count),
+        *([SeFa(count)] if hasattr(model, "style_weights") else []),
+        LatentCLR(count),
+        RandomDirections(count),
+        RandomPairs(k * (k - 1) // 2),
+    )
+
+
+def compare(
+    key: Array,
+    model: LatentModel,
+    find: Scorer,
+    judge: Scorer,
+    *,
+    methods: Sequence[Method] | None = None,
+    attributes: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
+    features: Callable[[Array], Array] | None = None,
+    seeds: int = 5,
+    latents: int = 128,
+    change: float = 1.0,
+    on_done: Callable[[str, int], None] | None = None,
+) -> Comparison:
+    """Compares methods on a model.
+
+    Args:
+      key: a PRNG key.
+      model: whose `render` is differentiable.
+      find: the scorer that chooses among directions, written in JAX.
+      judge: another one with attributes of the same names, any function.
+      methods: of different names; `default_methods` of the model by default. Your own is anything
+        with `name` and `fit(key, model)`. One that fits a curve is compared by its own directions
+        and, as a row of its own, by all pairs of codewords.
+      attributes: to compare by; all that both scorers have by default.
+      classes: attributes of which each image has one, for the order of codewords.
+      features: images -> [N, F], for content preservation: the judge's penultimate layer, say.
+      seeds: two or more.
+      latents: N, fresh ones to measure on, for each seed.
+      change: wanted of each attribute, in its standard deviations over images.
+      on_done: called with method and seed when they are measured.
+
+    Raises:
+      ValueError: unknown attributes or classes, methods that have a name in common or give nothing,
+        or numbers that are too small.
+    """
+    methods = default_methods(model) if methods is None else methods
+    names = [method.name for method in methods]
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"methods are {names}; expected different names")
+    if seeds < 2 or latents < 2 or not change > 0:
+        raise ValueError(
+            f"seeds is {seeds}, latents {latents}, change {change}; expected two seeds, two latents"
+            " or more and a change above 0"
+        )
+    if attributes is None:
+        attributes = [name for name in find.names if name in judge.names]
+    columns = Columns.of(find, judge, attributes, classes)
+    edits, recognitions, orders = [], [], []
+    for seed in range(seeds):
+        bench_key, latents_key, *keys = jax.random.split(jax.random.fold_in(key, seed), 4)
+        bench = Bench(bench_key, model, find, judge)
+        trial = Trial.of(latents_key, bench, columns, features, latents, change)
+        for method in methods:
+            fitted = method.fit(keys[0], model)
+            _check_fitted(method, fitted, model)
+            rows = {method.name: fitted.directions}
+            if fitted.curve is not None:
+                orders.append(trial.order(fitted.curve)._replace(method=method.name, seed=seed))
+                rows[f"{method.name}, pairs"] = in_all_ranges(
+                    curve_pairs(fitted.curve), model.num_layers
+                )
+            for name, directions in rows.items():
+                own = {"method": name, "seed": seed}
+                edits += [edit._replace(**own) for edit in trial.edits(directions)]
+                recognitions.append(trial.recognition(keys[1], directions)._replace(**own))
+            if on_done is not None:
+                on_done(method.name, seed)
+    settings = {
+        "seeds": seeds,
+        "latents": latents,
+        "change": change,
+        "attributes": list(attributes),
+        "methods": {method.name: repr(method) for method in methods},
+    }
+    return Comparison(edits, recognitions, orders, settings)
+
+
+def _check_fitted(method: Method, fitted: Fitted, model: LatentModel) -> None:
+    if not fitted.directions:
+        raise ValueError(f"{method.name} gives no directions")
+    if max(len(vectors) for vectors in fitted.directions.values()) < 2:
+        raise ValueError(f"{method.name} gives one direction; a comparison takes two or more")
+    for (first, last), vectors in fitted.directions.items():
+        lengths = np.linalg.norm(np.asarray(vectors, np.float64), axis=-1)
+        right = vectors.ndim == 2 and vectors.shape[1] == model.latent_dim and len(vectors)
+        if not 0 <= first <= last < model.num_layers or not right:
+            raise ValueError(
+                f"{method.name} gives an array of shape {vectors.shape} for layers {first}-{last};"
+                f" expected unit vectors [M, {model.latent_dim}] for layers within"
+                f" 0-{model.num_layers - 1}"
+            )
+        if not np.allclose(lengths, 1, atol=1e-3):
+            raise ValueError(
+                f"{method.name} gives vectors of length {lengths.min():g} to {lengths.max():g} for"
+                f" layers {first}-{last}; expected unit vectors"
+            )

@@ -1,0 +1,21 @@
+from .gan_space import PCA
+from .k_means import KMeans
+from .latent_clr import LatentCLR
+from .method import Fitted, Method, in_all_ranges
+from .random import RandomDirections, RandomPairs
+from .se_fa import SeFa
+from .sfvq import SFVQ, curve_pairs
+
+__all__ = [
+    "PCA",
+    "SFVQ",
+    "Fitted",
+    "KMeans",
+    "LatentCLR",
+    "Method",
+    "RandomDirections",
+    "RandomPairs",
+    "SeFa",
+    "curve_pairs",
+    "in_all_ranges",
+]

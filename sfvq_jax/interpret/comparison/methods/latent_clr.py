@@ -1,0 +1,173 @@
+"""LatentCLR: directions learned by contrast.
+
+Letters: N samples, D dimensions, M directions, F features.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sfvq_jax.interpret.comparison.methods.method import COUNT, Fitted, draw_latents, in_all_ranges
+from sfvq_jax.interpret.directions import small_pixels
+from sfvq_jax.interpret.geometry import numpy_generator, onto_span, unit_rows
+from sfvq_jax.latent_model import LatentModel, method
+
+Array = jax.Array
+
+LEAST_SQUARE = 1e-12  # added to squared lengths that may be zero
+
+
+class Training(NamedTuple):
+    """How LatentCLR went.
+
+    Attributes:
+      vectors: unit vectors, [M, D].
+      losses: of every step, [steps] float32.
+    """
+
+    vectors: Array
+    losses: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentCLR:
+    """Directions learned by contrast (Yüksel et al., ICCV 2021, arXiv 2104.00820), global ones.
+
+    The same direction is to change features alike wherever one starts, other directions are to
+    change them otherwise (`contrastive_loss`). Edits are in all layers. Features are the model's
+    `features`, or its images at 16x16 pixels where it has none; they are differentiated.
+
+    The paper trains all its directions at once for thousands of steps. Here a step is on some of
+    them, drawn at random, so that a CPU does; the learning rate is that much higher and falls to 0
+    as a cosine does.
+
+    Attributes:
+      count: M.
+      steps: of Adam.
+      batch: latents in a step, of 4096 or more that are drawn.
+      directions_a_step: drawn for each step, at most M.
+      temperature: τ, of the paper.
+      strength: length of the edits, in root mean square deviations of a dimension of the latents.
+      learning_rate: of the first step, in root mean squares of an entry of a unit vector.
+    """
+
+    count: int = COUNT
+    steps: int = 200
+    batch: int = 8
+    directions_a_step: int = 16
+    temperature: float = 0.5
+    strength: float = 3.0
+    learning_rate: float = 0.1
+
+    name = "LatentCLR"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        return Fitted(in_all_ranges(self.train(key, model).vectors, model.num_layers))
+
+    def train(self, key: Array, model: LatentModel) -> Training:
+        """The directions and the losses on the way to them.
+
+        Raises:
+          ValueError: nothing to contrast, for less than two directions or latents in a step.
+        """
+        chosen = min(self.directions_a_step, self.count)
+        if chosen < 2 or self.batch < 2:
+            raise ValueError(
+                f"{chosen} directions at {self.batch} latents a step leave nothing to contrast:"
+                " take two or more of both"
+            )
+        features = jax.tree_util.Partial(_small_images, method(model, "render"))
+        if hasattr(model, "features"):
+            features = method(model, "features")
+        init_key, sample_key, order_key = jax.random.split(key, 3)
+        random = numpy_generator(order_key)
+        latents = draw_latents(sample_key, model)
+        length = np.float32(self.strength * math.sqrt(latents.var(0).mean()))
+        # entries of mean square 1, so that one learning rate serves any width
+        vectors = jax.random.normal(init_key, (self.count, model.latent_dim))
+        projector = onto_span(latents)
+        if projector is not None:  # directions in which latents do not differ are none
+            projector = jnp.asarray(projector, jnp.float32)
+            vectors = math.sqrt(model.latent_dim) * unit_rows(
+                jnp.matmul(vectors, projector, precision="highest")
+            )
+        state = optax.scale_by_adam().init(vectors)
+        losses = []
+        for step in range(self.steps):  # singly, as scanned convolutions crawl on CPU
+            rate = np.float32(self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2)
+            start = latents[random.choice(len(latents), self.batch, replace=False)]
+            rows = random.choice(self.count, chosen, replace=False)
+            vectors, state, loss = _step(
+                features, vectors, state, start, rows, length, self.temperature, rate, projector
+            )
+            losses.append(loss)
+        return Training(unit_rows(vectors), np.asarray(losses, np.float32))
+
+
+def contrastive_loss(changes: Array, temperature: float | Array) -> Array:
+    """The loss of LatentCLR, a scalar: 0 by chance, less where a direction's changes are alike.
+
+    The mean over directions k and latents i of
+
+      -log( mean_{j ≠ i} exp(s(h_i^k, h_j^k) / τ) / mean_{j, l ≠ k} exp(s(h_i^k, h_j^l) / τ) ),
+
+    where h are the changes of features and s is the absolute cosine. The paper has sums, which
+    differ from means by a constant; means and absolute values are those of the public code: a
+    direction and its opposite are the same edit. That code multiplies by τ = 0.5; the division is
+    the paper's.
+
+    Args:
+      changes: h, of M directions at N latents, [M, N, F].
+      temperature: τ.
+    """
+    m, n, _ = changes.shape
+    h = changes.reshape(m * n, -1)
+    h = h * jax.lax.rsqrt(jnp.sum(h**2, 1, keepdims=True) + LEAST_SQUARE)
+    similar = jnp.exp(jnp.abs(jnp.matmul(h, h.T, precision="highest")) / temperature)
+    similar = similar.reshape(m, n, m, n)
+    own = jnp.einsum("kikj->kij", similar)
+    same = (own.sum(2) - jnp.einsum("kii->ki", own)) / (n - 1)
+    other = (similar.sum((2, 3)) - own.sum(2)) / ((m - 1) * n)
+    return -jnp.log(same / other).mean()
+
+
+@jax.jit
+def _step(
+    features: jax.tree_util.Partial,
+    vectors: Array,
+    state: optax.OptState,
+    latents: Array,
+    rows: Array,
+    length: Array,
+    temperature: Array,
+    rate: Array,
+    projector: Array | None,
+) -> tuple[Array, optax.OptState, Array]:
+    """One of Adam, for some rows [m] of the vectors [M, D] and latents [n, D]."""
+    d = vectors.shape[1]
+
+    def loss(vectors: Array) -> Array:
+        chosen = vectors[rows]
+        chosen = chosen * (length * jax.lax.rsqrt(jnp.sum(chosen**2, 1, keepdims=True)))
+        edited = (latents[None] + chosen[:, None]).reshape(-1, d)
+        found = features(jnp.concatenate([latents, edited]))
+        n = latents.shape[0]
+        changes = found[n:].reshape(len(rows), n, -1) - found[None, :n]
+        return contrastive_loss(changes, temperature)
+
+    value, gradient = jax.value_and_grad(loss)(vectors)
+    with jax.numpy_dtype_promotion("standard"):  # Adam counts steps in integers
+        updates, state = optax.scale_by_adam().update(gradient, state)
+    vectors = jax.tree.map(lambda v, u: v - rate * u, vectors, updates)
+    if projector is not None:
+        vectors = jnp.matmul(vectors, projector, precision="highest")
+    return vectors, state, value
+
+
+def _small_images(render: jax.tree_util.Partial, latents: Array) -> Array:
+    return small_pixels(render(latents))

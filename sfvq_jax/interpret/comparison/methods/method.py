@@ -1,0 +1,67 @@
+"""What a method that gives directions in a latent space is.
+
+Each is a value, `fit` of which looks at a model and gives unit vectors for every range of layers.
+None is told what the directions should do; which of them raise an attribute is for others to say.
+
+Letters: N samples, D dimensions, M directions.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.interpret.directions import layer_ranges
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
+
+Array = jax.Array
+
+COUNT = 63  # directions, as many as a curve of 6 bits has lines
+LATENTS = 4096  # at least, to see how they spread
+
+
+class Fitted(NamedTuple):
+    """What a method has found.
+
+    Attributes:
+      directions: first and last layer of a range, both included -> unit vectors, [M, D] float32;
+        the most important first where the method ranks. M may differ from range to range.
+      curve: of methods that fit one, else None.
+    """
+
+    directions: Mapping[tuple[int, int], Array]
+    curve: Curve | None = None
+
+    __repr__ = short_repr
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Any way to directions in a latent space.
+
+    >>> import ports
+    >>> model = ports.load(ports.bundled("fashion_mnist"))
+    >>> fitted = PCA(count=5, samples=256).fit(jax.random.key(0), model)
+    >>> len(fitted.directions), fitted.directions[0, 3].shape
+    (36, (5, 64))
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        """Directions for all ranges of the model's layers; the same key gives the same ones."""
+        ...
+
+
+def in_all_ranges(vectors: Array, num_layers: int) -> dict[tuple[int, int], Array]:
+    """The same vectors [M, D] for every range of layers, of a method that knows no layers."""
+    return dict.fromkeys(layer_ranges(num_layers), vectors)
+
+
+def draw_latents(key: Array, model: LatentModel) -> np.ndarray:
+    """So many latents [N, D] that they fill all dimensions that the model's latents fill."""
+    return np.asarray(model.sample(key, max(LATENTS, 2 * model.latent_dim)))

@@ -1,0 +1,50 @@
+"""Random directions and pairs, which every other method has to beat; M of them."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from sfvq_jax.interpret.comparison.methods.method import COUNT, Fitted, draw_latents, in_all_ranges
+from sfvq_jax.interpret.geometry import onto_span, unit_rows
+from sfvq_jax.latent_model import LatentModel
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomDirections:
+    """Directions drawn evenly from all in which latents differ: what a method has to beat.
+
+    Attributes:
+      count: M.
+    """
+
+    count: int = COUNT
+
+    name = "random"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        vectors = jax.random.normal(key, (self.count, model.latent_dim))
+        projector = onto_span(draw_latents(jax.random.fold_in(key, 1), model))
+        if projector is not None:
+            vectors = np.asarray(vectors) @ projector
+        return Fitted(in_all_ranges(unit_rows(vectors), model.num_layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPairs:
+    """From a random latent to another: what pairs of codewords should be better than.
+
+    Attributes:
+      count: M; by default that of the pairs of 64 codewords.
+    """
+
+    count: int = 2016
+
+    name = "random pairs"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        latents = np.asarray(model.sample(key, 2 * self.count), np.float64)
+        vectors = unit_rows(latents[self.count :] - latents[: self.count])
+        return Fitted(in_all_ranges(vectors, model.num_layers))

@@ -1,0 +1,116 @@
+"""Coordinates of latents, and interventions on them: some are moved, the others stay.
+
+The coordinates of a latent are its own dimensions, or what it has of any other directions: the
+lines of a curve, say. They are counted in standard deviations from the mean.
+
+Letters: N latents, D dimensions, M coordinates.
+"""
+
+from typing import Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.interpret.geometry import unit_rows
+from sfvq_jax.short import short_repr
+
+Array = jax.Array
+
+How = Literal["shift", "set"]
+HOWS = ("shift", "set")
+
+
+@flax.struct.dataclass
+class Coordinates:
+    """Directions that latents are moved along, each a coordinate.
+
+    Attributes:
+      vectors: of length 1, [M, D].
+      mean: of latents, [D].
+      deviation: standard deviation of latents along each vector, [M].
+    """
+
+    vectors: Array
+    mean: Array
+    deviation: Array
+
+    __repr__ = short_repr
+
+    @property
+    def count(self) -> int:
+        return self.vectors.shape[0]
+
+    def of(self, latents: Array) -> Array:
+        """Coordinates of latents [N, D] in deviations from the mean, [N, M]."""
+        along = jnp.matmul(latents - self.mean[None], self.vectors.T, precision="highest")
+        return along / self.deviation[None]
+
+    def moved(self, latents: Array, steps: Array) -> Array:
+        """Latents [N, D] moved by steps [N, M], in deviations."""
+        return latents + jnp.matmul(steps * self.deviation[None], self.vectors, precision="highest")
+
+
+def coordinates_along(vectors: Array | np.ndarray, latents: Array) -> Coordinates:
+    """Coordinates along vectors [M, D] of any length; mean and deviations are those of latents.
+
+    Raises:
+      ValueError: vectors of another width than the latents, one of length 0, or one along which
+        the latents do not differ.
+    """
+    vectors, seen = np.asarray(vectors, np.float64), np.asarray(latents, np.float64)
+    if vectors.ndim != 2 or vectors.shape[1] != seen.shape[1] or not len(vectors):
+        raise ValueError(
+            f"vectors have shape {vectors.shape}; expected [M, {seen.shape[1]}], as wide as latents"
+        )
+    units = unit_rows(vectors)
+    if len(units) < len(vectors):
+        raise ValueError("a vector has length 0, and is no direction: leave it out")
+    deviation = np.std(seen @ np.asarray(units, np.float64).T, axis=0)
+    still = np.flatnonzero(deviation <= 1e-9 * deviation.max())
+    if len(still):
+        raise ValueError(
+            f"latents do not differ along vector {still[0]}, so there is no standard deviation to"
+            " move them by: leave it out"
+        )
+    return Coordinates(
+        units, jnp.asarray(seen.mean(0), jnp.float32), jnp.asarray(deviation, jnp.float32)
+    )
+
+
+def latent_axes(latents: Array) -> Coordinates:
+    """The latents' own dimensions, [N, D] -> D coordinates."""
+    return coordinates_along(np.eye(latents.shape[1]), latents)
+
+
+def curve_lines(curve: Curve, latents: Array) -> Coordinates:
+    """The lines of a curve, as coordinates of latents [N, D]: the K - 1 unit vectors."""
+    return coordinates_along(np.diff(np.asarray(curve.codewords, np.float64), axis=0), latents)
+
+
+def intervene(
+    latents: Array, coordinates: Coordinates, signed: Array, extreme: float | Array, how: How
+) -> Array:
+    """Moves some coordinates of every latent, [N, D].
+
+    Args:
+      latents: [N, D].
+      coordinates: of these.
+      signed: which are moved and whereto, [N, M] in [-1, 1]: 0 leaves a coordinate alone, ±1 moves
+        it wholly up or down, what lies between in part.
+      extreme: how far, in deviations.
+      how: "shift" adds signed · extreme to the coordinates; "set" replaces them, so that at ±1 they
+        are ±extreme whatever they were. Several coordinates that are not orthogonal are set each as
+        if alone.
+    """
+    steps = extreme * signed
+    if how == "set":
+        steps = steps - jnp.abs(signed) * coordinates.of(latents)
+    return coordinates.moved(latents, steps)
+
+
+def check_how(how: str) -> None:
+    if how not in HOWS:
+        raise ValueError(f"how is {how!r}; interventions are one of {HOWS}")

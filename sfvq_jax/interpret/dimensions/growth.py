@@ -1,0 +1,151 @@
+"""A set of coordinates that grows along a ranking while its joint effect grows.
+
+Letters: N latents, D dimensions, M coordinates, C concepts, S coordinates of a set.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.images import batch_of
+from sfvq_jax.interpret.attributes import Scorer, probability
+from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, check_how
+from sfvq_jax.interpret.dimensions.importance import EXTREME, Ranking, traced_scores
+from sfvq_jax.interpret.directions.bench import BATCH
+from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.short import short_repr
+
+Array = jax.Array
+
+SHARE = 0.9  # of the greatest joint effect, at which a set is large enough
+LEAST_GAIN = 0.02  # of the mean log-odds, by a coordinate that is taken into a set
+
+
+class GrownSet(NamedTuple):
+    """A set of coordinates that grew one by one.
+
+    Attributes:
+      order: coordinates that were taken in, the first one first, [S].
+      signs: whereto each is moved, ±1, [S].
+      growth: mean change of the concept's probability by the first 1 … S of them together, [S].
+      size: of the set that controls the concept: the least that has the wanted share of the
+        greatest growth.
+    """
+
+    order: np.ndarray
+    signs: np.ndarray
+    growth: np.ndarray
+    size: int
+
+    __repr__ = short_repr
+
+
+def grow_set(
+    model: LatentModel,
+    concepts: Scorer,
+    latents: Array,
+    coordinates: Coordinates,
+    concept: int,
+    ranking: Ranking,
+    *,
+    extreme: float = EXTREME,
+    how: How = "shift",
+    share: float = SHARE,
+) -> GrownSet:
+    """Sequential intervention: a set that grows along a ranking while its joint effect grows.
+
+    The coordinates are tried in order; one is taken in where moving it, with those already in,
+    raises the concept's mean log-odds by `LEAST_GAIN` or more. Growth stops when the mean
+    probability has risen by `share` of all that it could, or when every coordinate was tried.
+
+    Args:
+      model, concepts, coordinates, extreme, how: of `intervene` and `intervention_effects`.
+      latents: best others than the ranking comes from, [N, D].
+      concept: a column of the concepts, that is to be raised.
+      ranking: of `Effects.ranking`.
+      share: of the possible rise, at which growth stops, and of the rise that was reached, which
+        the set keeps.
+
+    Raises:
+      ValueError: a share outside (0, 1], or `how` that is none.
+    """
+    check_how(how)
+    check_share(share)
+    taken, probabilities, before = _grow(
+        method(model, "render"), concepts, jnp.asarray(latents), coordinates, concept,
+        jnp.asarray(ranking.order, jnp.int32), jnp.asarray(ranking.signs, jnp.float32), extreme,
+        share, how=how, batch=batch_of(model, BATCH),
+    )  # fmt: skip
+    rows = np.flatnonzero(np.asarray(taken))
+    growth = np.asarray(probabilities, np.float64)[rows] - float(before)
+    if not len(rows):  # nothing raises it: the first of the ranking, with what it does
+        rows, growth = np.zeros(1, int), np.zeros(1)
+    # probabilities may fall a little where log-odds rise
+    size = int((growth >= share * growth.max()).argmax()) + 1
+    return GrownSet(ranking.order[rows], ranking.signs[rows], growth, size)
+
+
+def check_share(share: float) -> None:
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; expected a part of the greatest effect, in (0, 1]")
+
+
+class _Growth(NamedTuple):
+    """Where `_grow` is: so many tried, ±1 of those that are in [M], the concept's mean log-odds and
+    probability now, which ones were taken [M], and the probability after each [M]."""
+
+    tried: Array
+    signed: Array
+    odds: Array
+    now: Array
+    taken: Array
+    after: Array
+
+
+@functools.partial(jax.jit, static_argnames=("how", "batch"))
+def _grow(
+    render: jax.tree_util.Partial,
+    concepts: Scorer,
+    latents: Array,
+    coordinates: Coordinates,
+    concept: Array,
+    order: Array,
+    signs: Array,
+    extreme: Array,
+    share: Array,
+    *,
+    how: How,
+    batch: int,
+) -> tuple[Array, Array, Array]:
+    m = order.shape[0]
+
+    def look(signed: Array) -> tuple[Array, Array]:
+        scores = traced_scores(
+            render, concepts, latents, coordinates, signed[None], extreme, how=how, batch=batch
+        )[:, 0, concept]
+        return scores.mean(), probability(scores).mean()
+
+    def go_on(state: _Growth) -> Array:
+        return (state.tried < m) & (state.now - before < share * (1 - before))
+
+    def step(state: _Growth) -> _Growth:
+        i = state.tried
+        trial = state.signed.at[order[i]].set(signs[i])
+        odds, now = look(trial)
+        taken = odds >= state.odds + LEAST_GAIN
+        signed, odds, now = jax.tree.map(
+            lambda new, old: jnp.where(taken, new, old),
+            (trial, odds, now),
+            (state.signed, state.odds, state.now),
+        )
+        taken = state.taken.at[i].set(taken)
+        return _Growth(i + 1, signed, odds, now, taken, state.after.at[i].set(now))
+
+    nothing = jnp.zeros(m)
+    odds, before = look(nothing)
+    start = _Growth(jnp.int32(0), nothing, odds, before, nothing.astype(bool), nothing)
+    end = jax.lax.while_loop(go_on, step, start)
+    return end.taken, end.after, before

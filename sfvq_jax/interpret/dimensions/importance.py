@@ -1,0 +1,199 @@
+"""Which latent dimensions control a concept: interventions on each, by itself or jointly.
+
+After Li, Tao, Niu and Li, "Interpreting the Latent Space of GANs via Correlation Analysis for
+Controllable Concept Manipulation" (ICPR 2020, arXiv 2006.10132): each coordinate of a latent is
+moved by itself, and a classifier tells how the probability of a concept changes. The set that
+controls a concept is grown along that ranking (`grow_set`), or is where a signed mask over all
+coordinates stays away from zero when its joint effect is maximised (`optimise_mask`).
+
+Concepts are a `Scorer` of log-odds written in JAX, as `class_scorer` and `fit_scorer` give them.
+
+Letters: N latents, D dimensions, M coordinates, G values, C concepts, S sets of coordinates.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from sfvq_jax.images import batch_of
+from sfvq_jax.interpret.attributes import Scorer, probability
+from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, check_how, intervene
+from sfvq_jax.interpret.directions.bench import BATCH
+from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.short import short_repr
+
+Array = jax.Array
+
+EXTREME = 3.0  # deviations
+VALUES = (-3.0, -1.5, 1.5, 3.0)  # of interventions on one coordinate, in deviations
+
+
+class Effects(NamedTuple):
+    """What interventions on single coordinates do to concepts.
+
+    Attributes:
+      values: that each coordinate is shifted by, or set to, in deviations; ascending, [G].
+      before: scores of the concepts, log-odds, [N, C].
+      after: the same after each intervention, [N, M, G, C].
+    """
+
+    values: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+
+    __repr__ = short_repr
+
+    @property
+    def changes(self) -> np.ndarray:
+        """Of the probabilities, [N, M, G, C]."""
+        before, after = (np.asarray(probability(jnp.asarray(x))) for x in self[1:])
+        return after - before[:, None, None]
+
+    @property
+    def importance(self) -> np.ndarray:
+        """Mean absolute change of the probabilities at the extreme values, [M, C]."""
+        return np.abs(self.changes[:, :, [0, -1]]).mean((0, 2))
+
+    @property
+    def correlations(self) -> np.ndarray:
+        """Spearman's rank correlation of value and probability, [M, C].
+
+        Over the values and 0, within each latent, and averaged over latents; 0 where the
+        probability does not change at all.
+        """
+        number = int(np.searchsorted(self.values, 0))
+        n, m, _, c = self.after.shape
+        unmoved = np.broadcast_to(self.before[:, None, None], (n, m, 1, c))
+        path = np.concatenate([self.after[:, :, :number], unmoved, self.after[:, :, number:]], 2)
+        ranks = scipy.stats.rankdata(path, axis=2)
+        ranks -= ranks.mean(2, keepdims=True)
+        steps = np.arange(path.shape[2]) - (path.shape[2] - 1) / 2
+        along = np.einsum("g,nmgc->nmc", steps, ranks)
+        size = np.sqrt((ranks**2).sum(2) * (steps**2).sum())
+        return (along / np.where(size > 0, size, 1)).mean(0)
+
+    def ranking(self, concept: int) -> "Ranking":
+        """Coordinates by how much an extreme value, low or high, raises a concept in the mean.
+
+        What counts are log-odds: where a concept is far away, its probability hardly changes, and
+        the order of changes would be chance.
+        """
+        ends = self.after[:, :, [0, -1], concept] - self.before[:, None, None, concept]
+        low, high = ends.mean(0, dtype=np.float64).T
+        raised = np.maximum(low, high)
+        order = np.argsort(-raised, kind="stable")
+        return Ranking(order, np.where(high >= low, 1, -1)[order], raised[order])
+
+
+class Ranking(NamedTuple):
+    """Coordinates by what they do for a concept, the most important first.
+
+    Attributes:
+      order: their numbers, [M].
+      signs: whereto each is moved, ±1, [M].
+      sizes: mean change of the concept's log-odds, or |s| of a mask, [M].
+    """
+
+    order: np.ndarray
+    signs: np.ndarray
+    sizes: np.ndarray
+
+    __repr__ = short_repr
+
+    def signed(self, size: int) -> np.ndarray:
+        """The first `size` of them as a vector over all coordinates, [M]: ±1, the others 0."""
+        return signed_vector(len(self.order), self.order[:size], self.signs[:size])
+
+
+def signed_vector(count: int, numbers: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Signs at some places of a vector over `count` coordinates, 0 elsewhere, [M] float32."""
+    signed = np.zeros(count, np.float32)
+    signed[numbers] = signs
+    return signed
+
+
+def intervention_effects(
+    model: LatentModel,
+    concepts: Scorer,
+    latents: Array,
+    coordinates: Coordinates,
+    *,
+    values: Sequence[float] = VALUES,
+    how: How = "shift",
+) -> Effects:
+    """Moves every coordinate of every latent to every value, each by itself.
+
+    Args:
+      model: the generator.
+      concepts: log-odds of C concepts, written in JAX.
+      latents: [N, D].
+      coordinates: M of them.
+      values: in deviations, ascending, without 0, below and above it.
+      how: of `intervene`.
+
+    Raises:
+      ValueError: values or `how` that are none.
+    """
+    check_how(how)
+    grid = np.asarray(values, np.float32)
+    if not (np.diff(grid) > 0).all() or not grid.min() < 0 < grid.max() or (grid == 0).any():
+        raise ValueError(f"values are {list(values)}; expected ascending ones below and above 0")
+    extreme = float(np.abs(grid).max())
+    m = coordinates.count
+    steps = np.eye(m, dtype=np.float32)[:, None] * (grid / extreme)[None, :, None]
+    signed = np.concatenate([np.zeros((1, m), np.float32), steps.reshape(-1, m)])
+    seen = joint_scores(model, concepts, latents, coordinates, signed, extreme, how)
+    return Effects(grid, seen[:, 0], seen[:, 1:].reshape(len(latents), m, len(grid), -1))
+
+
+def joint_scores(
+    model: LatentModel,
+    concepts: Scorer,
+    latents: Array,
+    coordinates: Coordinates,
+    signed: np.ndarray,
+    extreme: float,
+    how: How = "shift",
+) -> np.ndarray:
+    """Scores of concepts after each of S joint interventions on each latent, [N, S, C].
+
+    Arguments are those of `intervene`, but signed is [S, M], for all latents alike. It is one call
+    of one compiled program, which has few images in memory at once.
+    """
+    seen = traced_scores(
+        method(model, "render"), concepts, jnp.asarray(latents), coordinates, jnp.asarray(signed),
+        extreme, how=how, batch=batch_of(model, BATCH),
+    )  # fmt: skip
+    return np.asarray(seen)
+
+
+@functools.partial(jax.jit, static_argnames=("how", "batch"))
+def traced_scores(
+    render: jax.tree_util.Partial,
+    concepts: Scorer,
+    latents: Array,
+    coordinates: Coordinates,
+    signed: Array,
+    extreme: Array,
+    *,
+    how: How,
+    batch: int,
+) -> Array:
+    """What `joint_scores` runs, for programs that call it themselves."""
+    n, s = latents.shape[0], signed.shape[0]
+
+    def look(pairs: Array) -> Array:
+        """Of numbers [B] of pairs of a latent and an intervention."""
+        latent, number = jnp.minimum(pairs // s, n - 1), pairs % s
+        moved = intervene(latents[latent], coordinates, signed[number], extreme, how)
+        return concepts(render(moved))
+
+    batch = min(batch, n * s)
+    tiles = -(-n * s // batch)
+    seen = jax.lax.map(look, jnp.arange(tiles * batch).reshape(tiles, batch))
+    return seen.reshape(tiles * batch, -1)[: n * s].reshape(n, s, -1)

@@ -1,0 +1,128 @@
+"""What moving the coordinates of a goal does to fresh latents, beside random ones and beside all.
+
+Letters: N latents, M coordinates, C concepts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.interpret.attributes import probability
+from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, intervene
+from sfvq_jax.interpret.dimensions.goals import Found
+from sfvq_jax.interpret.dimensions.masks import mask_ranking
+from sfvq_jax.interpret.directions import Bench
+
+Array = jax.Array
+
+SEQUENTIAL, MASK, WHOLE_MASK, RANDOM, RANDOM_SIGNED, ALL = WAYS = (
+    "sequential",
+    "mask",
+    "whole mask",
+    "random",
+    "random, signs found",
+    "all",
+)
+
+
+class Move(NamedTuple):
+    """What moving coordinates does to fresh latents of a source, by the judge.
+
+    Attributes:
+      way: which coordinates: one of `WAYS`. Random sets are others for each latent, with signs at
+        random or those of the coordinates' own effects.
+      source, target: as of `Found`.
+      size: how many of them.
+      flipped: share of images that are the target after.
+      astray: share of images that are neither source nor target after; None of attributes that do
+        not exclude each other.
+      raised: mean change of the target's probability.
+      damage: mean absolute change of the probabilities of concepts that are neither source nor
+        target; None where there are none.
+      inside: share of images within the distribution (`Bench.share_inside`).
+    """
+
+    way: str
+    source: str
+    target: str
+    size: int
+    flipped: float
+    astray: float | None
+    raised: float
+    damage: float | None
+    inside: float
+
+
+def measured_moves(
+    generator: np.random.Generator,
+    bench: Bench,
+    coordinates: Coordinates,
+    fresh: Mapping[str, Array],
+    found: Sequence[Found],
+    extreme: float,
+    how: How,
+    exclusive: bool,
+) -> list[Move]:
+    """All ways of all goals, measured."""
+    before = {source: bench.look(latents, bench.judge)[0] for source, latents in fresh.items()}
+    moves = []
+    for goal in found:
+        latents = fresh[goal.source]
+        for way in WAYS:
+            if way in (MASK, WHOLE_MASK) and goal.mask is None:
+                continue
+            signed, size = _signed(generator, way, goal, len(latents))
+            moved = intervene(latents, coordinates, jnp.asarray(signed), extreme, how)
+            scores, seen = bench.look(moved, bench.judge, bench.features)
+            moves.append(
+                Move(
+                    way,
+                    goal.source,
+                    goal.target,
+                    size,
+                    *_measured(bench.judge.names, goal, before[goal.source], scores, exclusive),
+                    inside=float(bench.inside(seen).mean()),
+                )
+            )
+    return moves
+
+
+def _signed(
+    generator: np.random.Generator, way: str, goal: Found, n: int
+) -> tuple[np.ndarray, int]:
+    """Which coordinates of each latent a way moves, [n, M], and how many they are."""
+    size, m = goal.grown.size, len(goal.ranking.order)
+    if way in (RANDOM, RANDOM_SIGNED):
+        chosen = generator.permuted(np.tile(np.arange(m) < size, (n, 1)), axis=1)
+        signs = generator.choice([-1.0, 1.0], (n, m))
+        if way == RANDOM_SIGNED:
+            signs = goal.ranking.signed(m)[None]
+        return (chosen * signs).astype(np.float32), size
+    if way == ALL:
+        signed, size = goal.ranking.signed(m), m
+    elif way == SEQUENTIAL:
+        signed = goal.signed
+    else:
+        assert goal.mask is not None
+        signed = goal.mask if way == WHOLE_MASK else mask_ranking(goal.mask).signed(size)
+        size = m if way == WHOLE_MASK else size
+    return np.tile(signed, (n, 1)), size
+
+
+def _measured(
+    names: Sequence[str], goal: Found, before: np.ndarray, after: np.ndarray, exclusive: bool
+) -> tuple[float, float | None, float, float | None]:
+    """What is flipped, astray, raised and damaged, of scores [N, C] before and after."""
+    column = names.index(goal.target)
+    change = np.asarray(probability(jnp.asarray(after)) - probability(jnp.asarray(before)))
+    others = [i for i, name in enumerate(names) if name not in (goal.source, goal.target)]
+    seen = after.argmax(1)
+    return (
+        float((seen == column if exclusive else after[:, column] > 0).mean()),
+        float(np.isin(seen, others).mean()) if exclusive else None,
+        float(change[:, column].mean()),
+        float(np.abs(change[:, others]).mean()) if others else None,
+    )

@@ -1,0 +1,124 @@
+"""Runs of `translate` in a few numbers: each way over all goals, and how unequal coordinates are.
+
+Letters: M coordinates, C concepts.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sfvq_jax.interpret.dimensions.moves import RANDOM, Move
+from sfvq_jax.interpret.dimensions.sparsity import gini, hoyer
+from sfvq_jax.interpret.dimensions.translation import Translation
+from sfvq_jax.interpret.intervals import Interval, interval
+
+
+class WaySummary(NamedTuple):
+    """A way over all goals: means, and 95 % intervals over the runs where there are several.
+
+    Attributes:
+      way: of `WAYS`.
+      size, flipped, astray, raised, damage, inside: of `Move`; None where those are.
+      ratio: how many times as many images are flipped as by random sets of the same size; None
+        where those flip none.
+    """
+
+    way: str
+    size: Interval
+    flipped: Interval
+    ratio: Interval | None
+    astray: Interval | None
+    raised: Interval
+    damage: Interval | None
+    inside: Interval
+
+
+class Concentration(NamedTuple):
+    """How unequal coordinates are, over all goals: means, with intervals over the runs.
+
+    Attributes:
+      gini, hoyer: of the coordinates' own effects on a goal, those that lower it counted as 0.
+      size: of the sets.
+      share_of_one: what the most important coordinate alone reaches of the greatest joint effect.
+      overlap: of `Found`; None without masks.
+      overlap_by_chance: of two random sets of these sizes; None without masks.
+    """
+
+    gini: Interval
+    hoyer: Interval
+    size: Interval
+    share_of_one: Interval
+    overlap: Interval | None
+    overlap_by_chance: Interval | None
+
+
+def translation_summary(runs: Sequence[Translation]) -> list[WaySummary]:
+    """A row a way, of runs that differ by their key alone."""
+    rows = []
+    for way in dict.fromkeys(move.way for move in runs[0].moves):
+        means = {
+            field: _over_runs(
+                [[getattr(m, field) for m in run.moves if m.way == way] for run in runs]
+            )
+            for field in Move._fields[3:]
+        }
+        ratios = [_flipped(run, way) / max(_flipped(run, RANDOM), 1e-12) for run in runs]
+        certain = all(_flipped(run, RANDOM) > 0 for run in runs)
+        ratio = _over_runs([[value] for value in ratios]) if certain else None
+        rows.append(WaySummary(way=way, ratio=ratio, **means))
+    return rows
+
+
+def concentration(runs: Sequence[Translation]) -> Concentration:
+    """Of runs that differ by their key alone."""
+    m = runs[0].coordinates.count
+    sizes = [[np.maximum(found.ranking.sizes, 0) for found in run.found] for run in runs]
+    chance = [[f.mask is not None and _overlap_by_chance(f.grown.size, m) for f in run.found]
+              for run in runs]  # fmt: skip
+    masks = runs[0].found[0].mask is not None
+    return Concentration(
+        gini=_over_runs([gini(np.stack(of_run)) for of_run in sizes]),
+        hoyer=_over_runs([hoyer(np.stack(of_run)) for of_run in sizes]),
+        size=_over_runs([[found.grown.size for found in run.found] for run in runs]),
+        share_of_one=_over_runs(
+            [
+                [f.grown.growth[0] / max(f.grown.growth.max(), 1e-12) for f in run.found]
+                for run in runs
+            ]
+        ),
+        overlap=_over_runs([[f.overlap for f in run.found] for run in runs]),
+        overlap_by_chance=_over_runs(chance) if masks else None,
+    )
+
+
+def flip_matrix(runs: Sequence[Translation], way: str) -> np.ndarray:
+    """Share of images flipped from each concept (rows) to each other one, [C, C], over runs.
+
+    NaN where there is no such goal.
+    """
+    names = runs[0].concepts
+    matrix = np.full((len(runs), len(names), len(names)), np.nan)
+    for run, of_run in zip(runs, matrix, strict=True):
+        for move in run.moves:
+            if move.way == way:
+                of_run[names.index(move.source), names.index(move.target)] = move.flipped
+    return matrix.mean(0)
+
+
+def _flipped(run: Translation, way: str) -> float:
+    return float(np.mean([move.flipped for move in run.moves if move.way == way]))
+
+
+def _over_runs(values: Sequence[Sequence[Any] | np.ndarray]) -> Any:
+    """The interval of each run's mean; of one run, the mean alone; None where values are None."""
+    if any(value is None for of_run in values for value in of_run):
+        return None
+    means = np.array([np.mean(of_run) for of_run in values])
+    return interval(means) if len(means) > 1 else Interval(*[float(means[0])] * 3)
+
+
+def _overlap_by_chance(size: int, m: int) -> float:
+    """Expected Jaccard's index of two random sets of this size, to first order."""
+    common = size**2 / m
+    return common / (2 * size - common)

@@ -1,0 +1,257 @@
+"""From class to class by moving few coordinates, beside random ones, as many, and beside all.
+
+For every goal, from a source to a target, one scorer finds which coordinates to move and whereto
+(`importance`, `growth`, `masks`), and another one judges what that does to latents which had no
+part in finding.
+
+Letters: N latents, D dimensions, M coordinates, C concepts, S sizes, R random orders.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.interpret.attributes import Scorer, probability
+from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, latent_axes
+from sfvq_jax.interpret.dimensions.goals import DRAWN, Found, goals_of, latents_of
+from sfvq_jax.interpret.dimensions.growth import SHARE, check_share, grow_set
+from sfvq_jax.interpret.dimensions.importance import (
+    EXTREME,
+    VALUES,
+    Effects,
+    intervention_effects,
+    joint_scores,
+)
+from sfvq_jax.interpret.dimensions.masks import optimise_mask
+from sfvq_jax.interpret.dimensions.moves import Move, measured_moves
+from sfvq_jax.interpret.directions import Bench
+from sfvq_jax.interpret.edit import Direction
+from sfvq_jax.interpret.geometry import numpy_generator
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
+
+Array = jax.Array
+
+SPREAD_SAMPLES = 2**12  # latents, for mean and deviations of coordinates
+RANDOM_ORDERS = 3  # R
+RANDOM_LATENTS = 4  # of each goal, that are moved in random orders
+
+
+class Translation(NamedTuple):
+    """What `translate` finds and measures.
+
+    Attributes:
+      coordinates: that were moved.
+      concepts: the names of the C concepts.
+      effects: on all concepts, by source, of the latents that coordinates were ranked on.
+      found: one a goal.
+      moves: one a goal and way.
+      examples: a fresh latent of each source, [D].
+      random_growth: mean change of the target's probability over goals by the first coordinates in
+        random orders, [R, M].
+      settings: of the run.
+    """
+
+    coordinates: Coordinates
+    concepts: tuple[str, ...]
+    effects: dict[str, Effects]
+    found: list[Found]
+    moves: list[Move]
+    examples: dict[str, Array]
+    random_growth: np.ndarray
+    settings: Mapping[str, Any]
+
+    __repr__ = short_repr
+
+    @property
+    def importance(self) -> np.ndarray:
+        """Mean absolute change of each concept by each coordinate, over the sources, [M, C]."""
+        return np.mean([effects.importance for effects in self.effects.values()], 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that was found and measured, as JSON values; effects as means over latents."""
+        return {
+            "settings": dict(self.settings),
+            "concepts": list(self.concepts),
+            "values": self.effects[next(iter(self.effects))].values.tolist(),
+            "effects": {
+                source: {
+                    "changes": _rounded(effects.changes.mean(0)),
+                    "importance": _rounded(effects.importance),
+                    "correlations": _rounded(effects.correlations),
+                }
+                for source, effects in self.effects.items()
+            },
+            "found": [
+                {
+                    "source": found.source,
+                    "target": found.target,
+                    "set": found.dimensions.tolist(),
+                    "signs": found.grown.signs[: found.grown.size].tolist(),
+                    "growth": _rounded(found.grown.growth),
+                    "mask": None if found.mask is None else _rounded(found.mask),
+                }
+                for found in self.found
+            ],
+            "moves": [move._asdict() for move in self.moves],
+            "random growth": _rounded(self.random_growth),
+        }
+
+    def direction(self, found: Found, num_layers: int) -> Direction:
+        """The joint shift of a set as a direction, whose unit is one deviation of each."""
+        origin = jnp.zeros((1, len(self.coordinates.mean)))
+        vector = self.coordinates.moved(origin, jnp.asarray(found.signed)[None])[0]
+        length = jnp.linalg.norm(vector)
+        return Direction(vector / length, (0, num_layers - 1), float(length))
+
+
+def translate(
+    key: Array,
+    model: LatentModel,
+    find: Scorer,
+    judge: Scorer,
+    *,
+    coordinates: Callable[[Array], Coordinates] = latent_axes,
+    sources: Sequence[str] | None = None,
+    targets: Sequence[str] | None = None,
+    exclusive: bool = True,
+    extreme: float = EXTREME,
+    how: How = "shift",
+    share: float = SHARE,
+    latents: int = 16,
+    fresh: int = 32,
+    mask_steps: int = 40,
+    on_done: Callable[[str, str], None] | None = None,
+) -> Translation:
+    """Finds which coordinates control each goal, and measures what moving them does.
+
+    Args:
+      key: a PRNG key.
+      model: whose `render` is differentiable where masks are optimised.
+      find: log-odds of concepts, written in JAX.
+      judge: another scorer with concepts of the same names, any function.
+      coordinates: what is moved, of latents [N, D]: their own dimensions by default, or
+        `functools.partial(curve_lines, curve)`, say.
+      sources: classes to start from; by default all that enough latents of the model have.
+      targets: concepts to reach; all that both scorers have by default.
+      exclusive: whether each image has one of the concepts, as of classes. Of others, a smile, say,
+        the source is every image without it.
+      extreme, how: of `intervene`.
+      share: of `grow_set`.
+      latents: of a source to rank coordinates on, and as many to grow sets and optimise masks on.
+      fresh: latents of a source to measure on.
+      mask_steps: of `optimise_mask`; 0 for no masks.
+      on_done: called with source and target when they are measured.
+
+    Raises:
+      ValueError: unknown names, numbers that are too small, sources that too few latents have.
+    """
+    if min(latents, fresh) < 2 or mask_steps < 0 or not extreme > 0:
+        raise ValueError(
+            f"latents is {latents}, fresh {fresh}, mask_steps {mask_steps}, extreme {extreme};"
+            " expected 2 or more, 2 or more, 0 or more and a number above 0"
+        )
+    check_share(share)
+    names = tuple(name for name in find.names if name in judge.names)
+    if targets is None:
+        targets = names
+    goals = goals_of(names, sources, targets, exclusive)
+    find, judge = find.select(names), judge.select(names)
+    _check_traceable(model, find)
+    bench_key, spread_key, pool_key, fresh_key, mask_key, key = jax.random.split(key, 6)
+    bench = Bench(bench_key, model, find, judge)
+    spread = model.sample(spread_key, SPREAD_SAMPLES)
+    axes = coordinates(spread)
+    wanted = list(dict.fromkeys(source for source, _ in goals))
+    pools = latents_of(pool_key, bench, find, wanted, 2 * latents, exclusive)
+    pools_fresh = latents_of(fresh_key, bench, judge, wanted, fresh, exclusive)
+    missing = [name for name in wanted if name not in pools or name not in pools_fresh]
+    if (sources is not None and missing) or len(missing) == len(wanted):
+        raise ValueError(
+            f"of {DRAWN} latents of the model fewer than {2 * latents} (or, by the judge, {fresh})"
+            f" are {', '.join(missing)}: ask for fewer latents, or for other sources"
+        )
+    goals = [goal for goal in goals if goal[0] not in missing]
+    present = [source for source in wanted if source not in missing]
+    grid = np.array(VALUES) * (extreme / max(VALUES))
+    effects = {
+        name: intervention_effects(
+            model, find, pools[name][:latents], axes, values=grid.tolist(), how=how
+        )
+        for name in present
+    }
+    generator = numpy_generator(key)
+    found, growths = [], []
+    for number, (source, target) in enumerate(goals):
+        column, held_out = names.index(target), pools[source][latents:]
+        ranking = effects[source].ranking(column)
+        of_goal = (model, find, held_out, axes, column)
+        grown = grow_set(*of_goal, ranking, extreme=extreme, how=how, share=share)
+        mask = None
+        if mask_steps:
+            mask = optimise_mask(
+                jax.random.fold_in(mask_key, number), *of_goal, ranking.signed(axes.count),
+                extreme=extreme, how=how, steps=mask_steps,
+            )  # fmt: skip
+        found.append(Found(source, target, ranking, grown, mask))
+        growths.append(
+            _random_growth(
+                generator, *of_goal[:2], held_out[:RANDOM_LATENTS], *of_goal[3:], extreme, how
+            )
+        )
+        if on_done is not None:
+            on_done(source, target)
+    moves = measured_moves(generator, bench, axes, pools_fresh, found, extreme, how, exclusive)
+    settings = {
+        "extreme": extreme,
+        "how": how,
+        "share": share,
+        "latents": latents,
+        "fresh": fresh,
+        "mask_steps": mask_steps,
+        "too few latents of": missing,
+    }
+    examples = {source: pools_fresh[source][0] for source in present}
+    return Translation(axes, names, effects, found, moves, examples, np.mean(growths, 0), settings)
+
+
+def _rounded(values: np.ndarray) -> list:
+    return np.round(np.asarray(values, np.float64), 4).tolist()
+
+
+def _check_traceable(model: LatentModel, find: Scorer) -> None:
+    """Raises ValueError where JAX cannot trace the scorer and the model."""
+    latent = jax.ShapeDtypeStruct((1, model.latent_dim), jnp.float32)
+    try:
+        jax.eval_shape(lambda x: find(model.render(x)), latent)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise ValueError(
+            "interventions are compiled, so the scorer that finds and the model's render must be"
+            " written in JAX; a function of other arrays can judge"
+        ) from error
+
+
+def _random_growth(
+    generator: np.random.Generator,
+    model: LatentModel,
+    find: Scorer,
+    latents: Array,
+    coordinates: Coordinates,
+    column: int,
+    extreme: float,
+    how: How,
+) -> np.ndarray:
+    """Mean change of a concept's probability by the first 1 … M in random orders, [R, M]."""
+    m = coordinates.count
+    order = generator.permuted(np.tile(np.arange(m), (RANDOM_ORDERS, 1)), axis=1)
+    signs = generator.choice([-1.0, 1.0], (RANDOM_ORDERS, 1, m))
+    place = np.argsort(order, 1)[:, None]
+    signed = signs * (place <= np.arange(m)[None, :, None])
+    every = np.concatenate([np.zeros((1, m)), signed.reshape(-1, m)]).astype(np.float32)
+    seen = joint_scores(model, find, latents, coordinates, every, extreme, how)
+    probabilities = np.asarray(probability(jnp.asarray(seen[..., column])), np.float64)
+    mean = probabilities.mean(0)
+    return (mean[1:] - mean[0]).reshape(RANDOM_ORDERS, m)

@@ -1,0 +1,8 @@
+"""Directions with names: candidates, the screen, the choice, what is measured, their file.
+
+The table of contents is `__init__.pyi`; each name is imported when it is first used.
+"""
+
+from sfvq_jax.lazy import lazy_package
+
+__getattr__, __dir__, __all__ = lazy_package(__name__, __file__)

@@ -1,0 +1,24 @@
+from .bench import Bench, Effect, small_pixels
+from .candidates import layer_ranges, layers_price
+from .choosing import merit_of
+from .file import DirectionRecord, load_direction, measured_of, save_direction
+from .finding import FoundDirection, find_directions
+from .gradients import attribute_gradients
+from .screening import search_vectors
+
+__all__ = [
+    "Bench",
+    "DirectionRecord",
+    "Effect",
+    "FoundDirection",
+    "attribute_gradients",
+    "find_directions",
+    "layer_ranges",
+    "layers_price",
+    "load_direction",
+    "measured_of",
+    "merit_of",
+    "save_direction",
+    "search_vectors",
+    "small_pixels",
+]

@@ -1,0 +1,125 @@
+"""A direction on disk: one JSON file with the vector, where it belongs and what is known of it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.interpret.directions.bench import Effect
+from sfvq_jax.interpret.directions.finding import FoundDirection
+from sfvq_jax.interpret.edit import Direction
+from sfvq_jax.io.output import library_version, new_file
+from sfvq_jax.io.reading import check_format, parse_json, reading
+from sfvq_jax.short import short_repr
+
+FORMAT_VERSION = 1
+MOST_LAYERS = 1000
+
+
+class DirectionRecord(NamedTuple):
+    """A direction and what is known about it.
+
+    Attributes:
+      direction: the direction.
+      name: what it does.
+      space: latent space that it belongs to ("stylegan2-w", …), "" where it is unknown.
+      model_hash: hash of the model that it belongs to, "" where there was none.
+      source: where it comes from, JSON values: hash of the curve and its two codewords, say.
+      measured: what is known of its effects, JSON values (`measured_of`).
+    """
+
+    direction: Direction
+    name: str = ""
+    space: str = ""
+    model_hash: str = ""
+    source: Mapping[str, Any] = MappingProxyType({})
+    measured: Mapping[str, Any] = MappingProxyType({})
+
+    __repr__ = short_repr
+
+    @property
+    def latent_dim(self) -> int:
+        return self.direction.vector.shape[0]
+
+
+def measured_of(found: FoundDirection) -> dict[str, Any]:
+    """What `find_directions` measured, as JSON values."""
+
+    def table(effects: Mapping[str, Effect]) -> dict[str, dict[str, float]]:
+        return {name: effect._asdict() for name, effect in effects.items()}
+
+    return {
+        "attribute": found.attribute,
+        "confirmed": found.confirmed,
+        "effects": table(found.effects),
+        "judged": table(found.judged),
+        "entanglement": found.entanglement,
+        "limits": list(found.limits),
+    }
+
+
+def save_direction(path: str | Path, record: DirectionRecord, *, overwrite: bool = False) -> None:
+    """Writes a direction; raises FileExistsError where there is a file and `overwrite` is false."""
+    direction = record.direction
+    content = {
+        "format_version": FORMAT_VERSION,
+        "sfvq_jax": library_version(),
+        "name": record.name,
+        "space": record.space,
+        "model_hash": record.model_hash,
+        "layers": list(direction.layers),
+        "unit": direction.unit,
+        "source": dict(record.source),
+        "measured": dict(record.measured),
+        "vector": np.asarray(direction.vector, np.float64).tolist(),
+    }
+    with new_file(path, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def load_direction(path: str | Path) -> DirectionRecord:
+    """Reads a direction that `save_direction` wrote.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      OSError: it cannot be opened.
+      ValueError: no direction, a damaged one, or one of a newer format.
+    """
+    with reading(path, "direction file") as file:
+        content = parse_json(file.read())
+        check_format(content.get("format_version"), FORMAT_VERSION)
+        for name, kind in _FIELDS.items():
+            if type(content.get(name)) not in kind:
+                raise ValueError(f"its {name} is missing, or of another type")
+        if not all(type(number) in (int, float) for number in content["vector"]):
+            raise ValueError("its vector is no list of numbers")
+        vector = np.array(content["vector"], np.float64)
+        if not (np.abs(vector) <= 1.1).all() or not abs(np.linalg.norm(vector) - 1) < 1e-3:
+            raise ValueError("its vector is no unit vector")
+        layers, unit = content["layers"], float(content["unit"])
+        if len(layers) != 2 or not all(type(layer) is int for layer in layers):
+            raise ValueError("its layers are not two numbers, the first and the last")
+        if not 0 <= layers[0] <= layers[1] < MOST_LAYERS:
+            raise ValueError(f"its layers {layers[0]}-{layers[1]} make no sense")
+        if not 0 < unit <= float(np.finfo(np.float32).max):
+            raise ValueError(f"its unit is {unit:g}, expected a number above 0 of float32")
+        return DirectionRecord(
+            direction=Direction(jnp.asarray(vector, jnp.float32), (layers[0], layers[1]), unit),
+            **{name: content[name] for name in DirectionRecord._fields[1:]},
+        )
+
+
+_FIELDS = {
+    "name": (str,),
+    "space": (str,),
+    "model_hash": (str,),
+    "layers": (list,),
+    "unit": (int, float),
+    "source": (dict,),
+    "measured": (dict,),
+    "vector": (list,),
+}

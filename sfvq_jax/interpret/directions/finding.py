@@ -1,0 +1,191 @@
+"""Directions with names: what each line or pair of codewords changes, where, how much, how far.
+
+Three sets of latents take part: exact derivatives at the first, and the images of the codewords,
+give a few candidates for each attribute (`screening`), edits of the second choose among them and
+their layers, and what is reported is measured on the third, which had no part in the choice, by the
+scorer that found and by another that judges.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.interpret.directions.bench import Bench, Effect
+from sfvq_jax.interpret.directions.choosing import Choice
+from sfvq_jax.interpret.directions.gradients import attribute_gradients
+from sfvq_jax.interpret.directions.screening import search, search_reached
+from sfvq_jax.interpret.edit import Direction
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
+
+Array = jax.Array
+
+SCREENED = 128  # latents whose derivatives are taken
+SHORTLIST = 12  # candidates for each attribute, of either screen
+CHOSEN_ON = 64  # latents to choose among candidates
+LIMITED_ON = 64  # latents that are edited further and further
+SPREAD_SAMPLES = 2**14  # latents, for covariance and deviations
+NAMED_SHARE = 0.6  # of the largest effect, from which an attribute is named
+MOST_NAMED = 3
+CONFIRMED_SHARE = 0.9  # of the latents, at which the judge must see what is claimed
+
+
+class FoundDirection(NamedTuple):
+    """A direction and what is known of it.
+
+    Attributes:
+      name: what it does, "more width, less trouser; layers 0-3".
+      attribute: for which it was chosen, and which it raises.
+      direction: its unit is one standard deviation of the model's latents along it.
+      codewords: it goes from the first to the second; neighbours make a line of the curve.
+      effects: on every attribute, by the scorer that found it.
+      judged: by the scorer that judges.
+      entanglement: root of the sum of squares of the effects on all other attributes ÷ effect on
+        this one, as found; 0 is pure.
+      limits: strengths below and above 0 at which images leave the distribution; None where they do
+        not as far as was looked (`Bench.limits`).
+    """
+
+    name: str
+    attribute: str
+    direction: Direction
+    codewords: tuple[int, int]
+    effects: Mapping[str, Effect]
+    judged: Mapping[str, Effect]
+    entanglement: float
+    limits: tuple[float | None, float | None]
+
+    __repr__ = short_repr
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the judge sees the attribute rise, with certainty and at 90 % of the latents."""
+        effect = self.judged.get(self.attribute)
+        return effect is not None and effect.low > 0 and effect.agree >= CONFIRMED_SHARE
+
+
+def find_directions(
+    key: Array,
+    model: LatentModel,
+    curve: Curve,
+    find: Scorer,
+    judge: Scorer,
+    *,
+    attributes: Sequence[str] | None = None,
+    per_attribute: int = 1,
+    pairs: bool = True,
+    latents: int = 256,
+    features: Callable[[Array], Array] | None = None,
+    on_found: Callable[[FoundDirection], None] | None = None,
+) -> list[FoundDirection]:
+    """The best directions for every attribute, among the lines of a curve and pairs of codewords.
+
+    For each attribute, a, the candidate and layer range are sought that change it most for the
+    least change elsewhere: with e the effects on all attributes, e_a²/|e| × (2 q - 1) is greatest,
+    q being the share of latents at which a rises.
+
+    Args:
+      key: a PRNG key.
+      model: whose `render` is differentiable.
+      curve: fitted to its latents.
+      find: the scorer that chooses and names, written in JAX.
+      judge: another one with attributes of the same names, any function; what it lacks is not
+        judged.
+      attributes: to find directions for; all of `find` by default.
+      per_attribute: how many directions each gets.
+      pairs: whether any two codewords make a candidate, or neighbours alone.
+      latents: N, to measure on.
+      features: images -> [N, F], in which distances tell whether an image is in the distribution;
+        its pixels at 16x16 by default.
+      on_found: called with each direction once it is measured.
+
+    Returns:
+      Directions sorted by attribute in the order of `attributes`, the best of each first.
+
+    Raises:
+      ValueError: unknown attributes, a curve of another width, or numbers that are too small.
+    """
+    if per_attribute < 1 or latents < 2:
+        raise ValueError(
+            f"per_attribute is {per_attribute} and latents {latents}; expected 1 and 2 or more"
+        )
+    attributes = find.names if attributes is None else tuple(attributes)
+    columns = [find.index(name) for name in attributes]
+    if curve.latent_dim != model.latent_dim:
+        raise ValueError(
+            f"the curve has {curve.latent_dim} dimensions, the model's latents {model.latent_dim}"
+        )
+    keys = jax.random.split(key, 5)
+    bench = Bench(keys[0], model, find, judge, features=features)
+    spread = model.sample(keys[1], SPREAD_SAMPLES)
+    gradients = attribute_gradients(model, find, model.sample(keys[2], SCREENED))
+    gradients /= bench.find_scale[None, :, None, None]
+    covariance = np.atleast_2d(np.cov(spread, rowvar=False))
+    shortlist = search(curve, gradients, columns, covariance, count=SHORTLIST, pairs=pairs)
+    reached = search_reached(
+        curve,
+        bench.look(curve.codewords, bench.found)[0],
+        columns,
+        covariance,
+        num_layers=model.num_layers,
+        count=SHORTLIST,
+        pairs=pairs,
+    )
+    chosen_on, measured_on = model.sample(keys[3], CHOSEN_ON), model.sample(keys[4], latents)
+    found = []
+    for name, column, *candidates in zip(attributes, columns, shortlist, reached, strict=True):
+        choice = Choice(bench, curve, spread, chosen_on, column)
+        ranked = sorted(
+            (choice.of(c.codewords, c.layers) for c in itertools.chain(*candidates)),
+            key=lambda chosen: -chosen.merit,
+        )
+        best = {frozenset(chosen.codewords): chosen for chosen in reversed(ranked)}
+        for chosen in sorted(best.values(), key=lambda c: -c.merit)[:per_attribute]:
+            chosen = choice.with_better_layers(chosen)
+            found.append(_measured(bench, name, chosen.direction, chosen.codewords, measured_on))
+            if on_found is not None:
+                on_found(found[-1])
+    return found
+
+
+def _measured(
+    bench: Bench,
+    attribute: str,
+    direction: Direction,
+    codewords: tuple[int, int],
+    latents: Array,
+) -> FoundDirection:
+    effects, judged = bench.effects(direction, latents)
+    own = effects[attribute].mean
+    others = [effect.mean for name, effect in effects.items() if name != attribute]
+    return FoundDirection(
+        name=name_of(attribute, effects, direction.layers, bench.model.num_layers),
+        attribute=attribute,
+        direction=direction,
+        codewords=codewords,
+        effects=effects,
+        judged=judged,
+        entanglement=float(np.linalg.norm(others) / abs(own)),
+        limits=bench.limits(direction, latents[:LIMITED_ON]),
+    )
+
+
+def name_of(
+    attribute: str, effects: Mapping[str, Effect], layers: tuple[int, int], num_layers: int
+) -> str:
+    """The attribute first, then what else changes nearly as much and with certainty; the layers."""
+    least = NAMED_SHARE * max(abs(effect.mean) for effect in effects.values())
+    others = sorted(
+        (name for name, e in effects.items() if e.certain and abs(e.mean) >= least),
+        key=lambda name: -abs(effects[name].mean),
+    )
+    named = list(dict.fromkeys([attribute, *others]))[:MOST_NAMED]
+    words = [f"{'more' if effects[name].mean > 0 else 'less'} {name}" for name in named]
+    first, last = layers
+    where = "all layers" if (first, last) == (0, num_layers - 1) else f"layers {first}-{last}"
+    return f"{', '.join(words)}; {where if first < last or num_layers == 1 else f'layer {first}'}"

@@ -1,0 +1,59 @@
+"""Exact derivatives of attributes by latents.
+
+The derivative of an attribute along a direction in some layers is the inner product of its vector
+with the attribute's gradient, summed over these layers. A gradient for each attribute and latent,
+by reverse mode, so gives what a forward derivative for each of thousands of candidates would.
+
+Letters: N latents, A attributes, L layers, D dimensions.
+"""
+
+import jax
+import numpy as np
+
+from sfvq_jax.images import batch_of, in_batches
+from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.interpret.edit import codes_of
+from sfvq_jax.latent_model import LatentModel, method
+
+Array = jax.Array
+
+GRADIENT_BATCH = 32
+
+
+def attribute_gradients(
+    model: LatentModel, scorer: Scorer, latents: Array, *, batch: int | None = None
+) -> np.ndarray:
+    """Gradients of every attribute by every layer's code, [N, A, L, D] float32.
+
+    Args:
+      model: whose `render` is differentiable.
+      scorer: written in JAX.
+      latents: [N, D].
+      batch: latents at once, at most; by default up to 32, fewer where images are large.
+
+    Raises:
+      ValueError: a scorer or `render` that JAX cannot trace.
+    """
+    render = method(model, "render")
+    batch = batch_of(model, GRADIENT_BATCH) if batch is None else batch
+    attributes = range(len(scorer.names))
+
+    def gradients(part: Array) -> np.ndarray:
+        codes = codes_of(part, model.num_layers)
+        return np.stack([_gradient(render, scorer, codes, a) for a in attributes], 1)
+
+    try:
+        return in_batches(gradients, latents, batch)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise ValueError(
+            "directions are found by derivatives, so the scorer that finds and the model's render"
+            " must be written in JAX; a function of other arrays can judge"
+        ) from error
+
+
+@jax.jit
+def _gradient(
+    render: jax.tree_util.Partial, scorer: Scorer, codes: Array, attribute: Array
+) -> Array:
+    """Of one attribute, so that one compiled program serves all and little is kept in memory."""
+    return jax.grad(lambda codes: scorer(render(codes))[:, attribute].sum())(codes)
