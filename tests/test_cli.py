@@ -202,7 +202,7 @@ def test_map_and_edit_draw_figures(curve, tmp_path):
     assert main(["map", "fashion_mnist", str(curve), "-o", str(output), *arguments]) == 0
     assert all(image_size(path)[0] > 500 for path in (output, *others))
     output = tmp_path / "edit.png"
-    arguments = ["--line", "5", "--layers", "0-2", "--strength", "-10:10:5", "--seeds", "0-3"]
+    arguments = ["--line", "5", "--layers", "0-2", "--strength", "-3:3:1.5", "--seeds", "0-3"]
     assert main(["edit", "fashion_mnist", str(curve), *arguments, "-o", str(output)]) == 0
     assert image_size(output)[0] > 300
 
@@ -413,6 +413,8 @@ def test_edit_and_augment_refuse_what_the_curve_or_model_has_not(curve, tmp_path
         ["--layers", "0,2"],
         ["--strength", "10:-10:5"],
         ["--strength", "-10:10:0"],
+        ["--strength", "-1:1:1e-9"],
+        ["--strength", "nan"],
         ["--seeds", "a-b"],
     ],
 )

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import math
 import os
 import re
 import warnings
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # what takes long to import is imported where it is used
 
 FIGURE_ENDINGS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".eps")
 LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits of it
+DEVIATION_SAMPLES = 2**14  # latents, of which standard deviations are taken
+MOST_STRENGTHS = 1000
 MOST_SHOWN = 600  # characters of a message
 
 
@@ -70,7 +73,7 @@ def check_outputs(options: argparse.Namespace) -> None:
         other = named.setdefault(os.path.realpath(path), name)
         if other != name:
             raise ValueError(f"{path} is named twice, for --{other} and --{name}: name two files")
-        if marker is not None and Path(path).suffix in endings:
+        if marker is not None and Path(path).suffix.lower() in endings:
             marker = None
         check_free(
             path,
@@ -117,12 +120,18 @@ def add_scorer_option(command: argparse.ArgumentParser) -> None:
 
 
 def strength_list(text: str) -> list[float]:
-    if text.count(":") == 2:
-        start, stop, step = (float(part) for part in text.split(":"))
-        if step <= 0 or stop < start:
-            raise argparse.ArgumentTypeError(f"{text}: expected start:stop:step with start <= stop")
-        return [start + step * i for i in range(int((stop - start) / step + 1e-9) + 1)]
-    return [float(part) for part in text.split(",")]
+    parts = [float(part) for part in text.split(":" if text.count(":") == 2 else ",")]
+    if not all(map(math.isfinite, parts)):
+        raise argparse.ArgumentTypeError(f"{text}: expected finite numbers")
+    if text.count(":") != 2:
+        return parts
+    start, stop, step = parts
+    if step <= 0 or stop < start:
+        raise argparse.ArgumentTypeError(f"{text}: expected start:stop:step with start <= stop")
+    if (stop - start) / step >= MOST_STRENGTHS:
+        raise argparse.ArgumentTypeError(f"{text}: expected at most {MOST_STRENGTHS} of them")
+    # rounded, so that 0 is among those of -0.3:0.3:0.1
+    return [round(start + step * i, 12) for i in range(int((stop - start) / step + 1e-9) + 1)]
 
 
 def integer_list(text: str) -> list[int]:

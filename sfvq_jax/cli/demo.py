@@ -8,9 +8,10 @@ import numpy as np
 
 import ports
 from sfvq_jax.cli.augment import write_stretch
-from sfvq_jax.cli.common import add_examples, add_output, load_model
-from sfvq_jax.cli.edit import draw_edit, usual_truncation
+from sfvq_jax.cli.common import DEVIATION_SAMPLES, add_examples, add_output, load_model
+from sfvq_jax.cli.edit import draw_edit, truncated
 from sfvq_jax.cli.fit import add_fit_options, fit_model
+from sfvq_jax.cli.latents import seed_latents
 from sfvq_jax.cli.map import draw_map
 from sfvq_jax.interpret import Direction, DirectionRecord, line_direction
 from sfvq_jax.interpret.augment.dataset import MANIFEST
@@ -46,11 +47,16 @@ def run_demo(options: argparse.Namespace) -> None:
         draw_map(model, record).savefig(folder / "map.png")
         distance_figure(record.curve).savefig(folder / "distances.png")
         history_figure(result.history).savefig(folder / "history.png")
-        strengths, seeds = [-4.0, -2.0, 0.0, 2.0, 4.0], range(6)
-        direction = Direction(line_direction(record.curve, line), (0, model.num_layers - 1))
-        moved = DirectionRecord(direction, f"Line {line}, all layers")
-        truncation = usual_truncation(model)
-        draw_edit(model, [moved], [1.0], strengths, seeds, truncation).savefig(folder / "edit.png")
+        strengths, seeds = [-3.0, -1.5, 0.0, 1.5, 3.0], range(6)
+        vector, layers = line_direction(record.curve, line), (0, model.num_layers - 1)
+        spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
+        moved = [
+            DirectionRecord(Direction.along(vector, layers, spread), f"Line {line}, all layers")
+        ]
+        latents = seed_latents(model, seeds, None)
+        title = f"{moved[0].name}{truncated(latents)}"
+        figure = draw_edit(model, latents, moved, [1.0], strengths, title=title)
+        figure.savefig(folder / "edit.png")
         write_stretch(
             model, record, (line, line + 1), 64, folder / SAMPLES, key=jax.random.key(0), about={}
         )

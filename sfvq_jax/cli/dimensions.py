@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
+    DEVIATION_SAMPLES,
     add_examples,
     add_output,
     add_scorer_option,
@@ -29,6 +30,7 @@ from sfvq_jax.cli.common import (
 )
 from sfvq_jax.images import render_images
 from sfvq_jax.interpret import (
+    Direction,
     DirectionRecord,
     Found,
     Translation,
@@ -169,13 +171,18 @@ def run_dimensions(options: argparse.Namespace) -> None:
         (path / DIMENSIONS_MARKER).write_text(content + "\n", encoding="utf-8")
         for name, figure in figures.items():
             figure.savefig(path / name)
+        spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
         for found in run.found:
+            shift = run.shift(found)
+            moved = Direction.along(shift, (0, model.num_layers - 1), spread)
             direction = DirectionRecord(
-                run.direction(found, model.num_layers),
+                moved,
                 f"{found.source} to {found.target}",
                 about["space"],
                 about["model_hash"],
                 {f"{unit}s": found.dimensions.tolist(), "found with": about | dict(run.settings)},
+                # each of the set by `extreme` deviations of its own is more of them along the sum
+                {"strength": options.extreme * float(jnp.linalg.norm(shift)) / moved.unit},
             )
             save_direction(path / f"{slug(direction.name)}.json", direction)
     print(dimensions_tables([run], unit))

@@ -1,8 +1,9 @@
-"""`edit`: seeds moved along directions, of a line or of files."""
+"""`edit`: latents, of seeds or of a file, moved along directions, of a line or of files."""
 
 import argparse
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
-import ports
 from sfvq_jax.cli.common import (
+    DEVIATION_SAMPLES,
     FIGURE_ENDINGS,
     add_examples,
     add_output,
@@ -29,33 +31,49 @@ from sfvq_jax.cli.common import (
     strength_list,
 )
 from sfvq_jax.cli.directions import DIRECTIONS_MARKER
+from sfvq_jax.cli.latents import MOST_ROWS, Latents, file_latents, seed_latents
 from sfvq_jax.interpret import (
     Direction,
     DirectionRecord,
     attribute_gradients,
-    deviation_along,
     hold_attributes,
     line_direction,
     load_direction,
     render_edits,
     save_direction,
 )
+from sfvq_jax.io.sweeps import KINDS, check_kinds
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.views import edit_figure
-from sfvq_jax.views.grids import MAP_SIDE
+from sfvq_jax.views import write_edits
+from sfvq_jax.views.edit_files import (
+    LATENTS,
+    MANIFEST,
+    MOST_DRAWN,
+    check_overview,
+    overview_figure,
+    title_of,
+)
+from sfvq_jax.views.grids import EDIT_SIDE
 
-DEVIATION_SAMPLES = 2**14
-TRUNCATION = 0.5  # of the published edits (arXiv 2410.20573)
 GRADIENT_LATENTS = 256  # whose mean gradients are held
+STRENGTHS = (-2.0, -1.0, 1.0, 2.0)
+UNIT_DIFFERS = 0.1  # share of a standard deviation; samples differ by less
 
 
 def add_edit(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_edit)
-    add_output(command, "the figure", endings=FIGURE_ENDINGS)
+    add_output(
+        command,
+        "folder of images at full size, their latents and an overview; or the overview alone, as"
+        " a .png, .pdf, .svg, …",
+        endings=FIGURE_ENDINGS,
+        marker=MANIFEST,
+    )
     add_examples(
         command,
-        "edit ffhq/ curve.npz --line 12 --layers 0-2 --strength -10:10:5 -o edit.png",
-        "edit ffhq/ --direction directions/ --attribute smile -o smile.png",
+        "edit ffhq/ curve.npz --line 12 --layers 0-2 --strength -3:3:1 -o edited/",
+        "edit ffhq/ --direction directions/ --attribute smile --sweep gif,mp4 -o smile/",
+        "edit ffhq/ --direction smile.json --latents mine.npy --rows 3,5 -o smile/",
         "edit ffhq/ --direction directions/03-smile.json --hold brightness -o smile.png",
     )
     command.add_argument("model", help="a converted generator, or a bundled one")
@@ -77,23 +95,86 @@ def add_edit(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--strength",
         type=strength_list,
-        help="start:stop:step (stop included) or a list; of --line distances along the unit"
-        " direction, of --direction its units (-10:10:5, -2:2:1)",
+        default=STRENGTHS,
+        help="start:stop:step (stop included) or a list, in standard deviations of latents along"
+        " the direction (-2,-1,1,2); what they are as lengths is printed",
     )
     command.add_argument("--hold", type=name_list, help="attributes to leave as they are")
     add_output(command, "write the one direction here", "--save-direction", endings=(".json",))
     add_scorer_option(command)
+    command.add_argument("--seeds", type=integer_list, help="first-last or a list (0-3)")
     command.add_argument(
-        "--seeds", type=integer_list, default=range(4), help="first-last or a list"
+        "--latents",
+        help="latents of yours in place of seeds: an .npy [N, D] or, one code a layer, [N, L, D]",
     )
+    command.add_argument(
+        "--rows", type=integer_list, help=f"of --latents; all by default, up to {MOST_ROWS}"
+    )
+    command.add_argument(
+        "--space",
+        help="of --latents, if it is not that of the direction: z, which is mapped to it",
+    )
+    command.add_argument("--label", type=int, help="of --space z, the class")
     command.add_argument(
         "--truncation",
         type=float,
-        help="of the seeds' latents; 0.5 by default, but for z of a StyleGAN2, which has none",
+        help="of the seeds' latents, 0.5 by default, but for z of a StyleGAN2, which has none; of"
+        " --space z, none by default",
     )
+    command.add_argument(
+        "--side", type=int, default=EDIT_SIDE,
+        help="pixels of an image in the overview (%(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--sweep", type=name_list, default=[],
+        help=f"animations of every latent, a list of {', '.join(KINDS)}; mp4 takes the package"
+        " imageio-ffmpeg",
+    )  # fmt: skip
+    command.add_argument("--frames", type=int, default=25, help="of a sweep, one way (%(default)s)")
 
 
 def run_edit(options: argparse.Namespace) -> None:
+    _check_options(options)
+    model, records, weights, spread = _directions_of(options)
+    if len(records) == 1:  # FILE:0.5 halves the strengths
+        options.strength, weights = [s * weights[0] for s in options.strength], [1.0]
+    if options.hold:
+        records = hold(model, records, spread, options)
+    latents = file_latents(model, spread, options) if options.latents else seed_latents(
+        model, options.seeds or range(4), options.truncation
+    )  # fmt: skip
+    title = title_of(records, weights) + truncated(latents)
+    strengths = sorted({0.0, *options.strength})
+    if _is_figure(options.output):
+        figure = draw_edit(
+            model, latents, records, weights, strengths, title=title, side=options.side
+        )
+        save_figure(figure, options.output, options)
+    else:
+        images = len(latents.rows) * (len(strengths) + options.frames * bool(options.sweep))
+        with tqdm(total=images, unit=" images", leave=False, disable=None) as bar:
+            write_edits(
+                options.output, model, latents.values, records, strengths, weights=weights,
+                rows=latents.rows, title=title, side=options.side, sweep=options.sweep,
+                frames=options.frames, about={"model": options.model, **latents.about},
+                overwrite=options.overwrite, on_image=bar.update,
+            )  # fmt: skip
+        print(_told(options, len(latents.rows), len(strengths)))
+    if len(latents.rows) > MOST_DRAWN:
+        print(f"the overview shows the first {MOST_DRAWN} of {len(latents.rows)}")
+    for record, weight in zip(records, weights, strict=True):
+        unit, low, high = record.direction.unit, strengths[0], strengths[-1]
+        print(
+            f"{shown(record.name or 'a direction')}: one standard deviation is {unit:.3g} in latent"
+            f" space; strengths {low * weight:+g} to {high * weight:+g} are lengths"
+            f" {low * weight * unit:+.3g} to {high * weight * unit:+.3g}"
+        )
+    if options.save_direction is not None:
+        save_direction(options.save_direction, records[0], overwrite=options.overwrite)
+        print(options.save_direction)
+
+
+def _check_options(options: argparse.Namespace) -> None:
     if (options.line is None) == (not options.direction):
         raise ValueError("name either --line of a curve or --direction FILE, once or more")
     if (options.line is None) != (options.curve is None):
@@ -108,33 +189,72 @@ def run_edit(options: argparse.Namespace) -> None:
         raise ValueError("--attribute goes with --direction FOLDER, as `directions` writes it")
     if options.save_direction is not None and len(options.direction) > 1:
         raise ValueError("--save-direction writes one direction, and there are several")
+    if options.latents is not None and options.seeds is not None:
+        raise ValueError("--latents stands in place of --seeds: leave one of them out")
+    if options.latents is None:
+        for name in ("rows", "space", "label"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} goes with --latents, an .npy of yours: leave it out")
+    elif options.space is None and (options.label, options.truncation) != (None, None):
+        raise ValueError(
+            "--label goes with --latents of --space z, and --truncation with these or with seeds:"
+            " latents of the direction's own space are taken as they are"
+        )
+    ending = Path(options.output).suffix.lower()
+    if ending.removeprefix(".") in KINDS and ending not in FIGURE_ENDINGS:
+        raise ValueError(
+            f"{options.output} is to be written, but sweeps go in a folder: -o"
+            f" {Path(options.output).stem} --sweep {ending.removeprefix('.')}"
+        )
+    if options.sweep and _is_figure(options.output):
+        raise ValueError(
+            f"--sweep goes with a folder, and {options.output} is the overview alone: name a folder"
+        )
+    check_kinds(options.sweep)
+
+
+def _directions_of(
+    options: argparse.Namespace,
+) -> tuple[LatentModel, list[DirectionRecord], Sequence[float], jax.Array]:
+    """The model, the directions and their weights; and latents of the space, which measure it."""
     if options.line is not None:
         model, curve = load_both(options)
+        vector = line_direction(curve.curve, options.line)
         layers = options.layers or (0, model.num_layers - 1)
-        direction = Direction(line_direction(curve.curve, options.line), layers)
+        spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
+        direction = Direction.along(vector, layers, spread)
         name = f"Line {options.line}, layers {layers[0]}-{layers[1]}"
         source = direction_source(curve, (options.line, options.line + 1))
-        records = [DirectionRecord(direction, name, curve.space, curve.model_hash, source)]
-        weights = [1.0]
-    else:
-        files, weights = zip(*map(_file_and_weight, options.direction), strict=True)
-        files = [_file_of(file, options.attribute) for file in files]
-        records = [load_direction(file) for file in files]
-        model = load_for(options.model, records)
-    if options.hold:
-        records = hold(model, records, options)
-    default = [-10.0, -5.0, 0.0, 5.0, 10.0] if options.line is not None else [-2.0, -1.0, 1.0, 2.0]
-    strengths = default if options.strength is None else options.strength
-    truncation = usual_truncation(model) if options.truncation is None else options.truncation
-    figure = draw_edit(model, records, weights, strengths, options.seeds, truncation)
-    save_figure(figure, options.output, options)
-    if options.save_direction is not None:
-        save_direction(options.save_direction, records[0], overwrite=options.overwrite)
-        print(options.save_direction)
+        record = DirectionRecord(direction, name, curve.space, curve.model_hash, source)
+        return model, [record], [1.0], spread
+    files, weights = zip(*map(_file_and_weight, options.direction), strict=True)
+    files = [_file_of(file, options.attribute) for file in files]
+    records = [load_direction(file) for file in files]
+    model = load_for(options.model, records)
+    spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
+    return model, list(map(_in_deviations, files, records, [spread] * len(files))), weights, spread
+
+
+def _in_deviations(file: Path, record: DirectionRecord, spread: jax.Array) -> DirectionRecord:
+    """A direction whose strength is in standard deviations, whatever its file says."""
+    direction = record.direction
+    measured = Direction.along(direction.vector, direction.layers, spread)
+    if abs(direction.unit / measured.unit - 1) <= UNIT_DIFFERS:
+        return record
+    warnings.warn(
+        f"{file} has the unit {direction.unit:.3g}, and one standard deviation of"
+        f" {record.space or 'the latents'} along it is {measured.unit:.3g}: strengths are counted"
+        " in the latter",
+        stacklevel=2,
+    )
+    return record._replace(direction=measured, measured={})  # at strengths of the former
 
 
 def hold(
-    model: LatentModel, records: Sequence[DirectionRecord], options: argparse.Namespace
+    model: LatentModel,
+    records: Sequence[DirectionRecord],
+    spread: jax.Array,
+    options: argparse.Namespace,
 ) -> list[DirectionRecord]:
     """The directions without what moves the attributes that are to be held."""
     find, _ = scorers_of(options)
@@ -142,7 +262,7 @@ def hold(
     gradients = attribute_gradients(model, find.select(options.hold), latents).mean(0)
     return [
         record._replace(
-            direction=hold_attributes(record.direction, jnp.asarray(gradients)),
+            direction=hold_attributes(record.direction, jnp.asarray(gradients), spread),
             name=f"{record.name}; {', '.join(options.hold)} held",
             measured={},
         )
@@ -150,39 +270,43 @@ def hold(
     ]
 
 
-def usual_truncation(model: LatentModel) -> float | None:
-    """Of latents that are edited; z of a StyleGAN2 is truncated behind its mapping, or not."""
-    return None if isinstance(model, ports.StyleGAN2Z) else TRUNCATION
+def truncated(latents: Latents) -> str:
+    truncation = latents.about["truncation"]
+    return "" if truncation is None else f", truncation {truncation:g}"
 
 
 def draw_edit(
     model: LatentModel,
+    latents: Latents,
     records: Sequence[DirectionRecord],
     weights: Sequence[float],
     strengths: Sequence[float],
-    seeds: Sequence[int],
-    truncation: float | None,
+    *,
+    title: str,
+    side: int = EDIT_SIDE,
 ) -> Figure:
-    """Edits of the latents that the seeds give; an unedited column is added where none is asked."""
-    strengths = sorted({0.0, *strengths})
-    samples = [model.sample(jax.random.key(seed), 1, truncation=truncation) for seed in seeds]
+    """The overview alone, whose images are never at full size in memory all at once."""
+    rows = latents.rows[:MOST_DRAWN]
+    check_overview(model, len(rows), len(strengths), side)
     images = render_edits(
         model,
-        jnp.concatenate(samples),
+        latents.values[:MOST_DRAWN],
         [record.direction for record in records],
         jnp.asarray(np.outer(strengths, weights), jnp.float32),
-        max_side=MAP_SIDE,
+        max_side=side,
     )
-    deviation = None
-    if len(records) == 1:
-        direction = records[0].direction
-        spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
-        along = float(deviation_along(spread, direction.vector))
-        deviation = along / direction.unit or None  # 0 where latents do not differ along it
-    names = " +\n".join(record.name or "a direction" for record in records)
-    if truncation is not None:
-        names += f", truncation {truncation:g}"
-    return edit_figure(images, strengths, deviation, seeds, names)
+    return overview_figure(images, records, strengths, rows, title, side)
+
+
+def _is_figure(path: str) -> bool:
+    return Path(path).suffix.lower() in FIGURE_ENDINGS
+
+
+def _told(options: argparse.Namespace, rows: int, columns: int) -> str:
+    told = f"{options.output}: {rows * columns} images of {rows} latents in images/, {LATENTS}"
+    if options.sweep:
+        told += f", sweeps/ ({', '.join(options.sweep)})"
+    return f"{told}, overview.png"
 
 
 def _file_of(name: str, attribute: str | None) -> Path:

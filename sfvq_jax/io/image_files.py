@@ -84,8 +84,12 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """An image uint8 [H, W, C] in another size, smoothed where it shrinks."""
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return np.asarray(picture.resize((width, height))).reshape(height, width, -1)
+    return np.asarray(as_picture(image).resize((width, height))).reshape(height, width, -1)
+
+
+def as_picture(image: np.ndarray) -> Image.Image:
+    """An image uint8 [H, W, C], C = 1, 3 or 4, as one of Pillow's; it is saved by its `save`."""
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def stacked(images: Iterable[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Figures (matplotlib): functions from arrays to a Figure, which the caller saves."""
+"""Figures (matplotlib), which the caller saves, and edits as files."""
 
 from sfvq_jax.images import render_images, to_uint8
 from sfvq_jax.views.charts import (
@@ -9,6 +9,7 @@ from sfvq_jax.views.charts import (
     importance_figure,
     translation_figure,
 )
+from sfvq_jax.views.edit_files import write_edits
 from sfvq_jax.views.grids import (
     directions_figure,
     edit_figure,
@@ -29,4 +30,5 @@ __all__ = [
     "render_images",
     "to_uint8",
     "translation_figure",
+    "write_edits",
 ]

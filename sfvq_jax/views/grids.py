@@ -19,6 +19,7 @@ from sfvq_jax.views.picture import DPI, Picture
 
 COLUMNS = 16
 CELL_INCHES = 0.8
+EDIT_SIDE = 112  # pixels, width of a column of `edit_figure`
 MAP_SIDE = 160  # larger images than this many pixels are scaled down before they are drawn
 
 
@@ -77,34 +78,36 @@ def map_figure(
 def edit_figure(
     images: np.ndarray,
     strengths: Sequence[float],
-    deviation: float | None,
-    seeds: Sequence[int],
+    unit: float | None,
+    rows: Sequence[str],
     title: str,
+    *,
+    side: int = EDIT_SIDE,
 ) -> Figure:
-    """Rows of seeds by columns of strengths; the unedited column is framed.
+    """Rows of latents by columns of strengths; the unedited column is framed.
 
     Args:
-      images: [seeds, strengths, H, W, C].
-      strengths: distances moved along the unit direction, one a column.
-      deviation: standard deviation of latents along the direction, in which labels are given too;
-        None of several directions at once.
-      seeds: one a row.
+      images: [rows, strengths, H, W, C].
+      strengths: in standard deviations along the direction, one a column.
+      unit: of the direction, by which lengths are given too; None of several directions at once.
+      rows: their names, such as "seed 3".
       title: of the figure.
+      side: width of a column in pixels.
     """
-    axes = "[seeds, strengths, H, W, C]"
-    images = _pictures(images, axes, seeds=len(seeds), strengths=len(strengths))
-    figure, cells = _image_grid(len(seeds), len(strengths), _aspect(images[0]), title, label=True)
-    for row, seed in enumerate(seeds):
+    axes = "[rows, strengths, H, W, C]"
+    images = _pictures(images, axes, rows=len(rows), strengths=len(strengths))
+    figure, cells = _image_grid(len(rows), len(strengths), _aspect(images[0]), title, label=side)
+    for row, name in enumerate(rows):
         for column, strength in enumerate(strengths):
             cell = cells[row, column]
             _show_image(cell, images[row, column])
             if row == 0:
-                number = f"{strength:+g}\n"
-                if deviation is not None:
-                    number += f"({strength / deviation:+.1f} sd)"
+                number = f"{strength:+g} sd\n"
+                if unit is not None:
+                    number += f"({strength * unit:+.3g})"
                 cell.set_title("unedited\n" if strength == 0 else number, fontsize=8, pad=3)
             if column == 0:
-                cell.set_ylabel(f"seed {seed}", fontsize=8)
+                cell.set_ylabel(name, fontsize=8)
             if strength == 0:
                 _frame(cell)
     return figure
@@ -162,7 +165,7 @@ def interventions_figure(
     axes = "[rows, columns, H, W, C]"
     images = _pictures(images, axes, rows=len(names), columns=len(extremes))
     rows, columns = images.shape[:2]
-    figure, cells = _image_grid(rows, columns, _aspect(images[0]), title, label=True)
+    figure, cells = _image_grid(rows, columns, _aspect(images[0]), title, label=EDIT_SIDE)
     for (row, column), cell in np.ndenumerate(cells):
         _show_image(cell, images[row, column])
         extreme = extremes[column]
@@ -197,9 +200,10 @@ def _pictures(images: Any, axes: str, **numbers: int) -> np.ndarray:
 
 
 def _image_grid(
-    rows: int, columns: int, aspect: float, title: str, *, label: bool = False
+    rows: int, columns: int, aspect: float, title: str, *, label: int = 0
 ) -> tuple[Picture, np.ndarray]:
-    cell = CELL_INCHES * (1.4 if label else 1.0)
+    """Cells of images, `label` pixels wide with room for labels, or else of the usual size."""
+    cell = label / DPI or CELL_INCHES
     size = (max(columns * cell, 4) + 0.4, rows * (cell * aspect + 0.15) + (0.8 if label else 0.4))
     figure = Picture(figsize=size, dpi=DPI, layout="constrained")
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)

@@ -26,8 +26,8 @@ VALUES = [
     History(LONG, LONG, LONG, LONG, LONG, BIG, LONG),
     Info(LONG, LONG, LONG),
     ArraySource(BIG, LONG, 4096),
-    Direction(LONG, layers=(0, 3)),
-    DirectionRecord(Direction(LONG, layers=(0, 3))),
+    Direction(LONG, layers=(0, 3), unit=1.0),
+    DirectionRecord(Direction(LONG, layers=(0, 3), unit=1.0)),
     Scorer.of(lambda images: images, tuple(map(str, range(99)))),
 ]
 

@@ -28,7 +28,6 @@ from sfvq_jax.interpret.dimensions.importance import (
 from sfvq_jax.interpret.dimensions.masks import optimise_mask
 from sfvq_jax.interpret.dimensions.moves import Move, measured_moves
 from sfvq_jax.interpret.directions import Bench
-from sfvq_jax.interpret.edit import Direction
 from sfvq_jax.interpret.geometry import numpy_generator
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.short import short_repr
@@ -100,12 +99,10 @@ class Translation(NamedTuple):
             "random growth": _rounded(self.random_growth),
         }
 
-    def direction(self, found: Found, num_layers: int) -> Direction:
-        """The joint shift of a set as a direction, whose unit is one deviation of each."""
+    def shift(self, found: Found) -> Array:
+        """What moves each of a set by one deviation of its own, jointly, [D]."""
         origin = jnp.zeros((1, len(self.coordinates.mean)))
-        vector = self.coordinates.moved(origin, jnp.asarray(found.signed)[None])[0]
-        length = jnp.linalg.norm(vector)
-        return Direction(vector / length, (0, num_layers - 1), float(length))
+        return self.coordinates.moved(origin, jnp.asarray(found.signed)[None])[0]
 
 
 def translate(

@@ -15,23 +15,51 @@ from sfvq_jax.short import short_repr
 Array = jax.Array
 
 LEAST_REST = 0.05  # of a direction's length, that must be left when attributes are held
+LEAST_DEVIATION = 1e-5  # of the greatest one of a dimension; less is rounding
 
 
 @flax.struct.dataclass
 class Direction:
-    """Where an edit goes: a unit vector, in a range of layers, by so much at strength 1.
+    """Where an edit goes: a unit vector, in a range of layers, by a deviation at strength 1.
 
     Attributes:
       vector: of length 1 in latent space, [D].
       layers: first and last layer that it moves, both included, counted from 0.
-      unit: distance in latent space at strength 1; 1 is the convention of the published edits.
+      unit: distance in latent space at strength 1: one standard deviation of the latents along the
+        vector, which `along` measures.
     """
 
     vector: Array
     layers: tuple[int, int] = flax.struct.field(pytree_node=False)
-    unit: float = flax.struct.field(pytree_node=False, default=1.0)
+    unit: float = flax.struct.field(pytree_node=False)
 
     __repr__ = short_repr
+
+    @classmethod
+    def along(cls, vector: Array, layers: tuple[int, int], latents: Array) -> "Direction":
+        """Along a vector [D] of any length; a strength is in standard deviations of latents [N, D].
+
+        Raises:
+          ValueError: a vector of another width or of length 0, or latents that do not differ along
+            it.
+        """
+        if latents.ndim != 2 or vector.shape != latents.shape[1:]:
+            raise ValueError(
+                f"the vector has shape {vector.shape} and latents {latents.shape}; expected [D] and"
+                " [N, D]"
+            )
+        length = jnp.linalg.norm(vector)
+        if not length > 0:
+            raise ValueError("the vector has length 0, and is no direction")
+        vector = vector / length
+        latents = latents - latents.mean(0, keepdims=True)  # far from 0 they are rounded
+        deviation = float(deviation_along(latents, vector))
+        if not deviation > LEAST_DEVIATION * float(jnp.max(jnp.std(latents, 0))):
+            raise ValueError(
+                "latents do not differ along the direction, so there is no standard deviation to"
+                " move them by: choose another one, or more latents"
+            )
+        return cls(vector, layers, deviation)
 
 
 def line_direction(curve: Curve, line: int) -> Array:
@@ -74,16 +102,17 @@ def edit_latents(
     """Codes w+ of every latent at every strength: w[l] + strength · unit · vector in the layers.
 
     Args:
-      latents: w, [N, D], or codes w+ that are edited already, [N, L, D].
+      latents: [N, D], or one code a layer, [N, L, D].
       directions: one, or M at once.
-      strengths: in units of each direction, [S]; or of each its own, [S, M].
+      strengths: in standard deviations along each direction, [S]; or of each its own, [S, M].
       num_layers: L, the number of codes that make an image.
 
     Returns:
       [N, S, L, D].
 
     Raises:
-      ValueError: a layer range outside the model, or strengths for another number of directions.
+      ValueError: latents of another shape, a layer range outside the model, or strengths for
+        another number of directions.
 
     Source: Vali & Bäckström, TMLR 2025 (arXiv 2410.20573), §4.
     """
@@ -92,6 +121,12 @@ def edit_latents(
         raise ValueError(
             f"strengths has shape {strengths.shape}; {len(directions)} directions take [S] or"
             f" [S, {len(directions)}]"
+        )
+    d = directions[0].vector.shape[0]
+    if latents.shape[1:] not in ((d,), (num_layers, d)):
+        raise ValueError(
+            f"latents have shape {latents.shape}; these directions move [N, {d}] or, one code a"
+            f" layer, [N, {num_layers}, {d}]"
         )
     latents = codes_of(latents, num_layers)
     steps = jnp.stack([layer_steps(direction, num_layers) for direction in directions])
@@ -142,7 +177,7 @@ def layer_steps(direction: Direction, num_layers: int) -> Array:
     return chosen[:, None] * (direction.unit * direction.vector)[None]
 
 
-def hold_attributes(direction: Direction, gradients: Array) -> Direction:
+def hold_attributes(direction: Direction, gradients: Array, latents: Array) -> Direction:
     """The direction without what changes some attributes: conditional manipulation by projection.
 
     The vector is projected onto the complement of the attributes' gradients, each summed over the
@@ -153,6 +188,7 @@ def hold_attributes(direction: Direction, gradients: Array) -> Direction:
       direction: to be changed.
       gradients: mean gradients of the H attributes to hold, [H, L, D], as the mean over latents of
         `attribute_gradients`.
+      latents: whose standard deviation along what is left is the new unit, [N, D].
 
     Raises:
       ValueError: hardly anything of the direction is left.
@@ -171,7 +207,7 @@ def hold_attributes(direction: Direction, gradients: Array) -> Direction:
             f"of the direction, {float(length):.1%} would be left: what it moves is what is to be"
             " held; hold fewer attributes"
         )
-    return Direction(rest / length, direction.layers, direction.unit)
+    return Direction.along(rest, direction.layers, latents)
 
 
 def deviation_along(latents: Array, vector: Array) -> Array:

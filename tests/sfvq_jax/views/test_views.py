@@ -256,8 +256,8 @@ class TestImagesOfUsers:
 
     def test_rows_and_columns_are_as_many_as_their_names(self):
         images = random_images(2, 3, 8, 8, 1)
-        with pytest.raises(ValueError, match="with 2 seeds; 3 are named"):
-            edit_figure(images, [0, 1, 2], None, [1, 2, 3], "")
+        with pytest.raises(ValueError, match="with 2 rows; 3 are named"):
+            edit_figure(images, [0, 1, 2], None, ["a", "b", "c"], "")
         with pytest.raises(ValueError, match="with 3 columns; 2 are named"):
             interventions_figure(images, ["a", "b"], [0, 1], "")
         with pytest.raises(ValueError, match="with 1 directions; 2 are named"):
@@ -325,12 +325,12 @@ class TestInANotebook:
 
 
 class TestEdits:
-    strengths, seeds = [-5.0, 0.0, 2.5], [3, 8]
+    strengths, rows = [-2.5, 0.0, 1.2], ["seed 3", "seed 8"]
 
     @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 12, 3)])
-    def test_rows_are_seeds_and_columns_strengths(self, shape):
+    def test_rows_are_latents_and_columns_strengths(self, shape):
         images = random_images(2, 3, *shape)
-        figure = edit_figure(images, self.strengths, 2.0, self.seeds, "a title")
+        figure = edit_figure(images, self.strengths, 2.0, self.rows, "a title")
         shown = np.array(shown_images(figure)).reshape(2, 3, *shape[:2], -1)
         assert_array_equal(shown, images)
         labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
@@ -338,12 +338,20 @@ class TestEdits:
         assert pixels(figure).std() > 10
 
     def test_strengths_are_labelled_in_both_units(self):
-        figure = edit_figure(random_images(2, 3, 8, 8, 1), self.strengths, 2.0, self.seeds, "")
+        figure = edit_figure(random_images(2, 3, 8, 8, 1), self.strengths, 2.0, self.rows, "")
         titles = [axes.get_title() for axes in figure.axes[:3]]
-        assert titles == ["-5\n(-2.5 sd)", "unedited\n", "+2.5\n(+1.2 sd)"]
+        assert titles == ["-2.5 sd\n(-5)", "unedited\n", "+1.2 sd\n(+2.4)"]
+
+    def test_columns_are_as_wide_as_asked(self):
+        images = random_images(2, 3, 8, 8, 1)
+        for side in (150, 300):
+            figure = edit_figure(images, self.strengths, None, self.rows, "", side=side)
+            figure.draw_without_rendering()
+            widths = [axes.get_window_extent().width for axes in figure.axes]
+            assert_allclose(widths, side, rtol=0.15)
 
     def test_the_unedited_column_alone_is_framed(self):
-        figure = edit_figure(random_images(2, 3, 8, 8, 1), self.strengths, 2.0, self.seeds, "")
+        figure = edit_figure(random_images(2, 3, 8, 8, 1), self.strengths, 2.0, self.rows, "")
         framed = [all(s.get_visible() for s in axes.spines.values()) for axes in figure.axes]
         assert framed == 2 * [False, True, False]
 

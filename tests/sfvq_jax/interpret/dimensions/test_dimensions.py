@@ -355,10 +355,11 @@ class TestTranslation:
 
     def test_a_set_is_a_direction_that_edits_make(self, runs):
         run, found = runs[0], runs[0].found[0]
-        direction = run.direction(found, 1)
-        assert isinstance(direction, Direction)
+        shift = run.shift(found)
         z = MODEL.sample(jax.random.key(9), 4)
-        edited = edit_latents(z, direction, jnp.array([3.0]), 1)[:, 0, 0]
+        direction = Direction.along(shift, (0, 0), MODEL.sample(jax.random.key(8), 2000))
+        strength = 3.0 * jnp.linalg.norm(shift) / direction.unit
+        edited = edit_latents(z, direction, strength[None], 1)[:, 0, 0]
         signed = jnp.broadcast_to(jnp.asarray(found.signed)[None], z.shape)
         assert_allclose(edited, intervene(z, run.coordinates, signed, 3.0, "shift"), atol=1e-5)
 

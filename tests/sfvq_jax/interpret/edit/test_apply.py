@@ -21,6 +21,7 @@ def normal(*shape, seed=0):
 
 
 CURVE = Curve(jnp.asarray(normal(9, 5)))
+LATENTS = normal(500, 5, seed=4) * np.float32([1, 2, 3, 4, 5])
 
 
 class TestLineDirection:
@@ -56,7 +57,7 @@ class TestEditLatents:
     strengths = np.float32([-10, 0, 2.5])
 
     def edit(self, first, last, strengths=strengths):
-        direction = Direction(jnp.asarray(self.direction), (first, last))
+        direction = Direction(jnp.asarray(self.direction), (first, last), 1.0)
         return edit_latents(jnp.asarray(self.latents), direction, jnp.asarray(strengths), 6)
 
     @pytest.mark.parametrize(("first", "last"), [(0, 5), (2, 4), (3, 3), (5, 5)])
@@ -87,7 +88,7 @@ class TestEditLatents:
 
     def test_the_unit_multiplies_the_strength(self):
         one = Direction(jnp.asarray(self.direction), (1, 2), 3.0)
-        other = Direction(jnp.asarray(self.direction), (1, 2))
+        other = Direction(jnp.asarray(self.direction), (1, 2), 1.0)
         x, strengths = jnp.asarray(self.latents), jnp.asarray(self.strengths)
         assert_allclose(
             edit_latents(x, one, strengths, 6), edit_latents(x, other, 3 * strengths, 6), rtol=1e-5
@@ -95,7 +96,7 @@ class TestEditLatents:
 
     def test_several_directions_are_the_sum_of_edits_each_in_its_own_layers(self):
         one = Direction(jnp.asarray(self.direction), (0, 2), 2.0)
-        other = Direction(line_direction(CURVE, 1), (2, 5))
+        other = Direction(line_direction(CURVE, 1), (2, 5), 1.0)
         x = jnp.asarray(self.latents)
         strengths = jnp.array([[1.0, 0.0], [0.5, -3.0]])
         both = edit_latents(x, [one, other], strengths, 6)
@@ -107,7 +108,7 @@ class TestEditLatents:
         assert_allclose(same, edit_latents(x, [one, other], strengths[:, :1].repeat(2, 1), 6))
 
     def test_strengths_for_another_number_of_directions_are_refused(self):
-        one = Direction(jnp.asarray(self.direction), (0, 2))
+        one = Direction(jnp.asarray(self.direction), (0, 2), 1.0)
         with pytest.raises(ValueError, match=r"1 directions take \[S\] or \[S, 1\]"):
             edit_latents(jnp.asarray(self.latents), one, jnp.ones((2, 3)), 6)
 
@@ -116,30 +117,33 @@ class TestHoldAttributes:
     def test_the_result_is_orthogonal_to_what_is_held_and_as_near_as_can_be(self):
         direction = Direction(line_direction(CURVE, 0), (1, 2), 2.0)
         gradients = normal(2, 4, 5, seed=3)
-        held = hold_attributes(direction, jnp.asarray(gradients))
+        held = hold_attributes(direction, jnp.asarray(gradients), LATENTS)
         sums = np.float64(gradients[:, 1:3].sum(1))
         assert_allclose(sums @ np.float64(held.vector), np.zeros(2), atol=1e-5)
         basis = np.linalg.qr(sums.T)[0]
         vector = np.float64(direction.vector)
         rest = vector - basis @ (basis.T @ vector)
         assert_allclose(held.vector, rest / np.linalg.norm(rest), atol=1e-5)
-        assert (held.layers, held.unit) == ((1, 2), 2.0)
+        assert held.layers == (1, 2)
+        assert held.unit == pytest.approx(np.std(LATENTS @ np.asarray(held.vector)), rel=1e-4)
 
     def test_attributes_that_change_alike_are_held_as_one(self):
-        direction = Direction(line_direction(CURVE, 0), (0, 3))
+        direction = Direction(line_direction(CURVE, 0), (0, 3), 1.0)
         gradients = jnp.asarray(normal(1, 4, 5, seed=3))
-        twice = hold_attributes(direction, jnp.concatenate([gradients, 7 * gradients]))
-        assert_allclose(twice.vector, hold_attributes(direction, gradients).vector, atol=1e-5)
+        twice = hold_attributes(direction, jnp.concatenate([gradients, 7 * gradients]), LATENTS)
+        assert_allclose(
+            twice.vector, hold_attributes(direction, gradients, LATENTS).vector, atol=1e-5
+        )
 
     def test_an_attribute_that_nothing_changes_is_held_anyway(self):
-        direction = Direction(line_direction(CURVE, 0), (0, 3))
-        held = hold_attributes(direction, jnp.zeros((1, 4, 5)))
+        direction = Direction(line_direction(CURVE, 0), (0, 3), 1.0)
+        held = hold_attributes(direction, jnp.zeros((1, 4, 5)), LATENTS)
         assert_allclose(held.vector, direction.vector, rtol=1e-5)
 
     def test_a_direction_that_only_moves_what_is_held_is_refused(self):
-        direction = Direction(line_direction(CURVE, 0), (0, 0))
+        direction = Direction(line_direction(CURVE, 0), (0, 0), 1.0)
         with pytest.raises(ValueError, match="hold fewer attributes"):
-            hold_attributes(direction, direction.vector[None, None])
+            hold_attributes(direction, direction.vector[None, None], LATENTS)
 
 
 class TestDeviationAlong:
@@ -152,3 +156,29 @@ class TestDeviationAlong:
         latents, direction = normal(200, 5), np.asarray(line_direction(CURVE, 0))
         shifted = deviation_along(latents + np.float32(100), direction)
         assert_allclose(shifted, deviation_along(latents, direction), rtol=1e-4)
+
+
+class TestDirectionAlong:
+    def test_strength_one_is_a_standard_deviation_of_the_latents(self):
+        direction = Direction.along(jnp.asarray([0, 0, 7.0, 0, 0]), (0, 1), LATENTS)
+        assert_allclose(direction.vector, [0, 0, 1, 0, 0])
+        assert direction.unit == pytest.approx(LATENTS[:, 2].std(), rel=1e-4)
+        before = jnp.asarray(LATENTS[:100])
+        moved = edit_latents(before, direction, jnp.ones(1), 2)[:, 0, 0] - before
+        assert_allclose(moved[:, 2], np.full(100, LATENTS[:, 2].std()), rtol=1e-4)
+
+    def test_what_has_no_deviation_is_refused(self):
+        still = LATENTS * np.float32([1, 1, 1, 1, 0]) + np.float32(1000)
+        with pytest.raises(ValueError, match="do not differ along"):
+            Direction.along(jnp.eye(5)[4], (0, 1), still)
+        with pytest.raises(ValueError, match="length 0"):
+            Direction.along(jnp.zeros(5), (0, 1), LATENTS)
+        with pytest.raises(ValueError, match=r"shape \(4,\) and latents \(500, 5\)"):
+            Direction.along(jnp.ones(4), (0, 1), LATENTS)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 5, 5), (5,), (1, 3, 6, 5)])
+def test_latents_of_another_shape_are_refused(shape):
+    direction = Direction(line_direction(CURVE, 0), (0, 3), 1.0)
+    with pytest.raises(ValueError, match=r"\[N, 5\] or, one code a layer, \[N, 6, 5\]"):
+        edit_latents(jnp.ones(shape), direction, jnp.ones(1), 6)
