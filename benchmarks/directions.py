@@ -66,6 +66,8 @@ def models(vae: Path) -> dict[str, LatentModel]:
 
 def direction_row(name: str, found: FoundDirection) -> dict[str, Any]:
     effect, judged = found.effects[found.attribute], found.judged[found.attribute]
+    gain = found.gain
+    assert gain is not None
     return {
         "model": name,
         "attribute": found.attribute,
@@ -76,6 +78,11 @@ def direction_row(name: str, found: FoundDirection) -> dict[str, Any]:
         "low": judged.low,
         "high": judged.high,
         "agree": judged.agree,
+        "gained": gain.gained.mean,
+        "gained, low": gain.gained.low,
+        "by chance": gain.by_chance.mean,
+        "by chance, high": gain.by_chance.high,
+        "at": gain.strength,
         "entangled": found.entanglement,
         "limits": " ".join("-" if limit is None else f"{limit:+.1f}" for limit in found.limits),
         "confirmed": found.confirmed,
@@ -85,6 +92,7 @@ def direction_row(name: str, found: FoundDirection) -> dict[str, Any]:
 def summary_row(name: str, which: str, found: list[FoundDirection]) -> dict[str, Any]:
     """Of the best direction of every attribute."""
     judged = [direction.judged[direction.attribute] for direction in found]
+    gained = [direction.gain.gained.mean for direction in found if direction.gain is not None]
     statistics = len(image_statistics().names)
     return {
         "model": name,
@@ -95,6 +103,7 @@ def summary_row(name: str, which: str, found: list[FoundDirection]) -> dict[str,
         "of classes": sum(direction.confirmed for direction in found[statistics:]),
         "mean effect": float(np.mean([effect.mean for effect in judged])),
         "mean agreement": float(np.mean([effect.agree for effect in judged])),
+        "mean gain": float(np.nanmean(gained)),
         "median entanglement": float(np.median([d.entanglement for d in found])),
     }
 

@@ -128,21 +128,22 @@ def draw_directions(model: LatentModel, found: Sequence[FoundDirection], key: ja
     )
 
 
-DIRECTION_COLUMNS = ("attribute", "name", "codewords", "effect, judged", "agree", "entangled",
-                     "limits", "")  # fmt: skip
+DIRECTION_COLUMNS = ("attribute", "name", "codewords", "effect, judged", "gained", "by chance",
+                     "entangled", "limits", "")  # fmt: skip
 
 
 def _direction_row(direction: FoundDirection) -> tuple[str, ...]:
     effect = direction.judged.get(direction.attribute)
     judged = "-" if effect is None else f"{effect.mean:+.2f} [{effect.low:.2f}, {effect.high:.2f}]"
-    low, high = direction.limits
+    gain, (low, high) = direction.gain, direction.limits
     start, stop = direction.codewords
     return (
         direction.attribute,
         direction.name,
         f"{start} to {stop}",
         judged,
-        "-" if effect is None else f"{effect.agree:.2f}",
+        "-" if gain is None else f"{gain.gained.mean:.0%} at {gain.strength:+.1f}",
+        "-" if gain is None else f"{gain.by_chance.mean:.0%}",
         f"{direction.entanglement:.2f}",
         f"{'-' if low is None else f'{low:.1f}'} {'-' if high is None else f'{high:+.1f}'}",
         "confirmed" if direction.confirmed else "",

@@ -1,6 +1,7 @@
 from .attributes import (
     STATISTICS,
     FittedFunction,
+    Inside,
     Scorer,
     ScorerFit,
     Scorers,
@@ -13,6 +14,7 @@ from .attributes import (
     judging_statistics,
     load_scorers,
     save_scorers,
+    small_pixels,
 )
 from .augment import (
     Samples,
@@ -73,6 +75,7 @@ from .directions import (
     DirectionRecord,
     Effect,
     FoundDirection,
+    Gain,
     attribute_gradients,
     find_directions,
     load_direction,
@@ -108,7 +111,9 @@ __all__ = [
     "FittedFunction",
     "Found",
     "FoundDirection",
+    "Gain",
     "GrownSet",
+    "Inside",
     "Interval",
     "KMeans",
     "LatentCLR",
@@ -173,6 +178,7 @@ __all__ = [
     "save_direction",
     "save_scorers",
     "shared_attributes",
+    "small_pixels",
     "summary",
     "translate",
     "translation_summary",

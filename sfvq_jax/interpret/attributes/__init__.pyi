@@ -1,5 +1,6 @@
 from .file import Scorers, load_scorers, save_scorers
 from .fitting import ScorerFit, ScorersFit, fit_scorer, fit_scorers
+from .inside import Inside, small_pixels
 from .network import FittedFunction
 from .scorer import Scorer, class_scorer, join, probability
 from .statistics import STATISTICS, image_statistics, judging_statistics
@@ -7,6 +8,7 @@ from .statistics import STATISTICS, image_statistics, judging_statistics
 __all__ = [
     "STATISTICS",
     "FittedFunction",
+    "Inside",
     "Scorer",
     "ScorerFit",
     "Scorers",
@@ -20,4 +22,5 @@ __all__ = [
     "load_scorers",
     "probability",
     "save_scorers",
+    "small_pixels",
 ]

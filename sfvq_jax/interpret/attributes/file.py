@@ -133,7 +133,8 @@ def _build(role: str, config: dict[str, Any], stored: Arrays) -> Scorer:
             raise ValueError(f"its {name} are not all finite numbers of float32")
         found[name] = jnp.asarray(array)
     leaves = flax.traverse_util.unflatten_dict(found, sep="/")[role]
-    return Scorer.of(FittedFunction(**leaves, kind=kind, side=side, channels=channels), names)
+    function = FittedFunction(**leaves, kind=kind, side=side, channels=channels)
+    return Scorer.of(function, names, function.threshold)
 
 
 def _field(config: dict[str, Any], name: str, kind: type) -> Any:

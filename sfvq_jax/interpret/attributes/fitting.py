@@ -184,7 +184,7 @@ def _fit(
         side=network.side,
         channels=pixels.shape[3],
     )
-    scorer = Scorer.of(function, task.names)
+    scorer = Scorer.of(function, task.names, function.threshold)
     held_out_task = task._replace(targets=task.targets[held_out_rows])
     return ScorerFit(
         scorer,

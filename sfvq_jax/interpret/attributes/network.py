@@ -75,6 +75,11 @@ class FittedFunction:
         return self._apply(images)[1]
 
     @property
+    def threshold(self) -> float | None:
+        """The score above which an image has an attribute; None of numbers."""
+        return None if self.kind == "numbers" else 0.0
+
+    @property
     def network(self) -> ScorerNetwork:
         return ScorerNetwork(self.side, self.offset.shape[-1])
 

@@ -9,6 +9,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sfvq_jax.short import short_repr
 
@@ -27,6 +28,8 @@ class Scorer:
     Attributes:
       function: a callable pytree, or any function wrapped by `Scorer.of`.
       names: of the A attributes.
+      thresholds: scores above which an image has each attribute, such as 0 for log-odds; None where
+        that is relative, and an image has it that is among the upper quarter of a model's.
 
     >>> redness = Scorer.of(lambda images: images[..., :1].mean((1, 2)), ["redness"])
     >>> redness(jnp.ones((2, 8, 8, 3))).tolist()
@@ -35,21 +38,44 @@ class Scorer:
 
     function: Callable[[Array], Array]
     names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    thresholds: tuple[float | None, ...] = flax.struct.field(pytree_node=False)
 
     __repr__ = short_repr
 
     @classmethod
-    def of(cls, function: Callable[[Array], Any], names: Sequence[str]) -> "Scorer":
+    def of(
+        cls,
+        function: Callable[[Array], Any],
+        names: Sequence[str],
+        thresholds: Sequence[float | None] | float | None = None,
+    ) -> "Scorer":
         """A scorer of any function images -> [N, A], of ArcFace, CLIP or your own network, say.
 
+        Args:
+          function: of images; its `features`, if it has any, are those of the scorer.
+          names: of the attributes.
+          thresholds: one for all, or one an attribute; see the class.
+
         Raises:
-          ValueError: names that are not strings, or one twice.
+          ValueError: names that are not strings, or one twice; thresholds of another number.
         """
         if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
             raise ValueError(f"names are {names!r}; expected different strings, one an attribute")
         if jax.tree_util.all_leaves([function]):
             function = jax.tree_util.Partial(function)
-        return cls(function, tuple(names))
+        if thresholds is None or isinstance(thresholds, int | float):
+            thresholds = [thresholds] * len(names)
+        if len(thresholds) != len(names):
+            raise ValueError(
+                f"there are {len(thresholds)} thresholds for {len(names)} attributes; expected one"
+                " for all, or one each"
+            )
+        return cls(function, tuple(names), tuple(thresholds))
+
+    @property
+    def features(self) -> Callable[[Array], Array] | None:
+        """Images -> [N, F], by which images look alike to it; None of a function without any."""
+        return getattr(self.function, "features", None)
 
     def __call__(self, images: Array) -> Array:
         scores = self.function(images)
@@ -73,14 +99,43 @@ class Scorer:
 
     def select(self, names: Sequence[str]) -> "Scorer":
         """A scorer of some of the attributes."""
-        columns = tuple(self.index(name) for name in names)
-        return Scorer.of(jax.tree_util.Partial(_select_scores, self, columns), tuple(names))
+        return _joined([(self, tuple(self.index(name) for name in names))])
 
 
 def join(*scorers: Scorer) -> Scorer:
     """One scorer of all their attributes; raises ValueError where two have a name in common."""
-    names = [name for scorer in scorers for name in scorer.names]
-    return Scorer.of(jax.tree_util.Partial(_join_scores, scorers), names)
+    return _joined([(scorer, tuple(range(len(scorer.names)))) for scorer in scorers])
+
+
+def _joined(parts: Sequence[tuple[Scorer, tuple[int, ...]]]) -> Scorer:
+    scorers, columns = zip(*parts, strict=True)
+    return Scorer.of(
+        Joined(scorers, columns),
+        [scorer.names[column] for scorer, of_it in parts for column in of_it],
+        [scorer.thresholds[column] for scorer, of_it in parts for column in of_it],
+    )
+
+
+@flax.struct.dataclass(eq=False)  # and so it can be hashed, as jax.jit(scorer) needs it
+class Joined:
+    """What the `function` of joined scorers is: some columns of each."""
+
+    scorers: tuple[Scorer, ...]
+    columns: tuple[tuple[int, ...], ...] = flax.struct.field(pytree_node=False)
+
+    __repr__ = short_repr
+
+    def __call__(self, images: Array) -> Array:
+        scores = [
+            jnp.asarray(scorer(images))[:, np.array(columns)]
+            for scorer, columns in zip(self.scorers, self.columns, strict=True)
+        ]
+        return jnp.concatenate(scores, 1)
+
+    @property
+    def features(self) -> Callable[[Array], Array] | None:
+        """Those of the first scorer that has any."""
+        return next((s.features for s in self.scorers if s.features is not None), None)
 
 
 def class_scorer(logits: Callable[[Array], Array], names: Sequence[str]) -> Scorer:
@@ -90,16 +145,8 @@ def class_scorer(logits: Callable[[Array], Array], names: Sequence[str]) -> Scor
     and limited smoothly to ±6: changes of what is certain anyway count little.
     """
     return Scorer.of(
-        jax.tree_util.Partial(_class_scores, jax.tree_util.Partial(logits)), tuple(names)
+        jax.tree_util.Partial(_class_scores, jax.tree_util.Partial(logits)), names, 0.0
     )
-
-
-def _join_scores(scorers: tuple[Scorer, ...], images: Array) -> Array:
-    return jnp.concatenate([scorer(images) for scorer in scorers], 1)
-
-
-def _select_scores(scorer: Scorer, columns: tuple[int, ...], images: Array) -> Array:
-    return jnp.stack([scorer(images)[:, column] for column in columns], 1)
 
 
 def _class_scores(logits: Callable[[Array], Array], images: Array) -> Array:

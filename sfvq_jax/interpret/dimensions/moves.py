@@ -42,7 +42,7 @@ class Move(NamedTuple):
       raised: mean change of the target's probability.
       damage: mean absolute change of the probabilities of concepts that are neither source nor
         target; None where there are none.
-      inside: share of images within the distribution (`Bench.share_inside`).
+      inside: share of images within the distribution (`Inside`).
     """
 
     way: str
@@ -76,7 +76,7 @@ def measured_moves(
                 continue
             signed, size = _signed(generator, way, goal, len(latents))
             moved = intervene(latents, coordinates, jnp.asarray(signed), extreme, how)
-            scores, seen = bench.look(moved, bench.judge, bench.features)
+            scores, *seen = bench.look(moved, bench.judge, *bench.kinds)
             moves.append(
                 Move(
                     way,

@@ -1,4 +1,4 @@
-from .bench import Bench, Effect, small_pixels
+from .bench import Bench, Effect, Gain
 from .candidates import layer_ranges, layers_price
 from .choosing import merit_of
 from .file import DirectionRecord, load_direction, measured_of, save_direction
@@ -11,6 +11,7 @@ __all__ = [
     "DirectionRecord",
     "Effect",
     "FoundDirection",
+    "Gain",
     "attribute_gradients",
     "find_directions",
     "layer_ranges",
@@ -20,5 +21,4 @@ __all__ = [
     "merit_of",
     "save_direction",
     "search_vectors",
-    "small_pixels",
 ]

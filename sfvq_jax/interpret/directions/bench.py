@@ -11,20 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfvq_jax.images import batch_of, in_batches
-from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.edit import Direction, codes_of, edit_latents
-from sfvq_jax.interpret.intervals import interval
+from sfvq_jax.interpret.attributes import Inside, Scorer, small_pixels
+from sfvq_jax.interpret.edit import Direction, codes_of, edit_latents, layer_steps
+from sfvq_jax.interpret.intervals import Interval, interval, share
 from sfvq_jax.latent_model import LatentModel, method
 
 Array = jax.Array
 
 BANK = 1024  # images that stand for the distribution
-USUAL = 256  # more of them, to see how many lie within it by that measure
-NEIGHBOURS = 3  # of an image in the bank, which say how far its neighbourhood goes
-FEATURE_SIDE = 16
-MEASURED_AT = 2.0  # strength of the edits, up and down, whose effects are measured
-STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # at which it is looked whether images leave
+HELD_OUT = 512  # more of them, on which it is calibrated what lies within it
+STAYS = 0.75  # share of the images that must lie inside, up to a direction's limits
+MEASURED_AT = 2.0  # strength of the edits, up and down, whose effects are measured, within limits
+STRENGTHS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # at which it is looked whether images leave
+HALVED = 3  # times, at most, that a candidate's edits are halved until they stay
 BATCH = 32  # images at once, fewer where they are large
+UPPER = 0.75  # quantile from which an image has an attribute that is relative
+
+Limits = tuple[float | None, float | None]
 
 
 class Effect(NamedTuple):
@@ -32,7 +35,7 @@ class Effect(NamedTuple):
 
     Attributes:
       mean: mean change a unit of strength, in standard deviations of the attribute over images.
-      low: lower end of its 95 % confidence interval (Student's t).
+      low: lower end of its confidence interval (`interval`).
       high: upper end.
       agree: share of the latents whose attribute changes in the sense of the mean.
     """
@@ -48,16 +51,38 @@ class Effect(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
+class Gain(NamedTuple):
+    """How many images get an attribute that they lack, over fresh latents, by the judge.
+
+    Attributes:
+      strength: of the edits, the upper limit of the direction or the greatest that was looked at.
+      gained: share of the images without the attribute that have it there, with its interval.
+      by_chance: the same of steps in random directions, another for each latent, of the same length
+        in the same layers.
+    """
+
+    strength: float
+    gained: Interval
+    by_chance: Interval
+
+    @property
+    def certain(self) -> bool:
+        """Whether the intervals lie apart."""
+        return self.gained.low > self.by_chance.high
+
+
 class Bench:
     """A model, the scorer that finds, the one that judges, and images of the distribution.
+
+    `look(latents, *bench.kinds)` gives what `bench.inside` tells of which images lie in it.
 
     Args:
       key: a PRNG key, for the latents of these images.
       model: the generator.
       find: a scorer.
       judge: another one, any function.
-      features: images -> [N, F], in which distances tell whether an image is in the distribution;
-        the pixels at 16x16 by default.
+      features: images -> [N, F], by which, beside their pixels, it is told whether images are in
+        the distribution; those of the judge or of what finds by default, if they have any.
     """
 
     def __init__(
@@ -70,18 +95,20 @@ class Bench:
         features: Callable[[Array], Array] | None = None,
     ):
         self.model, self.find, self.judge = model, find, judge
-        self.features = jax.jit(small_pixels if features is None else features)
         self._batch = batch_of(model, BATCH)
-        bank_key, usual_key = jax.random.split(key)
-        bank = model.sample(bank_key, BANK)
-        found, judged, of_bank = self.look(bank, find, judge, self.features)
+        features = features or judge.features or find.features
+        kinds = [small_pixels, *([] if features is None else [features])]
+        self.kinds = [jax.jit(kind) for kind in kinds]
+        latents = model.sample(key, BANK + HELD_OUT)
+        found, judged, *seen = self.look(latents, find, judge, *self.kinds)
         self.find_scale, self.judge_scale = (
             np.maximum(scores.std(0, dtype=np.float64), 1e-12) for scores in (found, judged)
         )
-        self._bank = jnp.asarray(of_bank, jnp.float32)
-        # the nearest of all is the image itself
-        self._radii = jnp.sort(_distances(self._bank, self._bank), 1)[:, NEIGHBOURS]
-        self._usual = self.share_inside(model.sample(usual_key, USUAL))
+        self.inside = Inside([kind[:BANK] for kind in seen], [kind[BANK:] for kind in seen])
+        upper = np.quantile(judged, UPPER, axis=0)
+        self._thresholds = np.array(
+            [u if t is None else t for t, u in zip(judge.thresholds, upper, strict=True)]
+        )
 
     def found(self, images: Array) -> np.ndarray:
         """Scores [N, A] by the scorer that finds, in deviations of each attribute over images."""
@@ -90,6 +117,10 @@ class Bench:
     def judged(self, images: Array) -> np.ndarray:
         """The same by the scorer that judges."""
         return np.asarray(self.judge(images), np.float64) / self.judge_scale
+
+    def has(self, images: Array) -> np.ndarray:
+        """Which attributes images have, by the judge, [N, A] of 0 and 1."""
+        return np.asarray(np.asarray(self.judge(images)) > self._thresholds, np.float32)
 
     def look(self, latents: Array, *functions: Callable[[Array], Any]) -> list[np.ndarray]:
         """What functions images -> [n, F] give for latents [N, D] or codes [N, L, D]: [N, F] each.
@@ -108,86 +139,127 @@ class Bench:
         columns = in_batches(call, codes, self._batch)
         return np.split(columns, np.cumsum(widths)[:-1], axis=1)
 
-    def found_changes(self, direction: Direction, latents: Array) -> np.ndarray:
-        """Of the attributes a unit of strength, by the scorer that finds, [N, A]."""
-        return self._changes(direction, latents, self.found)[0]
-
-    def effects(
-        self, direction: Direction, latents: Array
-    ) -> tuple[dict[str, Effect], dict[str, Effect]]:
-        """On all attributes, by the scorer that finds and by the one that judges."""
-        found, judged = self._changes(direction, latents, self.found, self.judged)
-        return (
-            {name: effect(found[:, i]) for i, name in enumerate(self.find.names)},
-            {name: effect(judged[:, i]) for i, name in enumerate(self.judge.names)},
-        )
-
-    def share_inside(self, latents: Array) -> float:
-        """Share of images in the neighbourhood of one of the distribution's.
-
-        The neighbourhood of an image reaches to its third nearest neighbour (precision;
-        Kynkäänniemi et al., 2019, eq. 1).
-        """
-        return float(self.inside(*self.look(latents, self.features)).mean())
-
-    def inside(self, seen: np.ndarray) -> np.ndarray:
-        """Which of images with these features [N, F] are there, [N]."""
-        distances = _distances(jnp.asarray(seen, jnp.float32), self._bank)
-        return np.asarray((distances <= self._radii[None]).any(1))
-
-    def limits(self, direction: Direction, latents: Array) -> tuple[float | None, float | None]:
+    def limits(self, direction: Direction, latents: Array) -> Limits:
         """Strengths below and above 0 at which images leave the distribution.
 
-        There the share of them inside is half of that of unedited images; None where it is not up
-        to ±8.
+        There three quarters of them are inside; None where more are up to ±8.
         """
         return self._limit(direction, latents, -1), self._limit(direction, latents, 1)
 
-    def _changes(
-        self, direction: Direction, latents: Array, *scorers: Callable[[Array], np.ndarray]
+    def found_changes(self, direction: Direction, latents: Array) -> np.ndarray:
+        """Of the attributes a unit of strength, by the scorer that finds, [N, A].
+
+        Between -2 and 2, or on each side where images leave the distribution half of that, or half
+        of it again.
+        """
+        sides = []
+        for sign in (-1, 1):
+            strength = sign * MEASURED_AT
+            for _ in range(HALVED):
+                found, *seen = self._at(direction, latents, strength, self.found, *self.kinds)
+                if self.inside(seen).mean() >= STAYS:
+                    break
+                strength /= 2
+            else:
+                (found,) = self._at(direction, latents, strength, self.found)
+            sides.append((strength, found))
+        (low, down), (high, up) = sides
+        return (up - down) / (high - low)
+
+    def effects(
+        self,
+        direction: Direction,
+        latents: Array,
+        limits: Limits = (None, None),
+        comparisons: int = 1,
+    ) -> tuple[dict[str, Effect], dict[str, Effect]]:
+        """On all attributes, by the scorer that finds and by the one that judges.
+
+        Args:
+          direction: along which latents are edited, by -2 and 2.
+          latents: [N, D].
+          limits: of the direction, within which they stay.
+          comparisons: intervals that are to hold together, see `interval`.
+        """
+        low, high = within(limits)
+        functions = (self.found, self.judged)
+        down, up = (self._at(direction, latents, strength, *functions) for strength in (low, high))
+        found, judged = ((b - a) / (high - low) for a, b in zip(down, up, strict=True))
+        return (
+            {name: effect(found[:, i], comparisons) for i, name in enumerate(self.find.names)},
+            {name: effect(judged[:, i], comparisons) for i, name in enumerate(self.judge.names)},
+        )
+
+    def gain(
+        self,
+        key: Array,
+        direction: Direction,
+        latents: Array,
+        attribute: str,
+        limits: Limits = (None, None),
+        comparisons: int = 1,
+    ) -> Gain:
+        """Of an attribute of the judge, at the upper limit.
+
+        Args:
+          key: of the random directions.
+          direction: along which latents are edited.
+          latents: [N, D].
+          attribute: its name.
+          limits: of the direction.
+          comparisons: intervals that are to hold together, see `interval`.
+        """
+        column, layers = self.judge.index(attribute), self.model.num_layers
+        strength = STRENGTHS[-1] if limits[1] is None else limits[1]
+        lacking = latents[self.look(latents, self.has)[0][:, column] == 0]
+        if len(lacking) == 0:
+            return Gain(strength, share(0, 0), share(0, 0))
+        (has,) = self._at(direction, lacking, strength, self.has)
+        vectors = jax.random.normal(key, lacking.shape)
+        vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
+        of_layer = (layer_steps(direction, layers) != 0).any(1).astype(vectors.dtype)
+        steps = strength * direction.unit * vectors[:, None] * of_layer[None, :, None]
+        (by_chance,) = self.look(codes_of(lacking, layers) + steps, self.has)
+        gained = [int(part[:, column].sum()) for part in (has, by_chance)]
+        return Gain(strength, *(share(count, len(lacking), comparisons) for count in gained))
+
+    def _at(
+        self,
+        direction: Direction,
+        latents: Array,
+        strength: float,
+        *functions: Callable[[Array], Any],
     ) -> list[np.ndarray]:
-        strengths = jnp.array([-MEASURED_AT, MEASURED_AT])
-        codes = edit_latents(latents, direction, strengths, self.model.num_layers)
-        down, up = (self.look(codes[:, i], *scorers) for i in (0, 1))
-        return [(b - a) / (2 * MEASURED_AT) for a, b in zip(down, up, strict=True)]
+        """What functions give for images of edited latents."""
+        steps, layers = jnp.array([strength]), self.model.num_layers
+        return self.look(edit_latents(latents, direction, steps, layers)[:, 0], *functions)
 
     def _limit(self, direction: Direction, latents: Array, sign: int) -> float | None:
-        before, share_before = 0.0, self._usual
+        before, share_before = 0.0, 1.0
         for strength in STRENGTHS:
-            steps = jnp.array([sign * strength])
-            codes = edit_latents(latents, direction, steps, self.model.num_layers)[:, 0]
-            share = self.share_inside(codes)
-            if share < self._usual / 2:
-                part = (share_before - self._usual / 2) / (share_before - share)
+            seen = self._at(direction, latents, sign * strength, *self.kinds)
+            inside = float(self.inside(seen).mean())
+            if inside < STAYS:
+                part = (share_before - STAYS) / (share_before - inside)
                 return sign * (before + part * (strength - before))
-            before, share_before = strength, share
+            before, share_before = strength, inside
         return None
 
 
-def effect(changes: np.ndarray) -> Effect:
+def within(limits: Limits) -> tuple[float, float]:
+    """The strengths at which effects are measured."""
+    low, high = (MEASURED_AT if limit is None else abs(limit) for limit in limits)
+    return -min(low, MEASURED_AT), min(high, MEASURED_AT)
+
+
+def effect(changes: np.ndarray, comparisons: int = 1) -> Effect:
     """Of the changes of one attribute at N latents, [N]."""
-    mean, low, high = interval(changes)
+    mean, low, high = interval(changes, comparisons)
     return Effect(
         mean, low, high, float((changes > 0).mean() if mean > 0 else (changes < 0).mean())
     )
 
 
-def small_pixels(images: Array) -> Array:
-    """Images [N, H, W, C] at 16x16, flat: [N, 256 C]."""
-    n, _, _, c = images.shape
-    small = jax.image.resize(images, (n, FEATURE_SIDE, FEATURE_SIDE, c), "linear")
-    return small.reshape(n, -1)
-
-
 @jax.jit
 def _call(function: jax.tree_util.Partial, x: Array) -> Array:
     return function(x)
-
-
-@jax.jit
-def _distances(a: Array, b: Array) -> Array:
-    """Squared Euclidean distances [N, M] of features [N, F] and [M, F]."""
-    mean = b.mean(0, keepdims=True)
-    a, b = a - mean, b - mean
-    product = jnp.matmul(a, b.T, precision="highest")
-    return (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * product

@@ -54,7 +54,8 @@ class Choice(NamedTuple):
 
 
 def merit_of(changes: np.ndarray, column: int) -> float:
-    """Of changes [N, A] for an attribute; negative where it falls."""
+    """Of changes [N, A] for an attribute; 0 or less where it falls, or does at most latents."""
     mean = changes.mean(0)
-    agree = (changes[:, column] > 0).mean()
-    return float(mean[column] * abs(mean[column]) / np.linalg.norm(mean) * abs(2 * agree - 1))
+    rises = 2 * float((changes[:, column] > 0).mean()) - 1
+    merit = float(mean[column] * abs(mean[column]) / np.linalg.norm(mean))
+    return merit * rises if merit > 0 < rises else -abs(merit)

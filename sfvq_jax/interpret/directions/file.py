@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from sfvq_jax.interpret.directions.bench import Effect
+from sfvq_jax.interpret.directions.bench import Effect, Gain
 from sfvq_jax.interpret.directions.finding import FoundDirection
 from sfvq_jax.interpret.edit import Direction
 from sfvq_jax.io.output import library_version, new_file
@@ -59,7 +59,17 @@ def measured_of(found: FoundDirection) -> dict[str, Any]:
         "judged": table(found.judged),
         "entanglement": found.entanglement,
         "limits": list(found.limits),
+        "gain": None if found.gain is None else _gain(found.gain),
     }
+
+
+def _gain(gain: Gain) -> dict[str, Any]:
+    """Without a share where no image lacked the attribute."""
+    shares = {
+        name: [None if np.isnan(number) else number for number in interval]
+        for name, interval in (("gained", gain.gained), ("by chance", gain.by_chance))
+    }
+    return {"strength": gain.strength, **shares}
 
 
 def save_direction(path: str | Path, record: DirectionRecord, *, overwrite: bool = False) -> None:

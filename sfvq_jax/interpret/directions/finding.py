@@ -1,9 +1,10 @@
 """Directions with names: what each line or pair of codewords changes, where, how much, how far.
 
-Three sets of latents take part: exact derivatives at the first, and the images of the codewords,
+Four sets of latents take part: exact derivatives at the first, and the images of the codewords,
 give a few candidates for each attribute (`screening`), edits of the second choose among them and
-their layers, and what is reported is measured on the third, which had no part in the choice, by the
-scorer that found and by another that judges.
+their layers, those of the third say how far a direction goes before images leave the distribution,
+and what is reported is measured within these limits on the fourth, which had no part in the choice,
+by the scorer that found and by another that judges.
 """
 
 import itertools
@@ -15,8 +16,8 @@ import numpy as np
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.directions.bench import Bench, Effect
-from sfvq_jax.interpret.directions.choosing import Choice
+from sfvq_jax.interpret.directions.bench import Bench, Effect, Gain, Limits
+from sfvq_jax.interpret.directions.choosing import Choice, Chosen
 from sfvq_jax.interpret.directions.gradients import attribute_gradients
 from sfvq_jax.interpret.directions.screening import search, search_reached
 from sfvq_jax.interpret.edit import Direction
@@ -32,7 +33,6 @@ LIMITED_ON = 64  # latents that are edited further and further
 SPREAD_SAMPLES = 2**14  # latents, for covariance and deviations
 NAMED_SHARE = 0.6  # of the largest effect, from which an attribute is named
 MOST_NAMED = 3
-CONFIRMED_SHARE = 0.9  # of the latents, at which the judge must see what is claimed
 
 
 class FoundDirection(NamedTuple):
@@ -43,12 +43,15 @@ class FoundDirection(NamedTuple):
       attribute: for which it was chosen, and which it raises.
       direction: its unit is one standard deviation of the model's latents along it.
       codewords: it goes from the first to the second; neighbours make a line of the curve.
-      effects: on every attribute, by the scorer that found it.
+      effects: on every attribute, by the scorer that found it, measured between -2 and 2 within the
+        limits. Their intervals hold all together for as many directions as were asked for.
       judged: by the scorer that judges.
+      gain: how many images get the attribute at the upper limit, by the judge; None where it does
+        not judge that.
       entanglement: root of the sum of squares of the effects on all other attributes ÷ effect on
         this one, as found; 0 is pure.
       limits: strengths below and above 0 at which images leave the distribution; None where they do
-        not as far as was looked (`Bench.limits`).
+        not as far as was looked (`Bench.limits`), on latents of their own.
     """
 
     name: str
@@ -58,15 +61,21 @@ class FoundDirection(NamedTuple):
     effects: Mapping[str, Effect]
     judged: Mapping[str, Effect]
     entanglement: float
-    limits: tuple[float | None, float | None]
+    limits: Limits
+    gain: Gain | None
 
     __repr__ = short_repr
 
     @property
     def confirmed(self) -> bool:
-        """Whether the judge sees the attribute rise, with certainty and at 90 % of the latents."""
-        effect = self.judged.get(self.attribute)
-        return effect is not None and effect.low > 0 and effect.agree >= CONFIRMED_SHARE
+        """Whether images get the attribute by it, and not by chance.
+
+        The judge sees the attribute rise, and more images get it at the upper limit than by random
+        steps of the same length: intervals for all directions together lie apart from 0, and from
+        each other.
+        """
+        effect, gain = self.judged.get(self.attribute), self.gain
+        return effect is not None and gain is not None and effect.low > 0 and gain.certain
 
 
 def find_directions(
@@ -100,8 +109,8 @@ def find_directions(
       per_attribute: how many directions each gets.
       pairs: whether any two codewords make a candidate, or neighbours alone.
       latents: N, to measure on.
-      features: images -> [N, F], in which distances tell whether an image is in the distribution;
-        its pixels at 16x16 by default.
+      features: images -> [N, F], by which, beside their pixels, it is told whether images are in
+        the distribution; those of the judge or of what finds by default, if they have any.
       on_found: called with each direction once it is measured.
 
     Returns:
@@ -120,7 +129,7 @@ def find_directions(
         raise ValueError(
             f"the curve has {curve.latent_dim} dimensions, the model's latents {model.latent_dim}"
         )
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 7)
     bench = Bench(keys[0], model, find, judge, features=features)
     spread = model.sample(keys[1], SPREAD_SAMPLES)
     gradients = attribute_gradients(model, find, model.sample(keys[2], SCREENED))
@@ -137,6 +146,7 @@ def find_directions(
         pairs=pairs,
     )
     chosen_on, measured_on = model.sample(keys[3], CHOSEN_ON), model.sample(keys[4], latents)
+    limited_on, comparisons = model.sample(keys[5], LIMITED_ON), per_attribute * len(columns)
     found = []
     for name, column, *candidates in zip(attributes, columns, shortlist, reached, strict=True):
         choice = Choice(bench, curve, spread, chosen_on, column)
@@ -147,7 +157,9 @@ def find_directions(
         best = {frozenset(chosen.codewords): chosen for chosen in reversed(ranked)}
         for chosen in sorted(best.values(), key=lambda c: -c.merit)[:per_attribute]:
             chosen = choice.with_better_layers(chosen)
-            found.append(_measured(bench, name, chosen.direction, chosen.codewords, measured_on))
+            chance = jax.random.fold_in(keys[6], len(found))
+            latents_of = (limited_on, measured_on)
+            found.append(_measured(bench, chance, name, chosen, *latents_of, comparisons))
             if on_found is not None:
                 on_found(found[-1])
     return found
@@ -155,23 +167,31 @@ def find_directions(
 
 def _measured(
     bench: Bench,
+    key: Array,
     attribute: str,
-    direction: Direction,
-    codewords: tuple[int, int],
+    chosen: Chosen,
+    limited_on: Array,
     latents: Array,
+    comparisons: int,
 ) -> FoundDirection:
-    effects, judged = bench.effects(direction, latents)
+    direction = chosen.direction
+    limits = bench.limits(direction, limited_on)
+    effects, judged = bench.effects(direction, latents, limits, comparisons)
     own = effects[attribute].mean
     others = [effect.mean for name, effect in effects.items() if name != attribute]
+    gain = None
+    if attribute in judged:
+        gain = bench.gain(key, direction, latents, attribute, limits, comparisons)
     return FoundDirection(
         name=name_of(attribute, effects, direction.layers, bench.model.num_layers),
         attribute=attribute,
         direction=direction,
-        codewords=codewords,
+        codewords=chosen.codewords,
         effects=effects,
         judged=judged,
         entanglement=float(np.linalg.norm(others) / abs(own)),
-        limits=bench.limits(direction, latents[:LIMITED_ON]),
+        limits=limits,
+        gain=gain,
     )
 
 

@@ -19,6 +19,7 @@ from sfvq_jax.interpret.directions.candidates import (
 )
 from sfvq_jax.interpret.edit import Direction
 
+OF_A_RANGE = 3  # candidates of the same layers come before others of them
 LOOKED_AT = 100  # of each attribute's best candidates, whether their sign is that of every latent
 
 
@@ -61,7 +62,8 @@ def search(
       pairs: whether any two codewords are a candidate; else neighbours alone, the lines.
 
     Returns:
-      For each of the columns at most `count` candidates between different codewords, best first.
+      For each of the columns at most `count` candidates, spread over ranges of layers and pairs of
+      codewords, best first.
     """
     codewords = np.asarray(curve.codewords, np.float64)
     along = np.einsum("ald,kd->lak", gradients.mean(0, dtype=np.float64), codewords)
@@ -205,8 +207,10 @@ def _agreeing(
     count: int,
 ) -> list[_Ranked]:
     """The best, once it is looked at how many latents an attribute's gradients [N, L, D] agree."""
+    ranked = sorted(ranked, key=lambda c: -c.score)
+    looked_at = [*ranked[:LOOKED_AT], *_spread(ranked[LOOKED_AT:])]
     again = []
-    for candidate in sorted(ranked, key=lambda c: -c.score)[:LOOKED_AT]:
+    for candidate in looked_at:
         first, last = candidate.layers
         changes = gradients[:, first : last + 1].sum(1) @ (candidate.sign * step(candidate))
         agree = float((changes > 0).mean())
@@ -215,4 +219,18 @@ def _agreeing(
     different: dict[tuple[int, int], _Ranked] = {}
     for candidate in again:
         different.setdefault((candidate.number, candidate.sign), candidate)
-    return list(different.values())[:count]
+    ones, others = list(different.values()), _spread(again)
+    order = [*_spread(ones), *others, *ones]
+    chosen = list(dict.fromkeys(order))[:count]
+    return sorted(chosen, key=lambda c: -c.score)
+
+
+def _spread(ranked: list[_Ranked]) -> list[_Ranked]:
+    """Of each range of layers the first few."""
+    of_range: dict[tuple[int, int], int] = {}
+    chosen = []
+    for candidate in ranked:
+        of_range[candidate.layers] = of_range.get(candidate.layers, 0) + 1
+        if of_range[candidate.layers] <= OF_A_RANGE:
+            chosen.append(candidate)
+    return chosen

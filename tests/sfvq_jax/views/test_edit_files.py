@@ -1,5 +1,6 @@
 """Edits as files: all images at their own size, what the manifest says of them, sweeps."""
 
+import gc
 import json
 import sys
 from typing import ClassVar
@@ -112,6 +113,7 @@ def test_a_sweep_goes_there_and_back_between_the_extremes(folder, kind):
 
 
 @pytest.mark.filterwarnings("ignore:os.fork")  # of the reader
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_mp4_is_written_where_its_package_is(tmp_path):
     pytest.importorskip("imageio_ffmpeg", reason="mp4 takes imageio-ffmpeg, of the extra [video]")
     write_edits(tmp_path / "e", MODEL, Z[:1], FIRST, STRENGTHS, sweep=["mp4"], frames=6)
@@ -120,6 +122,7 @@ def test_mp4_is_written_where_its_package_is(tmp_path):
     reader = imageio_ffmpeg.read_frames(str(tmp_path / "e/sweeps/row-0.mp4"))
     assert next(reader)["size"] == (W * 9, H * 9)
     assert len(list(reader)) == 10  # there and back
+    gc.collect()  # the package leaves pipes to be closed, which is told here and nowhere else
 
 
 def test_mp4_without_its_package_is_told_before_anything_is_written(tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sfvq_jax.interpret.attributes import small_pixels
 from sfvq_jax.interpret.comparison.methods.method import COUNT, Fitted, draw_latents, in_all_ranges
-from sfvq_jax.interpret.directions import small_pixels
 from sfvq_jax.interpret.geometry import numpy_generator, onto_span, unit_rows
 from sfvq_jax.latent_model import LatentModel, method
 

@@ -123,6 +123,23 @@ class TestScorer:
         assert_allclose(part(images), both(images)[:, columns])
         assert part.names == ("right", "area")
 
+    def test_thresholds_and_features_go_with_them(self):
+        class Looks:
+            def __call__(self, images):
+                return images[:, 0, :2, 0]
+
+            def features(self, images):
+                return images[:, 0, :, 0]
+
+        plain = Scorer.of(lambda images: images[:, 0, :1, 0], ["light"])
+        looks = Scorer.of(jax.tree_util.Partial(Looks()), ["cat", "dog"], (0.0, 1.0))
+        assert plain.thresholds == (None,)
+        assert join(plain, looks).select(["dog", "light"]).thresholds == (1.0, None)
+        assert class_scorer(lambda images: images[:, 0, :2, 0], ["a", "b"]).thresholds == (0, 0)
+        assert plain.features is None
+        with pytest.raises(ValueError, match="2 thresholds for 1 attributes"):
+            Scorer.of(lambda images: images[:, 0, :1, 0], ["light"], (0.0, 1.0))
+
     def test_passes_through_jit_as_a_pytree(self):
         scorer = join(image_statistics(), TestClasses.scorer)
         images = TestStatistics.image

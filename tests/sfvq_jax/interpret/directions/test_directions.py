@@ -27,6 +27,7 @@ from sfvq_jax.interpret import (
 )
 from sfvq_jax.interpret.directions.bench import effect
 from sfvq_jax.interpret.directions.candidates import layers_price
+from sfvq_jax.interpret.directions.choosing import merit_of
 from sfvq_jax.interpret.directions.finding import name_of
 from sfvq_jax.interpret.directions.screening import search, search_reached, search_vectors
 
@@ -119,7 +120,9 @@ class TestScreen:
             best: dict = {}
             for score in sorted(scores, reverse=True):  # of each pair its best layers
                 best.setdefault(scores[score][0], (score, scores[score][1]))
-            expected = list(best.items())[:4]
+            ranges = [layers for _, (_, layers) in best.items()]
+            of_range = [ranges[:n].count(layers) for n, layers in enumerate(ranges)]
+            expected = [item for item, n in zip(best.items(), of_range, strict=True) if n < 3][:4]
             assert [(c.codewords, c.layers) for c in candidates] == [
                 (ends, layers) for ends, (_, layers) in expected
             ]
@@ -214,6 +217,67 @@ class TestMeasure:
         nearer = bench.limits(Direction(vector, (0, L - 1), 4.0), latents)
         assert_allclose(nearer, [low / 2, high / 2], rtol=0.3)
 
+    def test_effects_are_measured_within_the_limits(self):
+        bench = Bench(jax.random.key(0), MODEL, PIXELS, JUDGE)
+        latents = MODEL.sample(jax.random.key(1), 32)
+        direction = Direction(jnp.array([0.0, 1.0, 0.0, 0.0]), (0, L - 1), 2.0)
+        linear = bench.effects(direction, latents, (-0.5, 1.0))[0]["first"]
+        assert_allclose(linear.mean, bench.effects(direction, latents)[0]["first"].mean, rtol=1e-3)
+        cubic = [bench.effects(direction, latents, (-x, x))[1]["first"].mean for x in (0.25, 0.5)]
+        assert abs(cubic[0]) < abs(cubic[1])
+        wide = bench.effects(direction, latents, comparisons=100)[1]["first"]
+        narrow = bench.effects(direction, latents)[1]["first"]
+        assert wide.low < narrow.low < narrow.high < wide.high
+
+    def test_a_gain_is_the_share_of_those_without_that_get_it_beside_random_steps(self):
+        judge = Scorer.of(PIXELS.function, NAMES, (0.0, None, 1e6))
+        bench = Bench(jax.random.key(0), MODEL, PIXELS, judge)
+        latents = MODEL.sample(jax.random.key(1), 200)
+        weights = np.float64(Linear.weights.sum(1)[0])
+        direction = Direction(jnp.asarray(weights / np.linalg.norm(weights)), (0, L - 1), 1.5)
+        scores = np.asarray(latents, np.float64) @ weights
+        lacking = scores <= 0
+        expected = (scores[lacking] + 2 * 1.5 * np.linalg.norm(weights) > 0).mean()
+        gain = bench.gain(jax.random.key(2), direction, latents, "first", (None, 2.0))
+        assert gain.strength == 2
+        assert_allclose(gain.gained.mean, expected, atol=1e-6)
+        assert gain.gained.low < gain.gained.mean < gain.gained.high
+        # a random direction goes up or down, and rarely as steeply
+        assert gain.by_chance.mean < 0.5 < gain.gained.low
+        assert gain.certain
+        relative = bench.gain(jax.random.key(2), direction, latents, "second", (None, 2.0))
+        assert_allclose(bench.look(latents, bench.has)[0][:, 1].mean(), 0.25, atol=0.08)
+        assert 0 <= relative.gained.mean <= 1
+        never = bench.gain(jax.random.key(2), direction, latents, "third")
+        assert (never.strength, never.gained.mean, never.certain) == (8, 0, False)
+
+    def test_a_gain_where_nothing_is_lacking_is_not_certain(self):
+        judge = Scorer.of(PIXELS.function, NAMES, -1e6)
+        bench = Bench(jax.random.key(0), MODEL, PIXELS, judge)
+        direction = Direction(jnp.array([1.0, 0.0, 0.0, 0.0]), (0, 0), 1.0)
+        latents = MODEL.sample(jax.random.key(1), 8)
+        gain = bench.gain(jax.random.key(2), direction, latents, "first")
+        assert math.isnan(gain.gained.mean)
+        assert not gain.certain
+
+
+def test_merit_is_for_what_rises():
+    rises = np.array([[1.0, 0.1], [1.2, 0.0], [0.8, -0.1]])
+    assert merit_of(rises, 0) > 0.9
+    assert merit_of(-rises, 0) < 0
+    mostly_falls = np.array([[9.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])  # though it rises in the mean
+    assert merit_of(mostly_falls, 0) < 0
+
+
+def test_candidates_are_spread_over_ranges_of_layers():
+    gradients = np.zeros((4, 1, 8, D))
+    gradients[:, 0, 0] = 1.0  # the first layer is the best for every pair
+    gradients[:, 0, 1:] = 0.9
+    (found,) = search(CURVE, gradients, [0], COVARIANCE, count=8)
+    assert len(found) == 8
+    most = max(np.unique([c.layers for c in found], axis=0, return_counts=True)[1])
+    assert most == 3
+
 
 @pytest.fixture(scope="module")
 def found():
@@ -234,7 +298,7 @@ class TestFindDirections:
             others = np.delete(effects, column)
             expected = np.linalg.norm(others) / effects[column]
             assert_allclose(direction.entanglement, expected, rtol=0.15)
-            assert direction.confirmed
+            assert direction.confirmed == direction.gain.certain
             start, stop = direction.codewords
             assert_allclose(vector, pair_direction(CURVE, start, stop), rtol=1e-6)
 
@@ -279,8 +343,9 @@ class TestFindDirections:
         noise = {"first": Effect(0.1, -0.2, 0.4, 0.55)}
         assert not found[0]._replace(judged=noise).confirmed
         assert not found[0]._replace(judged={}).confirmed
-        often = {"first": Effect(0.1, 0.05, 0.15, 0.85)}
-        assert not found[0]._replace(judged=often).confirmed
+        by_chance = found[0].gain._replace(by_chance=found[0].gain.gained)
+        assert not found[0]._replace(gain=by_chance).confirmed
+        assert not found[0]._replace(gain=None).confirmed
 
 
 class TestNames:
