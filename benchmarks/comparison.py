@@ -22,12 +22,12 @@ from sfvq_jax import LatentModel
 from sfvq_jax.cli.common import with_statistics
 from sfvq_jax.interpret import (
     Comparison,
+    Gap,
     Interval,
     compare,
     default_methods,
     load_scorers,
     order_summary,
-    shared_attributes,
     summary,
 )
 from sfvq_jax.views import comparison_figure
@@ -43,11 +43,9 @@ def load(name: str) -> LatentModel:
 
 
 def tables(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
-    shared, attributes = shared_attributes(comparison), comparison.settings["attributes"]
-    title = f"Methods, by {shared:g} of {len(attributes)} attributes a seed that all reach"
     rows = [row._asdict() for row in summary(comparison)]
     return {
-        title: [{name: _text(value) for name, value in row.items()} for row in rows],
+        "Methods": [{name: _text(value) for name, value in row.items()} for row in rows],
         "Order of codewords": [
             {name: _text(value) for name, value in row.items()} for row in order_summary(comparison)
         ],
@@ -60,12 +58,12 @@ def reached_rows(comparison: Comparison) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for edit in comparison.edits:
         row = rows.setdefault(edit.attribute, {"attribute": edit.attribute})
-        row[edit.method] = row.get(edit.method, 0) + (edit.strength is not None)
+        row[edit.method] = row.get(edit.method, 0) + edit.reached
     return list(rows.values())
 
 
 def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, Interval) else value
+    return str(value) if isinstance(value, Interval | Gap) else value
 
 
 def main() -> None:

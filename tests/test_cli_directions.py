@@ -230,7 +230,7 @@ def test_dimensions_are_sets_directions_and_pictures(tmp_path, capsys, monkeypat
     monkeypatch.setattr(bench, "BANK", 128)
     monkeypatch.setattr(bench, "USUAL", 64)
     monkeypatch.setattr(translation, "RANDOM_ORDERS", 1)
-    few = ["--latents", 4, "--fresh", 4, "--mask-steps", 2]
+    few = ["--latents", 4, "--fresh", 8, "--mask-steps", 2]
     goals = ["--sources", "pullover", "--targets", "sneaker,bag"]
     output = tmp_path / "found"
     command = ["dimensions", "fashion_mnist", "--space", "z", *goals, *few, "-o", output]
@@ -238,6 +238,7 @@ def test_dimensions_are_sets_directions_and_pictures(tmp_path, capsys, monkeypat
     told = capsys.readouterr().out
     assert "pullover  sneaker" in told
     assert "whole mask" in told
+    assert "status" in told
     content = json.loads((output / "dimensions.json").read_text())
     assert content["space"] == "stylegan2-z"
     assert [(f["source"], f["target"]) for f in content["found"]] == [
@@ -247,6 +248,10 @@ def test_dimensions_are_sets_directions_and_pictures(tmp_path, capsys, monkeypat
     assert np.shape(content["effects"]["pullover"]["importance"]) == (64, 10)
     for name in ("importance", "growth", "translation", "images"):
         assert image_size(output / f"{name}.png")[0] > 300
+    statuses = {f"{f['source']}-to-{f['target']}.json": f["status"] for f in content["found"]}
+    written = {path.name for path in output.glob("*-to-*.json")}
+    assert written == {name for name, status in statuses.items() if status == "found"}
+    assert ("no direction file" in told) == (len(written) < 2)
     path = output / "pullover-to-sneaker.json"
     direction = load_direction(path)
     found = content["found"][0]

@@ -21,13 +21,13 @@ from sfvq_jax.cli.common import (
 from sfvq_jax.cli.scorer import add_labels, read_labelled
 from sfvq_jax.interpret import (
     Comparison,
+    Gap,
     Interval,
     Scorers,
     compare,
     default_methods,
     fit_scorers,
     order_summary,
-    shared_attributes,
     summary,
 )
 from sfvq_jax.io.output import new_folder
@@ -36,11 +36,14 @@ from sfvq_jax.views import comparison_figure
 COMPARISON_MARKER = "comparison.json"
 COLUMNS = {  # title -> field of `MethodSummary`
     "reached": "reached",
+    "failed": "failed",
     "recognised": "recognition",
+    "shared": "shared",
     "strength": "strength",
     "dependency": "dependency",
     "content": "content",
     "path correlation": "correlation",
+    "strength gap": "strength_gap",
     "dependency gap": "dependency_gap",
     "content gap": "content_gap",
     "correlation gap": "correlation_gap",
@@ -121,9 +124,11 @@ def comparison_tables(comparison: Comparison) -> str:
     ]
     told = (
         f"{table([('method', 'directions', *COLUMNS), *rows])}\n"
-        f"means over {settings['seeds']} seeds ± 95 %; strength to path correlation over the"
-        f" {shared_attributes(comparison):g} of {len(settings['attributes'])} attributes a seed"
-        f" that all methods reach, gaps from {summaries[0].method} over those that both reach"
+        f"means over {settings['seeds']} seeds and their 95 % intervals; of"
+        f" {len(settings['attributes'])} attributes a seed, failed: so many are reached on the"
+        " latents that chose the direction, but not on fresh ones within its limits; strength to"
+        f" path correlation and the gaps from {summaries[0].method} are over the shared ones, that"
+        f" both methods reach; p after Holm, over {len(summaries) - 1} methods"
     )
     orders = order_summary(comparison)
     if orders:
@@ -151,5 +156,7 @@ def _scorers(options: argparse.Namespace) -> Scorers | None:
     return Scorers(find.scorer, judge.scorer, {})
 
 
-def _text(value: Interval | str | None) -> str:
-    return "-" if value is None else str(value)
+def _text(value: Interval | Gap | float | str | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)

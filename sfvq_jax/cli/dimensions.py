@@ -45,6 +45,7 @@ from sfvq_jax.interpret import (
 )
 from sfvq_jax.interpret.dimensions.coordinates import HOWS
 from sfvq_jax.interpret.dimensions.moves import ALL, RANDOM, SEQUENTIAL, WHOLE_MASK
+from sfvq_jax.interpret.dimensions.translation import FOUND, NOT_FOUND
 from sfvq_jax.io.curve_file import load_curve
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel
@@ -166,13 +167,14 @@ def run_dimensions(options: argparse.Namespace) -> None:
     }
     if scorers.kind == "classes":
         figures["translation.png"] = draw_matrices([run])
+    kept = [found for found in run.found if run.status(found) == FOUND]
     with new_folder(options.output, overwrite=options.overwrite, marker=DIMENSIONS_MARKER) as path:
         content = json.dumps(about | run.to_json(), indent=1)
         (path / DIMENSIONS_MARKER).write_text(content + "\n", encoding="utf-8")
         for name, figure in figures.items():
             figure.savefig(path / name)
         spread = model.sample(jax.random.key(0), DEVIATION_SAMPLES)
-        for found in run.found:
+        for found in kept:
             shift = run.shift(found)
             moved = Direction.along(shift, (0, model.num_layers - 1), spread)
             direction = DirectionRecord(
@@ -188,7 +190,13 @@ def run_dimensions(options: argparse.Namespace) -> None:
     print(dimensions_tables([run], unit))
     if missing := run.settings["too few latents of"]:
         print(f"no source, since too few latents are: {', '.join(missing)}")
-    print(f"{options.output}: {len(run.found)} directions, {', '.join(figures)}")
+    left_out = [f"{f.source} to {f.target}" for f in run.found if run.status(f) == NOT_FOUND]
+    if left_out:
+        print(
+            f"not found, and no direction file: {', '.join(left_out)}; as far as {options.fresh}"
+            " images tell, the set flips no more of them than random ones of its size"
+        )
+    print(f"{options.output}: {len(kept)} directions, {', '.join(figures)}")
 
 
 def dimensions_tables(runs: Sequence[Translation], unit: str) -> str:
@@ -199,13 +207,13 @@ def dimensions_tables(runs: Sequence[Translation], unit: str) -> str:
     ]
     whole = concentration(runs)
     best = [
-        (f.source, f.target, str(f.grown.size), f"{f.grown.growth[f.grown.size - 1]:.2f}",
-         " ".join(_signed_numbers(f)[:12]))
+        (f.source, f.target, runs[0].status(f), str(f.grown.size),
+         f"{f.growth[f.grown.size - 1]:.2f}", " ".join(_signed_numbers(f)[:12]))
         for f in runs[0].found
     ]  # fmt: skip
     return "\n".join(
         [
-            table([("from", "to", "size", "change of p", f"{unit}s"), *best]),
+            table([("from", "to", "status", "size", "change of p", f"{unit}s"), *best]),
             "",
             table([("way", *COLUMNS), *rows]),
             "",
@@ -224,9 +232,7 @@ def draw_growth(runs: Sequence[Translation], title: str) -> Figure:
     """The growth of all sets, held at its end, beside random ones."""
     m = runs[0].coordinates.count
     growths = [
-        np.pad(f.grown.growth, (0, m - len(f.grown.growth)), mode="edge")
-        for run in runs
-        for f in run.found
+        np.pad(f.growth, (0, m - len(f.growth)), mode="edge") for run in runs for f in run.found
     ]
     random = np.concatenate([run.random_growth for run in runs])
     sizes = [f.grown.size for run in runs for f in run.found]

@@ -29,6 +29,7 @@ from .comparison import (
     SFVQ,
     Comparison,
     Fitted,
+    Gap,
     KMeans,
     LatentCLR,
     Method,
@@ -39,7 +40,6 @@ from .comparison import (
     compare,
     default_methods,
     order_summary,
-    shared_attributes,
     summary,
 )
 from .dimensions import (
@@ -112,6 +112,7 @@ __all__ = [
     "Found",
     "FoundDirection",
     "Gain",
+    "Gap",
     "GrownSet",
     "Inside",
     "Interval",
@@ -177,7 +178,6 @@ __all__ = [
     "sample_by_attribute",
     "save_direction",
     "save_scorers",
-    "shared_attributes",
     "small_pixels",
     "summary",
     "translate",

@@ -15,6 +15,7 @@ from sfvq_jax.views.picture import DPI, Picture, check_kind
 COMPARED = {  # field of `MethodSummary` -> title
     "reached": "attributes reached\n(more is better)",
     "recognition": "directions recognised\n(more is better)",
+    "strength_gap": "strength, gap\n(less is better)",
     "dependency_gap": "attribute dependency, gap\n(less is better)",
     "content_gap": "content preserved, gap\n(more is better)",
     "correlation_gap": "path correlation, gap\n(more is better)",
@@ -73,17 +74,18 @@ def history_figure(history: History) -> Figure:
 
 def comparison_figure(rows: Sequence[MethodSummary]) -> Figure:
     """A panel a measure, a point with its 95 % interval a method; gaps are from the first one."""
-    figure = Picture(figsize=(12.5, 0.3 * len(rows) + 1.2), dpi=DPI, layout="constrained")
+    figure = Picture(figsize=(14.5, 0.3 * len(rows) + 1.2), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(COMPARED), sharey=True)
     for panel, (field, title) in zip(panels, COMPARED.items(), strict=True):
         intervals = [getattr(row, field) for row in rows]
         for place, interval in enumerate(intervals):
             if interval is not None:
                 color = "tab:red" if rows[place].method.startswith("SFVQ") else "0.3"
-                half = interval.high - interval.mean
+                below, above = interval.mean - interval.low, interval.high - interval.mean
                 panel.errorbar(
-                    interval.mean, place, xerr=half, fmt="o", ms=5, color=color, capsize=2
-                )
+                    interval.mean, place, xerr=[[below], [above]],
+                    fmt="o", ms=5, color=color, capsize=2,
+                )  # fmt: skip
         first = 0.0 if intervals[0] is None else intervals[0].mean
         panel.axvline(first, color="tab:red", linewidth=0.8, linestyle=":", zorder=0)
         panel.set_title(title, fontsize=9)

@@ -10,13 +10,14 @@ from .methods import (
     RandomPairs,
     SeFa,
 )
-from .tables import Comparison, MethodSummary, order_summary, shared_attributes, summary
+from .tables import Comparison, Gap, MethodSummary, order_summary, summary
 
 __all__ = [
     "PCA",
     "SFVQ",
     "Comparison",
     "Fitted",
+    "Gap",
     "KMeans",
     "LatentCLR",
     "Method",
@@ -27,6 +28,5 @@ __all__ = [
     "compare",
     "default_methods",
     "order_summary",
-    "shared_attributes",
     "summary",
 ]

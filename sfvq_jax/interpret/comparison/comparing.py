@@ -4,7 +4,8 @@ Every method is fitted anew for every seed. Of its directions, in every layer ra
 them for, each attribute gets the one that the finding scorer likes best, by the criterion of
 `directions`. Its strength is then scaled until the judge sees the attribute change by as much as
 with any other method, since at equal strength a method that changes little would look pure. What
-is reported is measured by the judge on latents that had no part in any of this.
+is reported is measured by the judge on latents that had no part in any of this: whether the
+attribute changes as wanted within the direction's limits, and what else changes.
 
 Letters: N latents, A attributes, L layers, D dimensions, M directions, F features.
 """

@@ -9,15 +9,20 @@ from sfvq_jax.short import short_repr
 
 
 class Edit(NamedTuple):
-    """What one method does for one attribute with one seed; None where it does not get there.
+    """What one method does for one attribute with one seed; None where it does not reach it.
 
     Attributes:
       method: its name.
       seed: number of the run.
       attribute: that is to be raised.
       layers: first and last layer of the direction that was chosen.
-      strength: in standard deviations of latents along it, at which the attribute rises by the
-        wanted change, as far as was looked (8); None where it does not.
+      limit: strength at which images leave the distribution (`Bench.limits`); None where they do
+        not as far as was looked (8).
+      reached_where_chosen: whether the attribute rises by the wanted change on the latents that
+        chose the direction, at up to eight deviations, be they within the limit or not.
+      reached: whether it does so on fresh latents too, at a strength within the limit.
+      strength: in standard deviations of latents along it, at which it does on the latents that
+        chose, or the limit where that is less. All that follows is measured there.
       change: mean change of the attribute on fresh latents, in its standard deviations over images.
       agree: share of these latents at which it rises.
       dependency: attribute dependency (StyleSpace; Wu et al., 2021): mean absolute change of
@@ -33,6 +38,9 @@ class Edit(NamedTuple):
     seed: int
     attribute: str
     layers: tuple[int, int]
+    limit: float | None = None
+    reached_where_chosen: bool = False
+    reached: bool = False
     strength: float | None = None
     change: float | None = None
     agree: float | None = None

@@ -1,13 +1,22 @@
-"""What a comparison comes to: a row a method, over all seeds."""
+"""What a comparison comes to: a row a method, over all seeds.
 
+Seeds are independent, the attributes of one seed are not: all intervals and tests are over seeds.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.stats
 
 from sfvq_jax.interpret.comparison.measures import Edit, Order, Recognition
-from sfvq_jax.interpret.intervals import Interval, interval
+from sfvq_jax.interpret.intervals import Interval, interval, share
 from sfvq_jax.short import short_repr
+
+Place = tuple[int, str]  # seed and attribute
+
+MEANS = ("dependency", "content", "correlation", "strength")  # of `Edit`
 
 
 class Comparison(NamedTuple):
@@ -26,32 +35,60 @@ class Comparison(NamedTuple):
         return _jsonable({"settings": self.settings} | tables | self._asdict())
 
 
+class Gap(NamedTuple):
+    """What a method has more of than the first one, paired over seeds.
+
+    Attributes:
+      mean, low, high: of the seeds' gaps, with the 95 % confidence interval (Student's t).
+      p: of the paired t test that there is none, adjusted by Holm's method for as many methods as
+        are compared with the first.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+    def __str__(self) -> str:
+        return f"{Interval(*self[:3])} (p {self.p:.2g})"
+
+
 class MethodSummary(NamedTuple):
-    """Of a method over all seeds: means and 95 % intervals over seeds of each seed's mean.
+    """Of a method over all seeds: means and 95 % intervals.
+
+    Those of shares, `reached`, `recognition` and `agree`, are Wilson's, of as many trials as seeds,
+    by how they differ, are worth; the others are Student's t of the seeds' means.
 
     Attributes:
       method: its name.
       directions: how many it chooses among, for each layer range.
-      reached: share of the attributes that can be changed as wanted.
+      reached: share of the attributes that change as wanted on fresh latents, within the limits of
+        their directions.
+      failed: mean number of attributes a seed that do so on the latents that chose the direction
+        and not on fresh ones within its limits.
       recognition: accuracy of `Recognition`.
-      dependency, content, correlation, agree, strength: of `Edit`, over the attributes that all
-        methods reach with that seed; None where there are none, or no features.
-      dependency_gap, content_gap, correlation_gap: what the method has more of than the first one,
-        over the attributes that both reach with that seed; None for the first.
+      shared: mean number of attributes a seed that both this method and the first one reach.
+      dependency, content, correlation, agree, strength: of `Edit`, over these attributes; None
+        where there are none in two seeds, or no features.
+      dependency_gap, content_gap, correlation_gap, strength_gap: what the method has more of than
+        the first one, over the same attributes; None for the first.
     """
 
     method: str
     directions: int
     reached: Interval
+    failed: float
     recognition: Interval
+    shared: float
     dependency: Interval | None
     content: Interval | None
     correlation: Interval | None
     agree: Interval | None
     strength: Interval | None
-    dependency_gap: Interval | None
-    content_gap: Interval | None
-    correlation_gap: Interval | None
+    dependency_gap: Gap | None
+    content_gap: Gap | None
+    correlation_gap: Gap | None
+    strength_gap: Gap | None
 
 
 def summary(comparison: Comparison) -> list[MethodSummary]:
@@ -61,50 +98,111 @@ def summary(comparison: Comparison) -> list[MethodSummary]:
         name: {(e.seed, e.attribute): e for e in comparison.edits if e.method == name}
         for name in names
     }
-    common = _reached_by_all(comparison.edits)
     first = of_method[names[0]]
+    gaps = {field: _gaps(of_method, field) for field in MEANS}
+    seeds = comparison.settings["seeds"]
     rows = []
     for name, own in of_method.items():
         recognitions = [r for r in comparison.recognitions if r.method == name]
-        reached = _over_seeds({place: e.strength is not None for place, e in own.items()})
-        assert reached is not None  # there are two seeds or more
-        means = {
-            field: _over_seeds(
-                {place: getattr(edit, field) for place, edit in own.items() if place in common}
-            )
-            for field in ("dependency", "content", "correlation", "agree", "strength")
-        }
-        both = [p for p, e in own.items() if None not in (e.dependency, first[p].dependency)]
-        gaps = {
-            f"{field}_gap": None
-            if name == names[0]
-            else _over_seeds(
-                {p: _gap(getattr(own[p], field), getattr(first[p], field)) for p in both}
-            )
-            for field in ("dependency", "content", "correlation")
-        }
+        both = [own[place] for place in _both_reach(own, first)]
+        edits = list(own.values())
+        reached = _seed_means(edits, [e.reached for e in edits])
+        agree = _seed_means(both, [e.agree for e in both])
+        over_seeds: dict[str, Any] = {
+            field: _over_seeds(both, [getattr(e, field) for e in both]) for field in MEANS
+        } | {f"{field}_gap": of_field.get(name) for field, of_field in gaps.items()}
         rows.append(
             MethodSummary(
                 method=name,
                 directions=recognitions[0].directions,
-                reached=reached,
-                recognition=interval(np.array([r.accuracy for r in recognitions])),
-                **means,
-                **gaps,
+                reached=_share_over_seeds(reached, len(edits)),
+                failed=sum(e.reached_where_chosen and not e.reached for e in edits) / seeds,
+                # pairs of one direction may all be told apart or none, so they count as one trial
+                recognition=_share_over_seeds(
+                    np.array([r.accuracy for r in recognitions]),
+                    sum(r.recognised for r in recognitions),
+                ),
+                shared=len(both) / seeds,
+                # and so do the latents of one edit
+                agree=_share_over_seeds(agree, len(both)) if len(agree) > 1 else None,
+                **over_seeds,
             )
         )
     return rows
 
 
-def _over_seeds(values: Mapping[tuple[int, str], float | None]) -> Interval | None:
-    """Of the means of each seed; None for fewer than two seeds."""
+def _both_reach(own: Mapping[Place, Edit], first: Mapping[Place, Edit]) -> list[Place]:
+    return [p for p, e in own.items() if None not in (e.dependency, first[p].dependency)]
+
+
+def _gaps(of_method: Mapping[str, Mapping[Place, Edit]], field: str) -> dict[str, Gap]:
+    """Of all methods but the first that reach something that it reaches, in two seeds or more."""
+    (_, first), *others = of_method.items()
+    means = {}
+    for name, own in others:
+        both = _both_reach(own, first)
+        values = [_gap(getattr(own[p], field), getattr(first[p], field)) for p in both]
+        of_seeds = _seed_means([own[p] for p in both], values)
+        if len(of_seeds) > 1:
+            means[name] = of_seeds
+    adjusted = holm(np.array([_p_of_no_gap(of_seeds) for of_seeds in means.values()]))
+    return {
+        name: Gap(*interval(of_seeds), float(p))
+        for (name, of_seeds), p in zip(means.items(), adjusted, strict=True)
+    }
+
+
+def _p_of_no_gap(values: np.ndarray) -> float:
+    """Of Student's t test that the mean is 0, of values [S]."""
+    if np.ptp(values) == 0:
+        return float(values[0] == 0)
+    error = values.std(ddof=1) / len(values) ** 0.5
+    return float(2 * scipy.stats.t.sf(abs(values.mean()) / error, len(values) - 1))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P-values of M tests [M], adjusted: that any is below .05 by chance has probability .05.
+
+    By Holm (1979): the least is multiplied by M, the next by M - 1, …, and none falls below the one
+    before it.
+    """
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    steps = p[order] * np.arange(len(p), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
+def _seed_means(edits: Sequence[Edit], values: Sequence[float | None]) -> np.ndarray:
+    """Of values that belong to edits, the mean of each seed that has any, [S]."""
     by_seed: dict[int, list[float]] = {}
-    for (seed, _), value in values.items():
+    for edit, value in zip(edits, values, strict=True):
         if value is not None:
-            by_seed.setdefault(seed, []).append(value)
-    if len(by_seed) < 2:
-        return None
-    return interval(np.array([np.mean(of_seed) for of_seed in by_seed.values()]))
+            by_seed.setdefault(edit.seed, []).append(value)
+    return np.array([np.mean(of_seed) for of_seed in by_seed.values()])
+
+
+def _over_seeds(edits: Sequence[Edit], values: Sequence[float | None]) -> Interval | None:
+    """Of the means of each seed; None for fewer than two seeds."""
+    means = _seed_means(edits, values)
+    return interval(means) if len(means) > 1 else None
+
+
+def _share_over_seeds(means: np.ndarray, trials: int) -> Interval:
+    """Wilson's interval of a share, of what it is with each of S >= 2 seeds, [S].
+
+    Where seeds differ by more than independent trials would, these count as fewer: as so many as
+    have the variance that the mean has (Kish's design effect, with the correction of Korn &
+    Graubard, 1998, for few seeds).
+    """
+    mean, s = float(means.mean()), len(means)
+    t, normal = scipy.stats.t.ppf(0.975, s - 1), scipy.stats.norm.ppf(0.975)
+    variance = float(means.var(ddof=1)) / s * (t / normal) ** 2
+    worth = trials if variance == 0 else min(mean * (1 - mean) / variance, trials)
+    n = max(int(worth), 1)
+    count = round(mean * n, 6)  # no whole number; the interval holds those of both around it
+    low, high = share(math.floor(count), n).low, share(math.ceil(count), n).high
+    return Interval(mean, min(low, mean), max(high, mean))  # not beside it by rounding
 
 
 def _gap(own: float | None, other: float | None) -> float | None:
@@ -124,11 +222,6 @@ def order_summary(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def shared_attributes(comparison: Comparison) -> float:
-    """Mean number of attributes a seed that all methods reach, over which `summary` averages."""
-    return len(_reached_by_all(comparison.edits)) / comparison.settings["seeds"]
-
-
 def _jsonable(value: Any) -> Any:
     """Named tuples as mappings, however deep."""
     if hasattr(value, "_asdict"):
@@ -136,9 +229,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _jsonable(part) for name, part in value.items()}
     return [_jsonable(part) for part in value] if isinstance(value, list) else value
-
-
-def _reached_by_all(edits: Sequence[Edit]) -> set[tuple[int, str]]:
-    """Seeds and attributes that no method fails at."""
-    everything = {(edit.seed, edit.attribute) for edit in edits}
-    return everything - {(e.seed, e.attribute) for e in edits if e.dependency is None}

@@ -142,9 +142,16 @@ class Trial(NamedTuple):
             for d in shortlist
         }
         tried = [self._tried(direction) for direction in shortlisted.values()]
-        return [
-            self._measured(max(tried, key=lambda t: t.merits[number]).direction, number)
+        best = [
+            max(tried, key=lambda t: t.merits[number]).direction
             for number in range(len(self.columns.find))
+        ]
+        # one direction may be the best for several attributes
+        different = {id(direction): direction for direction in best}
+        limits = {i: self.bench.limit(d, self.chosen_on, 1) for i, d in different.items()}
+        return [
+            self._measured(direction, number, limits[id(direction)])
+            for number, direction in enumerate(best)
         ]
 
     def _with_deviations(self, vectors: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -178,21 +185,38 @@ class Trial(NamedTuple):
             before, change_before = strength, change
         return None
 
-    def _measured(self, direction: Direction, number: int) -> Edit:
+    def _reached_beyond(
+        self, direction: Direction, column: int, strength: float, most: float
+    ) -> bool:
+        """Whether fresh latents change as wanted at a greater strength, up to the most."""
+        for further in sorted({s for s in (*STRENGTHS, most) if strength < s <= most}):
+            codes = self._codes(self.fresh, direction, further)
+            (after,) = self.bench.look(codes, self.bench.judged)
+            if (after - self.fresh_judged)[:, column].mean() >= self.change:
+                return True
+        return False
+
+    def _measured(self, direction: Direction, number: int, limit: float | None) -> Edit:
         column = self.columns.judge[number]
-        edit = Edit("", 0, self.bench.judge.names[column], direction.layers)
+        edit = Edit("", 0, self.bench.judge.names[column], direction.layers, limit)
         strength = self._strength(direction, column)
         if strength is None:
             return edit
+        edit = edit._replace(reached_where_chosen=True)
+        most = STRENGTHS[-1] if limit is None else limit
+        strength = min(strength, most)
         codes = self._codes(self.fresh, direction, strength)
         functions = [self.bench.judged, *([] if self.features is None else [self.features])]
         seen = self.bench.look(codes, *functions)
         changes = (seen[0] - self.fresh_judged)[:, self.columns.judge]
         change = float(changes[:, number].mean())
+        if change < self.change and not self._reached_beyond(direction, column, strength, most):
+            return edit
         others = np.delete(np.abs(changes), number, axis=1)
         return edit._replace(
             strength=strength,
             change=change,
+            reached=True,
             agree=float((changes[:, number] > 0).mean()),
             dependency=float(others.mean()) / change if change > 0 else None,
             content=None if self.fresh_features is None else _cosine(self.fresh_features, seen[1]),

@@ -32,6 +32,8 @@ class Found(NamedTuple):
       target: the concept that is to be raised.
       ranking: of all coordinates by their own effects on it.
       grown: the set that grew along it; the first `grown.size` of its order count.
+      growth: mean change of the target's probability by the first 1 … S of that order together, at
+        latents that had no part in choosing them, by the scorer that finds, [S].
       mask: optimised, [M]; None where none was.
     """
 
@@ -39,6 +41,7 @@ class Found(NamedTuple):
     target: str
     ranking: Ranking
     grown: GrownSet
+    growth: np.ndarray
     mask: np.ndarray | None
 
     __repr__ = short_repr

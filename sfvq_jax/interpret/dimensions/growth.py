@@ -13,7 +13,13 @@ import numpy as np
 from sfvq_jax.images import batch_of
 from sfvq_jax.interpret.attributes import Scorer, probability
 from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, check_how
-from sfvq_jax.interpret.dimensions.importance import EXTREME, Ranking, traced_scores
+from sfvq_jax.interpret.dimensions.importance import (
+    EXTREME,
+    Ranking,
+    joint_scores,
+    signed_vector,
+    traced_scores,
+)
 from sfvq_jax.interpret.directions.bench import BATCH
 from sfvq_jax.latent_model import LatentModel, method
 from sfvq_jax.short import short_repr
@@ -30,7 +36,8 @@ class GrownSet(NamedTuple):
     Attributes:
       order: coordinates that were taken in, the first one first, [S].
       signs: whereto each is moved, ±1, [S].
-      growth: mean change of the concept's probability by the first 1 … S of them together, [S].
+      growth: mean change of the concept's probability by the first 1 … S of them together, [S], at
+        the latents that chose them; `growth_of` tells it at others.
       size: of the set that controls the concept: the least that has the wanted share of the
         greatest growth.
     """
@@ -86,6 +93,30 @@ def grow_set(
     # probabilities may fall a little where log-odds rise
     size = int((growth >= share * growth.max()).argmax()) + 1
     return GrownSet(ranking.order[rows], ranking.signs[rows], growth, size)
+
+
+def growth_of(
+    model: LatentModel,
+    concepts: Scorer,
+    latents: Array,
+    coordinates: Coordinates,
+    concept: int,
+    grown: GrownSet,
+    *,
+    extreme: float = EXTREME,
+    how: How = "shift",
+) -> np.ndarray:
+    """`GrownSet.growth`, [S], at latents [N, D] that had no part in choosing the set.
+
+    Arguments are those of `grow_set`.
+    """
+    means = []
+    for size in range(len(grown.order) + 1):
+        signed = signed_vector(coordinates.count, grown.order[:size], grown.signs[:size])
+        # one at a time, so that one compiled program serves sets of every size
+        seen = joint_scores(model, concepts, latents, coordinates, signed[None], extreme, how)
+        means.append(np.asarray(probability(jnp.asarray(seen[:, 0, concept]))).mean(dtype=float))
+    return np.array(means[1:]) - means[0]
 
 
 def check_share(share: float) -> None:

@@ -40,7 +40,8 @@ class Concentration(NamedTuple):
     Attributes:
       gini, hoyer: of the coordinates' own effects on a goal, those that lower it counted as 0.
       size: of the sets.
-      share_of_one: what the most important coordinate alone reaches of the greatest joint effect.
+      share_of_one: what the most important coordinate alone reaches, in the mean over goals, of the
+        greatest joint effect, in the mean too; on fresh latents.
       overlap: of `Found`; None without masks.
       overlap_by_chance: of two random sets of these sizes; None without masks.
     """
@@ -81,12 +82,7 @@ def concentration(runs: Sequence[Translation]) -> Concentration:
         gini=_over_runs([gini(np.stack(of_run)) for of_run in sizes]),
         hoyer=_over_runs([hoyer(np.stack(of_run)) for of_run in sizes]),
         size=_over_runs([[found.grown.size for found in run.found] for run in runs]),
-        share_of_one=_over_runs(
-            [
-                [f.grown.growth[0] / max(f.grown.growth.max(), 1e-12) for f in run.found]
-                for run in runs
-            ]
-        ),
+        share_of_one=_over_runs([[_share_of_one(run)] for run in runs]),
         overlap=_over_runs([[f.overlap for f in run.found] for run in runs]),
         overlap_by_chance=_over_runs(chance) if masks else None,
     )
@@ -116,6 +112,13 @@ def _over_runs(values: Sequence[Sequence[Any] | np.ndarray]) -> Any:
         return None
     means = np.array([np.mean(of_run) for of_run in values])
     return interval(means) if len(means) > 1 else Interval(*[float(means[0])] * 3)
+
+
+def _share_of_one(run: Translation) -> float:
+    """Of sums over goals, since a set that raises nothing would have a share of any size."""
+    growths = [np.maximum(found.growth, 0) for found in run.found]
+    greatest = sum(float(growth.max()) for growth in growths)
+    return sum(float(growth[0]) for growth in growths) / greatest if greatest > 0 else 0.0
 
 
 def _overlap_by_chance(size: int, m: int) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from sfvq_jax.interpret.attributes import Scorer, probability
 from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, latent_axes
 from sfvq_jax.interpret.dimensions.goals import DRAWN, Found, goals_of, latents_of
-from sfvq_jax.interpret.dimensions.growth import SHARE, check_share, grow_set
+from sfvq_jax.interpret.dimensions.growth import SHARE, check_share, grow_set, growth_of
 from sfvq_jax.interpret.dimensions.importance import (
     EXTREME,
     VALUES,
@@ -26,9 +26,11 @@ from sfvq_jax.interpret.dimensions.importance import (
     joint_scores,
 )
 from sfvq_jax.interpret.dimensions.masks import optimise_mask
-from sfvq_jax.interpret.dimensions.moves import Move, measured_moves
+from sfvq_jax.interpret.dimensions.moves import RANDOM, SEQUENTIAL, Move, measured_moves
 from sfvq_jax.interpret.directions import Bench
 from sfvq_jax.interpret.geometry import numpy_generator
+from sfvq_jax.interpret.intervals import Interval
+from sfvq_jax.interpret.intervals import share as share_interval
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.short import short_repr
 
@@ -37,6 +39,7 @@ Array = jax.Array
 SPREAD_SAMPLES = 2**12  # latents, for mean and deviations of coordinates
 RANDOM_ORDERS = 3  # R
 RANDOM_LATENTS = 4  # of each goal, that are moved in random orders
+FOUND, NOT_FOUND = "found", "not found"
 
 
 class Translation(NamedTuple):
@@ -90,7 +93,8 @@ class Translation(NamedTuple):
                     "target": found.target,
                     "set": found.dimensions.tolist(),
                     "signs": found.grown.signs[: found.grown.size].tolist(),
-                    "growth": _rounded(found.grown.growth),
+                    "growth": _rounded(found.growth),
+                    "status": self.status(found),
                     "mask": None if found.mask is None else _rounded(found.mask),
                 }
                 for found in self.found
@@ -98,6 +102,24 @@ class Translation(NamedTuple):
             "moves": [move._asdict() for move in self.moves],
             "random growth": _rounded(self.random_growth),
         }
+
+    def _flipped(self, found: Found, way: str) -> Interval:
+        """Share of a goal's fresh images that a way takes to the target, with Wilson's interval."""
+        (move,) = (
+            m
+            for m in self.moves
+            if (m.way, m.source, m.target) == (way, found.source, found.target)
+        )
+        fresh = self.settings["fresh"]
+        return share_interval(round(move.flipped * fresh), fresh)
+
+    def status(self, found: Found) -> str:
+        """Whether the set flips more fresh images than random ones of its size: "found" or not.
+
+        It is "not found" where Wilson's intervals of the two shares overlap.
+        """
+        own, random = (self._flipped(found, way) for way in (SEQUENTIAL, RANDOM))
+        return FOUND if own.low > random.high else NOT_FOUND
 
     def shift(self, found: Found) -> Array:
         """What moves each of a set by one deviation of its own, jointly, [D]."""
@@ -193,10 +215,12 @@ def translate(
                 jax.random.fold_in(mask_key, number), *of_goal, ranking.signed(axes.count),
                 extreme=extreme, how=how, steps=mask_steps,
             )  # fmt: skip
-        found.append(Found(source, target, ranking, grown, mask))
+        of_fresh = (model, find, pools_fresh[source], axes, column)
+        growth = growth_of(*of_fresh, grown, extreme=extreme, how=how)
+        found.append(Found(source, target, ranking, grown, growth, mask))
         growths.append(
             _random_growth(
-                generator, *of_goal[:2], held_out[:RANDOM_LATENTS], *of_goal[3:], extreme, how
+                generator, *of_fresh[:2], of_fresh[2][:RANDOM_LATENTS], *of_fresh[3:], extreme, how
             )
         )
         if on_done is not None:

@@ -140,11 +140,23 @@ class Bench:
         return np.split(columns, np.cumsum(widths)[:-1], axis=1)
 
     def limits(self, direction: Direction, latents: Array) -> Limits:
-        """Strengths below and above 0 at which images leave the distribution.
+        """Strengths below and above 0 at which images leave the distribution (`limit`)."""
+        return self.limit(direction, latents, -1), self.limit(direction, latents, 1)
+
+    def limit(self, direction: Direction, latents: Array, sign: int) -> float | None:
+        """The strength of this sign, -1 or 1, at which images leave the distribution.
 
         There three quarters of them are inside; None where more are up to ±8.
         """
-        return self._limit(direction, latents, -1), self._limit(direction, latents, 1)
+        before, share_before = 0.0, 1.0
+        for strength in STRENGTHS:
+            seen = self._at(direction, latents, sign * strength, *self.kinds)
+            inside = float(self.inside(seen).mean())
+            if inside < STAYS:
+                part = (share_before - STAYS) / (share_before - inside)
+                return sign * (before + part * (strength - before))
+            before, share_before = strength, inside
+        return None
 
     def found_changes(self, direction: Direction, latents: Array) -> np.ndarray:
         """Of the attributes a unit of strength, by the scorer that finds, [N, A].
@@ -233,17 +245,6 @@ class Bench:
         """What functions give for images of edited latents."""
         steps, layers = jnp.array([strength]), self.model.num_layers
         return self.look(edit_latents(latents, direction, steps, layers)[:, 0], *functions)
-
-    def _limit(self, direction: Direction, latents: Array, sign: int) -> float | None:
-        before, share_before = 0.0, 1.0
-        for strength in STRENGTHS:
-            seen = self._at(direction, latents, sign * strength, *self.kinds)
-            inside = float(self.inside(seen).mean())
-            if inside < STAYS:
-                part = (share_before - STAYS) / (share_before - inside)
-                return sign * (before + part * (strength - before))
-            before, share_before = strength, inside
-        return None
 
 
 def within(limits: Limits) -> tuple[float, float]:

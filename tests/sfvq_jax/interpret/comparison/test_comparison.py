@@ -12,18 +12,19 @@ from numpy.testing import assert_allclose
 from sfvq_jax import Curve
 from sfvq_jax.interpret import (
     Comparison,
+    Direction,
     Fitted,
     Method,
     Scorer,
     compare,
     order_summary,
-    shared_attributes,
     summary,
 )
 from sfvq_jax.interpret.comparison import trial
 from sfvq_jax.interpret.comparison.measures import Edit, Order, Recognition
+from sfvq_jax.interpret.comparison.tables import _share_over_seeds, holm
 from sfvq_jax.interpret.comparison.trial import path_correlations
-from sfvq_jax.interpret.directions import bench
+from sfvq_jax.interpret.directions import Bench, bench
 
 D, L, A = 5, 2, 3
 NAMES = ("left", "middle", "right")
@@ -120,14 +121,52 @@ def test_what_moves_two_attributes_pays_for_it(comparison):
         assert edit.correlation == pytest.approx(0.5, abs=0.01)
 
 
-def test_what_a_method_does_not_reach_is_told_and_left_out_for_all(comparison):
-    missed = [edit for edit in of(comparison, "half") if edit.strength is None]
+def test_what_a_method_does_not_reach_is_told_and_left_out_for_it_alone(comparison):
+    missed = [edit for edit in of(comparison, "half") if not edit.reached]
     assert {edit.attribute for edit in missed} == {"right"}
-    assert all(edit.content is None for edit in missed)
-    assert shared_attributes(comparison) == 2
+    assert all(edit.content is edit.strength is None for edit in missed)
     rows = {row.method: row for row in summary(comparison)}
+    assert (rows["truth"].shared, rows["mixed"].shared, rows["half"].shared) == (3, 3, 2)
     assert rows["truth"].reached.mean == 1
+    assert rows["truth"].failed == rows["half"].failed == 0
     assert rows["half"].reached.mean == pytest.approx(2 / 3)
+
+
+def test_reached_is_on_fresh_latents_within_the_limits():
+    """Of a trial made by hand, on latents where nothing is random."""
+
+    class Within(Bench):
+        def __init__(self, limit):
+            self.model, self.judge, self.judge_scale, self._batch = MODEL, JUDGE, np.ones(A), 8
+            self.limits = lambda direction, latents: (None, limit)
+
+        def judged(self, images):  # at 10 it can rise no more
+            return np.minimum(5 * np.asarray(blocks(images)), 10)
+
+    def edited(limit, fresh):
+        bench = Within(limit)
+        zeros, fresh = jnp.zeros((2, D)), jnp.asarray(np.outer(np.ones(2), fresh * FACTORS[0]))
+        judged, fresh_judged = (
+            bench.look(zeros, bench.judged)[0],
+            bench.look(fresh, bench.judged)[0],
+        )
+        by_hand = trial.Trial(
+            bench, trial.Columns([0, 1, 2], [0, 1, 2], []), None, 3.0, np.eye(D), np.zeros(0),
+            np.zeros(0), zeros, judged, judged, jnp.asarray(fresh, jnp.float32), fresh_judged, None,
+        )  # fmt: skip
+        direction = Direction(jnp.asarray(FACTORS[0]), (0, L - 1), 1.0)
+        return by_hand._measured(direction, 0, limit)
+
+    everywhere = edited(None, 0)
+    assert everywhere.reached
+    assert everywhere.strength == pytest.approx(3, rel=1e-4)
+    beyond = edited(2.5, 0)  # three deviations are wanted
+    assert (beyond.reached_where_chosen, beyond.reached) == (True, False)
+    assert beyond.strength is beyond.dependency is None
+    within = edited(3.5, 0)
+    assert (within.reached, within.strength) == (True, pytest.approx(3, rel=1e-4))
+    elsewhere = edited(None, 8)  # fresh latents are near what can be seen
+    assert (elsewhere.reached_where_chosen, elsewhere.reached) == (True, False)
 
 
 def test_directions_that_differ_are_recognised_and_copies_are_not(comparison):
@@ -166,31 +205,80 @@ def test_it_is_json(comparison):
     assert content["order"][0]["distortion"]["low"] <= content["order"][0]["distortion"]["mean"]
 
 
-def test_a_summary_has_means_and_intervals_over_seeds():
-    def edit(method, seed, attribute, dependency):
-        strength = None if dependency is None else 1.0
-        return Edit(method, seed, attribute, (0, 1), strength, 1.0, 1.0, dependency)
+def edit(method, seed, attribute, dependency, *, chosen=True):
+    """Reached where there is a dependency."""
+    if dependency is None:
+        return Edit(method, seed, attribute, (0, 1), reached_where_chosen=chosen)
+    return Edit(method, seed, attribute, (0, 1), None, True, True, 1.0, 1.0, 1.0, dependency)
 
+
+def rows_of(edits, seeds=3):
+    methods = dict.fromkeys(e.method for e in edits)
+    recognitions = [Recognition(m, s, 3, 3, 0.5 + 0.1 * s) for m in methods for s in range(seeds)]
+    order = Order("one", 0, 1.0, 1.0, 1.0, 1.0)
+    return summary(Comparison(edits, recognitions, [order], {"seeds": seeds}))
+
+
+def test_a_summary_has_means_and_intervals_over_seeds():
     values = {(0, "a"): 0.1, (0, "b"): 0.3, (1, "a"): 0.5, (1, "b"): 0.6, (2, "a"): 0.2}
     edits = [edit("one", seed, name, value) for (seed, name), value in values.items()]
     edits += [edit("two", seed, name, 1.0) for seed, name in values]
     edits.append(edit("one", 2, "b", None))
     edits.append(edit("two", 2, "b", 9.0))  # not compared, since "one" does not get there
-    recognitions = [
-        Recognition(m, s, 3, 3, 0.5 + 0.1 * s) for m in ("one", "two") for s in range(3)
-    ]
-    order = Order("one", 0, 1.0, 1.0, 1.0, 1.0)
-    settings = {"seeds": 3}
-    one, two = summary(Comparison(edits, recognitions, [order], settings))
+    one, two = rows_of(edits)
     means = np.array([0.2, 0.55, 0.2])
     half = scipy.stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5
     assert_allclose(one.dependency, [means.mean(), means.mean() - half, means.mean() + half])
     assert two.dependency.mean == 1
     assert one.dependency_gap is None
-    assert_allclose(two.dependency_gap, 1 - np.array(one.dependency)[[0, 2, 1]])
+    assert_allclose(two.dependency_gap[:3], 1 - np.array(one.dependency)[[0, 2, 1]])
+    assert two.dependency_gap.p == pytest.approx(scipy.stats.ttest_1samp(1 - means, 0).pvalue)
     assert one.reached.mean == pytest.approx(5 / 6)
+    assert (one.failed, two.failed) == (pytest.approx(1 / 3), 0)
+    assert one.shared == two.shared == pytest.approx(5 / 3)
     assert one.content is None
     assert one.recognition.mean == pytest.approx(0.6)
+
+
+def test_a_weak_method_blanks_its_own_row_alone():
+    places = [(seed, name) for seed in range(3) for name in "ab"]
+    random = np.random.default_rng(0)
+    edits = [edit(m, *place, random.uniform()) for m in ("one", "two") for place in places]
+    alone = rows_of(edits)
+    edits += [edit("weak", *place, None, chosen=False) for place in places]
+    *others, weak = rows_of(edits)
+    assert others == alone
+    assert (weak.shared, weak.failed, weak.reached.mean) == (0, 0, 0)
+    assert weak.dependency is weak.strength is weak.dependency_gap is None
+
+
+def test_p_values_are_those_of_holm():
+    p = np.array([0.01, 0.04, 0.03, 0.005])
+    assert_allclose(holm(p), [0.03, 0.06, 0.06, 0.02])
+    assert_allclose(holm(np.array([0.9, 0.6])), [1, 1])
+    assert holm(np.array([])).shape == (0,)
+
+
+def test_gaps_are_adjusted_for_as_many_methods():
+    values = np.random.default_rng(1).uniform(0.4, 1, (3, 3))
+    edits = [edit("one", seed, "a", 0.0) for seed in range(3)]
+    for number, of_method in enumerate(values):
+        edits += [edit(f"other {number}", seed, "a", v) for seed, v in enumerate(of_method)]
+    gaps = [row.dependency_gap for row in rows_of(edits)[1:]]
+    raw = scipy.stats.ttest_1samp(values, 0, axis=1).pvalue
+    assert_allclose([gap.p for gap in gaps], holm(raw))
+    assert gaps[0].p > raw[0]
+
+
+def test_intervals_of_shares_stay_shares_and_are_wider_where_seeds_differ():
+    alike = _share_over_seeds(np.array([0.9, 0.9, 0.9, 0.9]), 80)
+    wilson = scipy.stats.binomtest(72, 80).proportion_ci(0.95, "wilson")
+    assert_allclose(alike, [0.9, wilson.low, wilson.high])
+    apart = _share_over_seeds(np.array([0.6, 1.0, 1.0, 1.0]), 80)
+    assert 0 < apart.low < alike.low
+    assert alike.high < apart.high <= 1
+    everything = _share_over_seeds(np.ones(2), 10)
+    assert everything.low < everything.mean == pytest.approx(everything.high) == 1
 
 
 def test_path_correlations_are_pearsons_within_each_path():

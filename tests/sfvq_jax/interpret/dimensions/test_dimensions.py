@@ -34,6 +34,7 @@ from sfvq_jax.interpret import (
 )
 from sfvq_jax.interpret.attributes.scorer import limit, probability
 from sfvq_jax.interpret.dimensions import importance, moves, translation
+from sfvq_jax.interpret.dimensions.growth import growth_of
 from sfvq_jax.interpret.dimensions.importance import signed_vector
 from sfvq_jax.interpret.directions import bench
 
@@ -217,6 +218,16 @@ class TestSequentialIntervention:
             expected = (true_probabilities(moved) - true_probabilities(latents))[:, 0].mean()
             assert grown.growth[k - 1] == pytest.approx(expected, abs=1e-5)
 
+    def test_growth_is_told_at_other_latents(self, effects, latents, axes):
+        grown = grow_set(MODEL, CONCEPTS, latents, axes, 0, effects.ranking(0), share=1)
+        same = growth_of(MODEL, CONCEPTS, latents, axes, 0, grown)
+        assert_allclose(same, grown.growth, atol=1e-5)
+        signed = signed_vector(D, grown.order, grown.signs)
+        moved = np.asarray(latents[:5]) + 3 * signed * np.asarray(axes.deviation)
+        other = growth_of(MODEL, CONCEPTS, latents[:5], axes, 0, grown)
+        expected = (true_probabilities(moved) - true_probabilities(latents[:5]))[:, 0].mean()
+        assert other[-1] == pytest.approx(expected, abs=1e-5)
+
     def test_a_smaller_share_needs_a_smaller_set(self, effects, latents, axes):
         sizes = [
             grow_set(MODEL, CONCEPTS, latents, axes, 0, effects.ranking(0), share=share).size
@@ -350,6 +361,7 @@ class TestTranslation:
     def test_concentration_tells_that_few_dimensions_matter(self, runs):
         whole = concentration(runs)
         assert whole.gini.mean > 0.5
+        assert 0.2 < whole.share_of_one.mean < 1
         assert whole.overlap.mean > 2 * whole.overlap_by_chance.mean
         assert concentration(runs[:1]).gini.low == concentration(runs[:1]).gini.high
 
@@ -365,11 +377,29 @@ class TestTranslation:
 
     def test_growth_of_random_sets_is_slower(self, runs):
         assert runs[0].random_growth.shape == (4, D)
-        grown = np.mean([found.grown.growth[0] for found in runs[0].found])
+        grown = np.mean([found.growth[0] for found in runs[0].found])
         assert grown > runs[0].random_growth[:, 0].max()
+
+    def test_growth_is_told_on_latents_that_had_no_part(self, runs):
+        for found in runs[0].found[:2]:
+            assert found.growth.shape == found.grown.growth.shape
+            assert not np.allclose(found.growth, found.grown.growth, atol=1e-3)
+
+    def test_a_set_that_does_no_more_than_random_ones_is_not_found(self, runs):
+        run, found = runs[0], runs[0].found[0]
+        assert [run.status(found) for found in run.found] == ["found"] * 6
+
+        def status(flipped, by_chance):
+            shares = {moves.SEQUENTIAL: flipped, moves.RANDOM: by_chance}
+            told = [m._replace(flipped=shares.get(m.way, m.flipped)) for m in run.moves]
+            return run._replace(moves=told).status(found)
+
+        assert status(0, 0) == status(0.25, 0.125) == status(0.5, 1) == "not found"
+        assert status(0.5, 0.125) == "found"
 
     def test_is_json(self, runs):
         content = json.loads(json.dumps(runs[0].to_json()))
+        assert [found["status"] for found in content["found"]] == ["found"] * 6
         assert content["concepts"] == list(NAMES)
         assert len(content["moves"]) == 6 * len(moves.WAYS)
 
