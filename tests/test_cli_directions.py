@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
         patch.setattr(finding, "SHORTLIST", 3)
         patch.setattr(finding, "LIMITED_ON", 16)
         patch.setattr(bench, "BANK", 128)
-        patch.setattr(bench, "USUAL", 64)
+        patch.setattr(bench, "HELD_OUT", 64)
         patch.setattr(bench, "STRENGTHS", (2.0, 8.0))
         assert run("directions", "fashion_mnist", folder / "c.npz", *find) == 0
     return folder
@@ -228,7 +228,7 @@ def test_methods_are_compared_by_labels_of_ones_own(tmp_path, capsys, monkeypatc
 
 def test_dimensions_are_sets_directions_and_pictures(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "BANK", 128)
-    monkeypatch.setattr(bench, "USUAL", 64)
+    monkeypatch.setattr(bench, "HELD_OUT", 64)
     monkeypatch.setattr(translation, "RANDOM_ORDERS", 1)
     few = ["--latents", 4, "--fresh", 8, "--mask-steps", 2]
     goals = ["--sources", "pullover", "--targets", "sneaker,bag"]

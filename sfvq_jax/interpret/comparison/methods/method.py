@@ -43,6 +43,7 @@ class Method(Protocol):
     """Any way to directions in a latent space.
 
     >>> import ports
+    >>> from sfvq_jax.interpret import PCA
     >>> model = ports.load(ports.bundled("fashion_mnist"))
     >>> fitted = PCA(count=5, samples=256).fit(jax.random.key(0), model)
     >>> len(fitted.directions), fitted.directions[0, 3].shape

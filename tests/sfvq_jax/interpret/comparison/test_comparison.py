@@ -93,6 +93,7 @@ def comparison():
             features=lambda images: images[:, 0, :, 0] + 0.1,
             seeds=2,
             latents=32,
+            change=0.5,
         )
 
 
@@ -109,10 +110,10 @@ def test_the_true_direction_is_matched_to_each_attribute_and_changes_nothing_els
 
 def test_all_methods_are_scaled_to_the_same_change(comparison):
     reached = [edit for edit in comparison.edits if edit.strength is not None]
-    assert_allclose([edit.change for edit in reached], 1, rtol=1e-3)
+    assert_allclose([edit.change for edit in reached], 0.5, rtol=1e-3)
     # a deviation of latents along a factor is one of its attribute, and half of it along a mixture
-    assert_allclose([e.strength for e in of(comparison, "truth")], 1, rtol=0.1)
-    assert_allclose([e.strength for e in of(comparison, "mixed")], 2**0.5, rtol=0.1)
+    assert_allclose([e.strength for e in of(comparison, "truth")], 0.5, rtol=0.1)
+    assert_allclose([e.strength for e in of(comparison, "mixed")], 0.5**0.5, rtol=0.1)
 
 
 def test_what_moves_two_attributes_pays_for_it(comparison):
