@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 
 from sfvq_jax import LatentModel
 from sfvq_jax.interpret.comparison import trial
+from sfvq_jax.interpret.directions import bench, finding
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -34,6 +35,8 @@ def page(tmp_path_factory):
         few = {"SPREAD_SAMPLES": 512, "SCREENED": 16, "RECOGNISED": 4, "RECOGNITION_EPOCHS": 1}
         for name, value in few.items():
             patch.setattr(trial, name, value)
+        patch.setattr(finding, "SHORTLIST", 4)
+        patch.setattr(bench, "STRENGTHS", (1.0, 2.0, 4.0, 8.0))
         patch.chdir(tmp_path_factory.mktemp("page"))
         return run_page("your_model.md") | {"folder": Path.cwd()}
 
