@@ -54,13 +54,12 @@ BALANCED = 5_000
 SHEET = 48  # of the sandals that are drawn
 
 
-def models(vae: Path) -> dict[str, LatentModel]:
+def bundled_models() -> dict[str, LatentModel]:
     biggan = ports.load(ports.bundled("fashion_mnist_biggan"))
     assert isinstance(biggan, BigGAN)
     return {
         "StyleGAN2, W": ports.load(ports.bundled("fashion_mnist")),  # type: ignore
         "BigGAN, linear layer": biggan.space("linear"),
-        "VAE": load_vae(vae),
     }
 
 
@@ -224,11 +223,12 @@ def main() -> None:
     assert isinstance(classifier, Classifier)
     test = load_fashion_mnist(options.data, "test")
     solver = LeastSquares(samples=2**13, rounds=2) if options.quick else LeastSquares()
+    models = bundled_models() | {"VAE": load_vae(options.vae)}
     tables: dict[str, list] = {
         title: []
         for title in ("Directions", "Summary", "Held", "Held, in the median", "Samples", "Maps")
     }
-    for number, (name, model) in enumerate(models(options.vae).items()):
+    for number, (name, model) in enumerate(models.items()):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), number), 7)
         curve = fit(keys[0], model, bits=4 if options.quick else 6, solver=solver).curve
         lines = find_directions(keys[1], model, curve, find, judge, pairs=False)

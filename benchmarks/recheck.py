@@ -16,23 +16,14 @@ from typing import Any
 import jax
 
 import ports
+from benchmarks.directions import bundled_models
 from benchmarks.report import report
-from ports.biggan import BigGAN
-from sfvq_jax import LatentModel, LeastSquares, fit
+from sfvq_jax import LeastSquares, fit
 from sfvq_jax.cli.common import with_statistics
 from sfvq_jax.interpret import Bench, FoundDirection, find_directions, load_scorers
 
 FRESH = 512
 WANTED = 0.9  # share of the intervals that are right
-
-
-def models() -> dict[str, LatentModel]:
-    biggan = ports.load(ports.bundled("fashion_mnist_biggan"))
-    assert isinstance(biggan, BigGAN)
-    return {
-        "StyleGAN2, W": ports.load(ports.bundled("fashion_mnist")),  # type: ignore
-        "BigGAN, linear layer": biggan.space("linear"),
-    }
 
 
 def row(
@@ -87,8 +78,9 @@ def main() -> None:
     solver = LeastSquares(samples=2**13, rounds=2) if options.quick else LeastSquares()
     find, judge = with_statistics(load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz"))
     names = ("brightness", "trouser") if options.quick else None
+    models = bundled_models()
     rows: list[dict[str, Any]] = []
-    for number, (name, model) in enumerate(models().items()):
+    for number, (name, model) in enumerate(models.items()):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), number), 4)
         curve = fit(keys[0], model, bits=bits, solver=solver).curve
         found = find_directions(keys[1], model, curve, find, judge, attributes=names)
@@ -96,7 +88,7 @@ def main() -> None:
         for i, direction in enumerate(found):
             rows.append(row(name, direction, bench, jax.random.fold_in(keys[3], i), fresh))
             print(rows[-1], flush=True)
-    tables = {"Summary": [summary(name, rows) for name in models()], "Directions": rows}
+    tables = {"Summary": [summary(name, rows) for name in models], "Directions": rows}
     report(
         "recheck",
         tables,
