@@ -161,8 +161,7 @@ class Bench:
     def found_changes(self, direction: Direction, latents: Array) -> np.ndarray:
         """Of the attributes a unit of strength, by the scorer that finds, [N, A].
 
-        Between -2 and 2, or on each side where images leave the distribution half of that, or half
-        of it again.
+        Between -2 and 2; on a side where images leave the distribution, halved up to three times.
         """
         sides = []
         for sign in (-1, 1):
