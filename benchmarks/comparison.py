@@ -81,7 +81,7 @@ def main() -> None:
             model,
             find,
             judge,
-            methods=default_methods(model, 3 if options.quick else 6),
+            methods=default_methods(model, 3 if options.quick else 6, find),
             classes=scorers.classes,
             features=scorers.features,
             seeds=2 if options.quick else SEEDS,

@@ -1,6 +1,7 @@
 """What the curve is for, by the commands, end to end on the bundled generator."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -199,12 +200,12 @@ def test_a_direction_of_another_space_is_refused(folder, tmp_path, capsys):
 def test_methods_are_compared_by_labels_of_ones_own(tmp_path, capsys, monkeypatch):
     for name, value in {"SPREAD_SAMPLES": 256, "SCREENED": 16, "CHOSEN_ON": 16}.items():
         monkeypatch.setattr(trial, name, value)
-    monkeypatch.setattr(trial, "STRENGTHS", (4.0, 8.0))
+    monkeypatch.setattr(bench, "STRENGTHS", (4.0, 8.0))
     monkeypatch.setattr(trial, "RECOGNITION_EPOCHS", 2)
     monkeypatch.setattr(bench, "BANK", 128)
     monkeypatch.setattr(fitting, "LEAST_STEPS", 30)
     few = (PCA(3, samples=256), RandomDirections(3))  # the others are tested by themselves
-    monkeypatch.setattr(compare, "default_methods", lambda model, bits: few)
+    monkeypatch.setattr(compare, "default_methods", lambda model, bits, scorer: few)
     random = np.random.default_rng(0)
     labels = np.arange(80) % 2
     images = random.integers(0, 120, (80, 32, 32, 1)) + 120 * labels[:, None, None, None]
@@ -217,10 +218,14 @@ def test_methods_are_compared_by_labels_of_ones_own(tmp_path, capsys, monkeypatc
     assert run(*command) == 0
     told = capsys.readouterr().out
     assert "scorers, recall on held-out images" in told
-    assert "GANSpace, PCA  3" in told
+    assert re.search("GANSpace, PCA +3 ", told)
     content = json.loads((output / "comparison.json").read_text())
-    assert [row["method"] for row in content["summary"]] == ["GANSpace, PCA", "random"]
-    assert len(content["edits"]) == 2 * 2 * 2
+    assert [row["method"] for row in content["summary"]] == [
+        "GANSpace, PCA",
+        "random",
+        "random, equal steps",
+    ]
+    assert len(content["edits"]) == 2 * 3 * 2
     assert content["space"] == "stylegan2-w"
     assert image_size(output / "comparison.png")[0] > 300
     assert "exists already" in refused(capsys, tmp_path, command)

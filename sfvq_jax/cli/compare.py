@@ -38,6 +38,8 @@ COLUMNS = {  # title -> field of `MethodSummary`
     "reached": "reached",
     "failed": "failed",
     "recognised": "recognition",
+    "at equal steps": "recognition_equal",
+    "of": "recognised",
     "shared": "shared",
     "strength": "strength",
     "dependency": "dependency",
@@ -80,9 +82,9 @@ def add_compare(command: argparse.ArgumentParser) -> None:
 
 def run_compare(options: argparse.Namespace) -> None:
     model = load_model(options.model, options)
-    methods = default_methods(model, options.bits)
     fitted = _scorers(options)
     find, judge = with_statistics(fitted)
+    methods = default_methods(model, options.bits, find)
 
     def advance(method: str, seed: int) -> None:
         bar.update()

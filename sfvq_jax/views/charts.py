@@ -15,6 +15,7 @@ from sfvq_jax.views.picture import DPI, Picture, check_kind
 COMPARED = {  # field of `MethodSummary` -> title
     "reached": "attributes reached\n(more is better)",
     "recognition": "directions recognised\n(more is better)",
+    "recognition_equal": "recognised, equal steps\n(more is better)",
     "strength_gap": "strength, gap\n(less is better)",
     "dependency_gap": "attribute dependency, gap\n(less is better)",
     "content_gap": "content preserved, gap\n(more is better)",

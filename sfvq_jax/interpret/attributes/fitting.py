@@ -18,7 +18,13 @@ import optax
 
 from sfvq_jax.images import check_images, in_batches, to_uint8
 from sfvq_jax.interpret.attributes.labels import Task, check_labels
-from sfvq_jax.interpret.attributes.network import MEASURES, FittedFunction, ScorerNetwork, resized
+from sfvq_jax.interpret.attributes.network import (
+    CHANNELS,
+    MEASURES,
+    FittedFunction,
+    ScorerNetwork,
+    resized,
+)
 from sfvq_jax.interpret.attributes.scorer import Scorer
 from sfvq_jax.short import short_repr
 
@@ -84,7 +90,7 @@ def fit_scorer(
     Args:
       key: decides on initial parameters, order and held-out images; the same key, the same scorer.
       images: [N, H, W, C], uint8 or floating point in [-1, 1], of any size; the network sees them
-        at 32x32 where no side is longer than that, else at 64x64.
+        at 16x16 or 32x32 where no side is longer than that, else at 64x64.
       labels: integers [N] are classes, counted from 0: the scores are log-odds of each class,
         limited smoothly to ±6. Booleans [N, A] are yes/no attributes: log-odds of yes, limited in
         the same way. Floats [N, A] are numbers: scores are estimates in the labels' own units.
@@ -138,7 +144,8 @@ def _prepare(images: np.ndarray, task: Task) -> np.ndarray:
     images = check_images(images)
     if len(images) != len(task.targets):
         raise ValueError(f"there are {len(images)} images, but {len(task.targets)} labels")
-    side = 32 if max(images.shape[1:3]) <= 32 else 64
+    largest = max(images.shape[1:3])
+    side = next((side for side in sorted(CHANNELS) if largest <= side), max(CHANNELS))
     if images.dtype == np.uint8 and images.shape[1:3] == (side, side):
         return images
     resize = jax.jit(functools.partial(resized, side=side))

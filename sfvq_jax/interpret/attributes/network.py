@@ -14,7 +14,8 @@ from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
-CHANNELS = {32: (16, 32, 64), 64: (16, 32, 64, 64)}  # of the convolutions, by size of the image
+# of the convolutions, by height and width of the image
+CHANNELS = {16: (32, 64), 32: (16, 32, 64), 64: (16, 32, 64, 64)}
 FEATURES = 64
 MEASURES = {"classes": "recall", "yes/no": "balanced accuracy", "numbers": "R²"}  # by kind
 

@@ -16,6 +16,7 @@ from sfvq_jax.short import short_repr
 Array = jax.Array
 
 LOG_ODDS_LIMIT = 6.0
+UPPER = 0.75  # quantile from which an image has an attribute that is relative
 
 
 @flax.struct.dataclass
@@ -86,6 +87,12 @@ class Scorer:
                 f" {', '.join(self.names)}"
             )
         return scores
+
+    def thresholds_among(self, scores: np.ndarray) -> np.ndarray:
+        """Scores above which an image has each attribute, [A]; relative to scores [N, A]."""
+        upper = np.quantile(np.asarray(scores), UPPER, axis=0)
+        both = zip(self.thresholds, upper, strict=True)
+        return np.array([relative if own is None else own for own, relative in both])
 
     def index(self, name: str) -> int:
         """The column of an attribute.

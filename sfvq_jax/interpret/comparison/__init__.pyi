@@ -2,7 +2,9 @@ from .comparing import compare, default_methods
 from .methods import (
     PCA,
     SFVQ,
+    ClassMeans,
     Fitted,
+    Hyperplane,
     KMeans,
     LatentCLR,
     Method,
@@ -15,9 +17,11 @@ from .tables import Comparison, Gap, MethodSummary, order_summary, summary
 __all__ = [
     "PCA",
     "SFVQ",
+    "ClassMeans",
     "Comparison",
     "Fitted",
     "Gap",
+    "Hyperplane",
     "KMeans",
     "LatentCLR",
     "Method",

@@ -19,7 +19,9 @@ from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.comparison.methods import (
     PCA,
     SFVQ,
+    ClassMeans,
     Fitted,
+    Hyperplane,
     KMeans,
     LatentCLR,
     Method,
@@ -37,10 +39,13 @@ from sfvq_jax.latent_model import LatentModel
 Array = jax.Array
 
 
-def default_methods(model: LatentModel, bits: int = 6) -> tuple[Method, ...]:
+def default_methods(
+    model: LatentModel, bits: int = 6, scorer: Scorer | None = None
+) -> tuple[Method, ...]:
     """All methods that the model allows, each with as many directions.
 
-    Lines of 2**bits codewords set the number; pairs of codewords, and of latents, are more.
+    Lines of 2**bits codewords set the number; pairs of codewords, and of latents, are more. With a
+    scorer come the supervised ones, with a direction for each of its attributes.
     """
     count, k = 2**bits - 1, 2**bits
     return (
@@ -51,6 +56,7 @@ def default_methods(model: LatentModel, bits: int = 6) -> tuple[Method, ...]:
         LatentCLR(count),
         RandomDirections(count),
         RandomPairs(k * (k - 1) // 2),
+        *([] if scorer is None else [ClassMeans(scorer), Hyperplane(scorer)]),
     )
 
 
@@ -76,9 +82,10 @@ def compare(
       model: whose `render` is differentiable.
       find: the scorer that chooses among directions, written in JAX.
       judge: another one with attributes of the same names, any function.
-      methods: of different names; `default_methods` of the model by default. Your own is anything
-        with `name` and `fit(key, model)`. One that fits a curve is compared by its own directions
-        and, as a row of its own, by all pairs of codewords.
+      methods: of different names; `default_methods` of the model and `find` by default. Your own is
+        anything with `name` and `fit(key, model)`. One that fits a curve is compared by its own
+        directions and, as a row of its own, by all pairs of codewords; random directions also with
+        steps as long as the first method's are on average.
       attributes: to compare by; all that both scorers have by default.
       classes: attributes of which each image has one, for the order of codewords.
       features: images -> [N, F], for content preservation: the judge's penultimate layer, say.
@@ -91,7 +98,7 @@ def compare(
       ValueError: unknown attributes or classes, methods that have a name in common or give nothing,
         or numbers that are too small.
     """
-    methods = default_methods(model) if methods is None else methods
+    methods = default_methods(model, scorer=find) if methods is None else methods
     names = [method.name for method in methods]
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"methods are {names}; expected different names")
@@ -108,9 +115,11 @@ def compare(
         bench_key, latents_key, *keys = jax.random.split(jax.random.fold_in(key, seed), 4)
         bench = Bench(bench_key, model, find, judge)
         trial = Trial.of(latents_key, bench, columns, features, latents, change)
+        length = None  # of the first method's steps
         for method in methods:
             fitted = method.fit(keys[0], model)
             _check_fitted(method, fitted, model)
+            length = trial.mean_step(fitted.directions) if length is None else length
             rows = {method.name: fitted.directions}
             if fitted.curve is not None:
                 orders.append(trial.order(fitted.curve)._replace(method=method.name, seed=seed))
@@ -120,7 +129,14 @@ def compare(
             for name, directions in rows.items():
                 own = {"method": name, "seed": seed}
                 edits += [edit._replace(**own) for edit in trial.edits(directions)]
-                recognitions.append(trial.recognition(keys[1], directions)._replace(**own))
+                recognition = trial.recognition(keys[1], directions, length)
+                recognitions.append(recognition._replace(**own))
+            if isinstance(method, RandomDirections):
+                own = {"method": f"{method.name}, equal steps", "seed": seed}
+                equal = trial.edits(fitted.directions, length)
+                edits += [edit._replace(**own) for edit in equal]
+                own["accuracy"] = recognitions[-1].accuracy_equal
+                recognitions.append(recognitions[-1]._replace(**own))
             if on_done is not None:
                 on_done(method.name, seed)
     settings = {

@@ -59,6 +59,8 @@ class Recognition(NamedTuple):
       recognised: how many of them are to be told apart; 1 ÷ so many is chance.
       accuracy: of a network on held-out pairs (RCA; Voynov & Babenko, 2020), at a strength of
         three standard deviations, in the widest range.
+      accuracy_equal: the same where steps along all directions of all methods are equally long: as
+        three deviations along the first method's are on average.
     """
 
     method: str
@@ -66,6 +68,7 @@ class Recognition(NamedTuple):
     directions: int
     recognised: int
     accuracy: float
+    accuracy_equal: float
 
 
 class Order(NamedTuple):

@@ -16,6 +16,7 @@ from sfvq_jax.short import short_repr
 
 Place = tuple[int, str]  # seed and attribute
 
+RECOGNITIONS = {"recognition": "accuracy", "recognition_equal": "accuracy_equal"}
 MEANS = ("dependency", "content", "correlation", "strength")  # of `Edit`
 
 
@@ -56,8 +57,8 @@ class Gap(NamedTuple):
 class MethodSummary(NamedTuple):
     """Of a method over all seeds: means and 95 % intervals.
 
-    Those of shares, `reached`, `recognition` and `agree`, are Wilson's, of as many trials as seeds,
-    by how they differ, are worth; the others are Student's t of the seeds' means.
+    Those of shares, `reached`, both of recognition and `agree`, are Wilson's, of as many trials as
+    seeds, by how they differ, are worth; the others are Student's t of the seeds' means.
 
     Attributes:
       method: its name.
@@ -66,7 +67,8 @@ class MethodSummary(NamedTuple):
         their directions.
       failed: mean number of attributes a seed that do so on the latents that chose the direction
         and not on fresh ones within its limits.
-      recognition: accuracy of `Recognition`.
+      recognition, recognition_equal: accuracies of `Recognition`.
+      recognised: how many directions are told apart there.
       shared: mean number of attributes a seed that both this method and the first one reach.
       dependency, content, correlation, agree, strength: of `Edit`, over these attributes; None
         where there are none in two seeds, or no features.
@@ -79,6 +81,8 @@ class MethodSummary(NamedTuple):
     reached: Interval
     failed: float
     recognition: Interval
+    recognition_equal: Interval
+    recognised: int
     shared: float
     dependency: Interval | None
     content: Interval | None
@@ -118,10 +122,14 @@ def summary(comparison: Comparison) -> list[MethodSummary]:
                 reached=_share_over_seeds(reached, len(edits)),
                 failed=sum(e.reached_where_chosen and not e.reached for e in edits) / seeds,
                 # pairs of one direction may all be told apart or none, so they count as one trial
-                recognition=_share_over_seeds(
-                    np.array([r.accuracy for r in recognitions]),
-                    sum(r.recognised for r in recognitions),
-                ),
+                **{
+                    name: _share_over_seeds(
+                        np.array([getattr(r, field) for r in recognitions]),
+                        sum(r.recognised for r in recognitions),
+                    )
+                    for name, field in RECOGNITIONS.items()
+                },
+                recognised=recognitions[0].recognised,
                 shared=len(both) / seeds,
                 # and so do the latents of one edit
                 agree=_share_over_seeds(agree, len(both)) if len(agree) > 1 else None,

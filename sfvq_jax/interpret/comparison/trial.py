@@ -16,6 +16,7 @@ from sfvq_jax.interpret.attributes import Scorer, fit_scorer
 from sfvq_jax.interpret.comparison.measures import Edit, Order, Recognition
 from sfvq_jax.interpret.directions import (
     Bench,
+    Walk,
     attribute_gradients,
     layers_price,
     merit_of,
@@ -32,14 +33,12 @@ SPREAD_SAMPLES = 2**12  # latents, for covariance and the overall trend of attri
 SCREENED = 64  # latents whose derivatives are taken
 SHORTLIST = 3  # directions for each attribute by derivatives, and as many by the overall trend
 CHOSEN_ON = 32  # latents to choose among all these, and to scale the ones that are chosen
-TRIED_AT = 2.0  # strength at which they are tried
-STRENGTHS = (1.0, 2.0, 4.0, 8.0)  # at which the wanted change is looked for
 PATH_LATENTS = 32  # that are followed from minus the scaled strength to plus
-RECOGNISED = 32  # directions of a method that are to be told apart
+RECOGNISED = 16  # directions of a method that are to be told apart
 RECOGNITION_PAIRS = 48  # pairs of images for each of them
-RECOGNITION_EPOCHS = 12
+RECOGNITION_EPOCHS = 60
 RECOGNITION_STRENGTH = 3.0
-RECOGNITION_SIDE = 64  # pixels; larger images are scaled down
+RECOGNITION_SIDE = 16  # pixels; larger images are scaled down
 LEAST_CHANGE = 1e-3  # deviations of an attribute; less is rounding
 RIDGE = 1e-3  # of the mean variance of a dimension
 
@@ -85,8 +84,6 @@ class Trial(NamedTuple):
     gradients: np.ndarray  # of attributes in their deviations, [N, A, L, D]
     trend: np.ndarray  # of attributes over all latents, as one gradient, [1, A, L, D]
     chosen_on: Array
-    found: np.ndarray  # scores of `chosen_on` unedited, by the scorer that finds
-    judged: np.ndarray  # and by the one that judges
     fresh: Array
     fresh_judged: np.ndarray
     fresh_features: np.ndarray | None
@@ -115,23 +112,29 @@ class Trial(NamedTuple):
             trend[None, :, None] / model.num_layers, (1, *gradients.shape[1:])
         )
         chosen_on, fresh = model.sample(keys[2], CHOSEN_ON), model.sample(keys[3], latents)
-        found, judged = bench.look(chosen_on, bench.found, bench.judged)
         seen = bench.look(fresh, bench.judged, *([] if features is None else [features]))
         return cls(
             bench, columns, features, change, covariance,
-            gradients, of_layer, chosen_on, found, judged, fresh, seen[0],
+            gradients, of_layer, chosen_on, fresh, seen[0],
             None if features is None else seen[1],
         )  # fmt: skip
 
-    def edits(self, directions: Mapping[tuple[int, int], Array]) -> list[Edit]:
-        """What the best direction for each attribute does; method and seed are to be set."""
+    def edits(
+        self, directions: Mapping[tuple[int, int], Array], length: float | None = None
+    ) -> list[Edit]:
+        """What the best direction for each attribute does; method and seed are to be set.
+
+        Args:
+          directions: of a method, see `Fitted`.
+          length: of a step of strength 1; by default one standard deviation of latents along it.
+        """
         # most methods have one array for all ranges, which is prepared once
-        prepared = {id(v): self._with_deviations(v) for v in directions.values()}
-        vectors, deviations = (
+        prepared = {id(v): self._with_steps(v, length) for v in directions.values()}
+        vectors, steps = (
             {layers: prepared[id(v)][i] for layers, v in directions.items()} for i in (0, 1)
         )
         shortlists = [
-            search_vectors(vectors, deviations, gradients, self.columns.find, count=SHORTLIST)
+            search_vectors(vectors, steps, gradients, self.columns.find, count=SHORTLIST)
             for gradients in (self.gradients, self.trend)
         ]
         # what is shortlisted for one attribute may be the best for another
@@ -148,15 +151,23 @@ class Trial(NamedTuple):
         ]
         # one direction may be the best for several attributes
         different = {id(direction): direction for direction in best}
-        limits = {i: self.bench.limit(d, self.chosen_on, 1) for i, d in different.items()}
+        walks = {i: self.bench.walk(d, self.chosen_on) for i, d in different.items()}
         return [
-            self._measured(direction, number, limits[id(direction)])
+            self._measured(direction, number, walks[id(direction)])
             for number, direction in enumerate(best)
         ]
 
-    def _with_deviations(self, vectors: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Unit vectors [M, D] in float64, and the deviations of latents along them, [M]."""
+    def mean_step(self, directions: Mapping[tuple[int, int], Array]) -> float:
+        """Mean of the standard deviations along a method's directions in its widest range."""
+        return float(self._with_steps(directions[_widest(directions)])[1].mean())
+
+    def _with_steps(
+        self, vectors: Array, length: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors [M, D] in float64, and lengths of steps along them (see `edits`), [M]."""
         exact = np.asarray(vectors, np.float64)
+        if length is not None:
+            return exact, np.full(len(exact), length)
         variances = np.einsum("md,md->m", exact @ self.covariance, exact)
         return exact, np.sqrt(np.maximum(variances, 0))
 
@@ -165,52 +176,37 @@ class Trial(NamedTuple):
         return edit_latents(latents, direction, jnp.array([strength]), layers)[:, 0]
 
     def _tried(self, direction: Direction) -> _Tried:
-        codes = self._codes(self.chosen_on, direction, TRIED_AT)
-        (after,) = self.bench.look(codes, self.bench.found)
-        changes = (after - self.found) / TRIED_AT
+        changes = self.bench.found_changes(direction, self.chosen_on)
         price = layers_price(direction.layers, self.bench.model.num_layers)
         merits = [merit_of(changes, column) for column in self.columns.find]
         return _Tried(direction, [m * price if m > 0 else m for m in merits])
 
-    def _strength(self, direction: Direction, column: int) -> float | None:
-        """Where the judge sees the wanted change, between the strengths that are tried."""
-        before, change_before = 0.0, 0.0
-        for strength in STRENGTHS:
-            codes = self._codes(self.chosen_on, direction, strength)
-            (after,) = self.bench.look(codes, self.bench.judged)
-            change = float((after - self.judged)[:, column].mean())
-            if change >= self.change:
-                part = (self.change - change_before) / (change - change_before)
-                return before + part * (strength - before)
-            before, change_before = strength, change
-        return None
-
-    def _reached_beyond(
-        self, direction: Direction, column: int, strength: float, most: float
-    ) -> bool:
-        """Whether fresh latents change as wanted at a greater strength, up to the most."""
-        for further in sorted({s for s in (*STRENGTHS, most) if strength < s <= most}):
-            codes = self._codes(self.fresh, direction, further)
+    def _reached_beyond(self, direction: Direction, column: int, strengths: np.ndarray) -> bool:
+        """Whether fresh latents change as wanted at one of these strengths."""
+        for strength in strengths:
+            codes = self._codes(self.fresh, direction, float(strength))
             (after,) = self.bench.look(codes, self.bench.judged)
             if (after - self.fresh_judged)[:, column].mean() >= self.change:
                 return True
         return False
 
-    def _measured(self, direction: Direction, number: int, limit: float | None) -> Edit:
+    def _measured(self, direction: Direction, number: int, walk: Walk) -> Edit:
         column = self.columns.judge[number]
-        edit = Edit("", 0, self.bench.judge.names[column], direction.layers, limit)
-        strength = self._strength(direction, column)
+        edit = Edit("", 0, self.bench.judge.names[column], direction.layers, walk.limit)
+        strength = walk.reaches(column, self.change)
         if strength is None:
             return edit
         edit = edit._replace(reached_where_chosen=True)
-        most = STRENGTHS[-1] if limit is None else limit
+        most = float(walk.strengths[-1]) if walk.limit is None else walk.limit
         strength = min(strength, most)
         codes = self._codes(self.fresh, direction, strength)
         functions = [self.bench.judged, *([] if self.features is None else [self.features])]
         seen = self.bench.look(codes, *functions)
         changes = (seen[0] - self.fresh_judged)[:, self.columns.judge]
         change = float(changes[:, number].mean())
-        if change < self.change and not self._reached_beyond(direction, column, strength, most):
+        between = (walk.strengths > strength) & (walk.strengths < most)
+        further = np.unique([*walk.strengths[between], *[most] * (most > strength)])
+        if change < self.change and not self._reached_beyond(direction, column, further):
             return edit
         others = np.delete(np.abs(changes), number, axis=1)
         return edit._replace(
@@ -235,25 +231,34 @@ class Trial(NamedTuple):
         correlations = np.abs(path_correlations(np.array(list(path)), scores))
         return float(correlations[number] / max(correlations.sum(), 1e-12))
 
-    def recognition(self, key: Array, directions: Mapping[tuple[int, int], Array]) -> Recognition:
-        """Method and seed are to be set."""
-        model = self.bench.model
-        layers = max(directions, key=lambda r: (r[1] - r[0], len(directions[r])))
-        vectors, deviations = self._with_deviations(directions[layers])
+    def recognition(
+        self, key: Array, directions: Mapping[tuple[int, int], Array], length: float
+    ) -> Recognition:
+        """Method and seed are to be set; `length` is that of equal steps of strength 1."""
+        layers = _widest(directions)
+        vectors = np.asarray(directions[layers])
         choice_key, latents_key, fit_key = jax.random.split(key, 3)
         chosen = np.asarray(jax.random.permutation(choice_key, len(vectors)))[:RECOGNISED]
         labels = np.repeat(np.arange(len(chosen), dtype=np.int32), RECOGNITION_PAIRS)
-        latents = model.sample(latents_key, len(labels))
-        chosen_directions = [
-            Direction(jnp.asarray(vectors[c], jnp.float32), layers, float(deviations[c]))
-            for c in chosen
-        ]
-        steps = jnp.stack([layer_steps(d, model.num_layers) for d in chosen_directions])
-        edited = latents[:, None] + RECOGNITION_STRENGTH * steps[labels]
-        images = [render_images(model, x, max_side=RECOGNITION_SIDE) for x in (latents, edited)]
-        pairs = np.concatenate(images, -1)
-        fit = fit_scorer(fit_key, pairs, labels, epochs=RECOGNITION_EPOCHS)
-        return Recognition("", 0, len(vectors), len(chosen), fit.overall)
+        latents = self.bench.model.sample(latents_key, len(labels))
+        before = render_images(self.bench.model, latents, max_side=RECOGNITION_SIDE)
+
+        def accuracy(length: float | None) -> float:
+            steps = jnp.stack(
+                [
+                    layer_steps(
+                        Direction(jnp.asarray(v, jnp.float32), layers, float(step)),
+                        self.bench.model.num_layers,
+                    )
+                    for v, step in zip(*self._with_steps(vectors[chosen], length), strict=True)
+                ]
+            )
+            edited = latents[:, None] + RECOGNITION_STRENGTH * steps[labels]
+            after = render_images(self.bench.model, edited, max_side=RECOGNITION_SIDE)
+            pairs = np.concatenate([before, after], -1)
+            return fit_scorer(fit_key, pairs, labels, epochs=RECOGNITION_EPOCHS).overall
+
+        return Recognition("", 0, len(vectors), len(chosen), accuracy(None), accuracy(length))
 
     def order(self, curve: Curve) -> Order:
         """Method and seed are to be set."""
@@ -271,6 +276,11 @@ class Trial(NamedTuple):
             class_runs=same_class_share(classes),
             class_runs_by_chance=class_runs_by_chance(classes),
         )
+
+
+def _widest(directions: Mapping[tuple[int, int], Array]) -> tuple[int, int]:
+    """The range of most layers, of several the one with most directions."""
+    return max(directions, key=lambda r: (r[1] - r[0], len(directions[r])))
 
 
 def path_correlations(steps: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -104,19 +104,20 @@ class Translation(NamedTuple):
         }
 
     def _flipped(self, found: Found, way: str) -> Interval:
-        """Share of a goal's fresh images that a way takes to the target, with Wilson's interval."""
+        """Share of a goal's fresh images that a way takes to the target, with its interval."""
         (move,) = (
             m
             for m in self.moves
             if (m.way, m.source, m.target) == (way, found.source, found.target)
         )
         fresh = self.settings["fresh"]
-        return share_interval(round(move.flipped * fresh), fresh)
+        return share_interval(round(move.flipped * fresh), fresh, len(self.found))
 
     def status(self, found: Found) -> str:
         """Whether the set flips more fresh images than random ones of its size: "found" or not.
 
-        It is "not found" where Wilson's intervals of the two shares overlap.
+        It is "not found" where Wilson's intervals of the two shares overlap, which are so wide that
+        those of all goals hold together.
         """
         own, random = (self._flipped(found, way) for way in (SEQUENTIAL, RANDOM))
         return FOUND if own.low > random.high else NOT_FOUND

@@ -1,4 +1,4 @@
-from .bench import Bench, Effect, Gain
+from .bench import Bench, Effect, Gain, Walk
 from .candidates import layer_ranges, layers_price
 from .choosing import merit_of
 from .file import DirectionRecord, load_direction, measured_of, save_direction
@@ -12,6 +12,7 @@ __all__ = [
     "Effect",
     "FoundDirection",
     "Gain",
+    "Walk",
     "attribute_gradients",
     "find_directions",
     "layer_ranges",

@@ -25,7 +25,6 @@ MEASURED_AT = 2.0  # strength of the edits, up and down, whose effects are measu
 STRENGTHS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # at which it is looked whether images leave
 HALVED = 3  # times, at most, that a candidate's edits are halved until they stay
 BATCH = 32  # images at once, fewer where they are large
-UPPER = 0.75  # quantile from which an image has an attribute that is relative
 
 Limits = tuple[float | None, float | None]
 
@@ -71,6 +70,29 @@ class Gain(NamedTuple):
         return self.gained.low > self.by_chance.high
 
 
+class Walk(NamedTuple):
+    """What happens on the way up along a direction, at strength 0 and all of `STRENGTHS`, S.
+
+    Attributes:
+      strengths: [S].
+      inside: share of the images that lie in the distribution, [S].
+      changes: mean change of each attribute by the judge, in its deviations over images, [S, A].
+    """
+
+    strengths: np.ndarray
+    inside: np.ndarray
+    changes: np.ndarray
+
+    @property
+    def limit(self) -> float | None:
+        """As `Bench.limit`."""
+        return first_crossing(self.strengths, self.inside, STAYS)
+
+    def reaches(self, column: int, change: float) -> float | None:
+        """The strength at which an attribute changes by so much; None where it does nowhere."""
+        return first_crossing(self.strengths, -self.changes[:, column], -change)
+
+
 class Bench:
     """A model, the scorer that finds, the one that judges, and images of the distribution.
 
@@ -105,10 +127,7 @@ class Bench:
             np.maximum(scores.std(0, dtype=np.float64), 1e-12) for scores in (found, judged)
         )
         self.inside = Inside([kind[:BANK] for kind in seen], [kind[BANK:] for kind in seen])
-        upper = np.quantile(judged, UPPER, axis=0)
-        self._thresholds = np.array(
-            [u if t is None else t for t, u in zip(judge.thresholds, upper, strict=True)]
-        )
+        self._thresholds = judge.thresholds_among(judged)
 
     def found(self, images: Array) -> np.ndarray:
         """Scores [N, A] by the scorer that finds, in deviations of each attribute over images."""
@@ -148,15 +167,25 @@ class Bench:
 
         There three quarters of them are inside; None where more are up to ±8.
         """
-        before, share_before = 0.0, 1.0
+        strengths, shares = [0.0], [1.0]
         for strength in STRENGTHS:
             seen = self._at(direction, latents, sign * strength, *self.kinds)
-            inside = float(self.inside(seen).mean())
-            if inside < STAYS:
-                part = (share_before - STAYS) / (share_before - inside)
-                return sign * (before + part * (strength - before))
-            before, share_before = strength, inside
+            strengths.append(strength)
+            shares.append(float(self.inside(seen).mean()))
+            limit = first_crossing(np.array(strengths), np.array(shares), STAYS)
+            if limit is not None:
+                return sign * limit
         return None
+
+    def walk(self, direction: Direction, latents: Array) -> "Walk":
+        """What the judge sees on the way up, and where images leave the distribution (`limit`)."""
+        shares, changes = [1.0], [np.zeros(len(self.judge.names))]
+        (start,) = self.look(latents, self.judged)
+        for strength in STRENGTHS:
+            judged, *seen = self._at(direction, latents, strength, self.judged, *self.kinds)
+            shares.append(float(self.inside(seen).mean()))
+            changes.append((judged - start).mean(0))
+        return Walk(np.array([0.0, *STRENGTHS]), np.array(shares), np.array(changes))
 
     def found_changes(self, direction: Direction, latents: Array) -> np.ndarray:
         """Of the attributes a unit of strength, by the scorer that finds, [N, A].
@@ -244,6 +273,16 @@ class Bench:
         """What functions give for images of edited latents."""
         steps, layers = jnp.array([strength]), self.model.num_layers
         return self.look(edit_latents(latents, direction, steps, layers)[:, 0], *functions)
+
+
+def first_crossing(strengths: np.ndarray, values: np.ndarray, least: float) -> float | None:
+    """Where values [S] first fall below the least, between the strengths [S]; None: nowhere."""
+    below = np.flatnonzero(values < least)
+    if len(below) == 0:
+        return None
+    i = int(below[0])
+    part = (values[i - 1] - least) / (values[i - 1] - values[i])
+    return float(strengths[i - 1] + part * (strengths[i] - strengths[i - 1]))
 
 
 def within(limits: Limits) -> tuple[float, float]:

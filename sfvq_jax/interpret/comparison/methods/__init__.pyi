@@ -5,11 +5,14 @@ from .method import Fitted, Method, in_all_ranges
 from .random import RandomDirections, RandomPairs
 from .se_fa import SeFa
 from .sfvq import SFVQ, curve_pairs
+from .supervised import ClassMeans, Hyperplane
 
 __all__ = [
     "PCA",
     "SFVQ",
+    "ClassMeans",
     "Fitted",
+    "Hyperplane",
     "KMeans",
     "LatentCLR",
     "Method",

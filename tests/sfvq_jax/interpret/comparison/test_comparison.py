@@ -15,6 +15,7 @@ from sfvq_jax.interpret import (
     Direction,
     Fitted,
     Method,
+    RandomDirections,
     Scorer,
     compare,
     order_summary,
@@ -139,7 +140,9 @@ def test_reached_is_on_fresh_latents_within_the_limits():
     class Within(Bench):
         def __init__(self, limit):
             self.model, self.judge, self.judge_scale, self._batch = MODEL, JUDGE, np.ones(A), 8
-            self.limits = lambda direction, latents: (None, limit)
+            # of images as bright as they are at the limit; three quarters of two latents are two
+            self.kinds = [lambda images: np.asarray(blocks(images))[:, :1]]
+            self.inside = lambda seen: seen[0][:, 0] < 0.2 * (limit or 100)
 
         def judged(self, images):  # at 10 it can rise no more
             return np.minimum(5 * np.asarray(blocks(images)), 10)
@@ -147,35 +150,62 @@ def test_reached_is_on_fresh_latents_within_the_limits():
     def edited(limit, fresh):
         bench = Within(limit)
         zeros, fresh = jnp.zeros((2, D)), jnp.asarray(np.outer(np.ones(2), fresh * FACTORS[0]))
-        judged, fresh_judged = (
-            bench.look(zeros, bench.judged)[0],
-            bench.look(fresh, bench.judged)[0],
-        )
+        (fresh_judged,) = bench.look(fresh, bench.judged)
         by_hand = trial.Trial(
             bench, trial.Columns([0, 1, 2], [0, 1, 2], []), None, 3.0, np.eye(D), np.zeros(0),
-            np.zeros(0), zeros, judged, judged, jnp.asarray(fresh, jnp.float32), fresh_judged, None,
+            np.zeros(0), zeros, jnp.asarray(fresh, jnp.float32), fresh_judged, None,
         )  # fmt: skip
         direction = Direction(jnp.asarray(FACTORS[0]), (0, L - 1), 1.0)
-        return by_hand._measured(direction, 0, limit)
+        return by_hand._measured(direction, 0, bench.walk(direction, zeros))
 
     everywhere = edited(None, 0)
     assert everywhere.reached
     assert everywhere.strength == pytest.approx(3, rel=1e-4)
-    beyond = edited(2.5, 0)  # three deviations are wanted
+    beyond = edited(2.9, 0)  # three deviations are wanted, and images leave between 2 and 3
     assert (beyond.reached_where_chosen, beyond.reached) == (True, False)
     assert beyond.strength is beyond.dependency is None
+    assert 2 < beyond.limit < 3
     within = edited(3.5, 0)
+    assert 3 < within.limit < 4
     assert (within.reached, within.strength) == (True, pytest.approx(3, rel=1e-4))
     elsewhere = edited(None, 8)  # fresh latents are near what can be seen
     assert (elsewhere.reached_where_chosen, elsewhere.reached) == (True, False)
 
 
 def test_directions_that_differ_are_recognised_and_copies_are_not(comparison):
-    accuracy = {r.method: r.accuracy for r in comparison.recognitions if r.seed == 0}
-    assert accuracy["truth"] > 0.8
-    assert accuracy["repeated"] < 0.6  # three copies of each: a third is right by chance
+    told_apart = {r.method: r for r in comparison.recognitions if r.seed == 0}
+    for measure in ("accuracy", "accuracy_equal"):
+        assert getattr(told_apart["truth"], measure) > 0.8
+        # three copies of each: a third is right by chance
+        assert getattr(told_apart["repeated"], measure) < 0.6
     rows = {row.method: row for row in summary(comparison)}
-    assert rows["repeated"].directions == 9
+    assert (rows["repeated"].directions, rows["repeated"].recognised) == (9, 9)
+
+
+def test_random_directions_are_measured_with_steps_as_long_as_the_first_ones_too():
+    """Along the first dimensions latents differ ten times as much: random steps are shorter."""
+
+    class Long(Blocks):
+        def sample(self, key, n, *, label=None, truncation=None):
+            return jax.random.normal(key, (n, D)) * jnp.array([[10.0, 1, 1, 1, 1]])
+
+    axes = np.eye(D, dtype=np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "SPREAD_SAMPLES", 256)
+        patch.setattr(bench, "BANK", 128)
+        patch.setattr(trial, "RECOGNITION_PAIRS", 12)
+        patch.setattr(trial, "RECOGNITION_EPOCHS", 1)
+        methods = [Own("first", axes[:1].repeat(2, 0)), RandomDirections(4)]
+        compared = compare(
+            jax.random.key(0), Long(), FIND, JUDGE, methods=methods, seeds=2, latents=8
+        )
+    rows = {row.method: row for row in summary(compared)}
+    assert list(rows) == ["first", "random", "random, equal steps"]
+    assert rows["random, equal steps"].directions == 4
+    limits = {m: [e.limit or 8 for e in of(compared, m)] for m in rows}
+    strengths = {m: [e.strength for e in of(compared, m) if e.strength is not None] for m in rows}
+    assert np.mean(limits["random, equal steps"]) < np.mean(limits["random"])
+    assert strengths["random"]
 
 
 def test_a_curve_is_compared_by_all_its_pairs_too(comparison):
@@ -215,7 +245,9 @@ def edit(method, seed, attribute, dependency, *, chosen=True):
 
 def rows_of(edits, seeds=3):
     methods = dict.fromkeys(e.method for e in edits)
-    recognitions = [Recognition(m, s, 3, 3, 0.5 + 0.1 * s) for m in methods for s in range(seeds)]
+    recognitions = [
+        Recognition(m, s, 3, 3, 0.5 + 0.1 * s, 0.4) for m in methods for s in range(seeds)
+    ]
     order = Order("one", 0, 1.0, 1.0, 1.0, 1.0)
     return summary(Comparison(edits, recognitions, [order], {"seeds": seeds}))
 
@@ -239,6 +271,7 @@ def test_a_summary_has_means_and_intervals_over_seeds():
     assert one.shared == two.shared == pytest.approx(5 / 3)
     assert one.content is None
     assert one.recognition.mean == pytest.approx(0.6)
+    assert (one.recognition_equal.mean, one.recognised) == (pytest.approx(0.4), 3)
 
 
 def test_a_weak_method_blanks_its_own_row_alone():

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA as SklearnPCA
+from sklearn.svm import LinearSVC
 
 from ports import biggan, stylegan2
 from sfvq_jax import Curve, LeastSquares
+from sfvq_jax.interpret import Scorer
 from sfvq_jax.interpret.comparison.comparing import default_methods
 from sfvq_jax.interpret.comparison.methods.gan_space import PCA
 from sfvq_jax.interpret.comparison.methods.k_means import KMeans
@@ -20,6 +22,12 @@ from sfvq_jax.interpret.comparison.methods.method import Fitted, Method, in_all_
 from sfvq_jax.interpret.comparison.methods.random import RandomDirections, RandomPairs
 from sfvq_jax.interpret.comparison.methods.se_fa import SeFa
 from sfvq_jax.interpret.comparison.methods.sfvq import SFVQ, curve_pairs
+from sfvq_jax.interpret.comparison.methods.supervised import (
+    PENALTY,
+    ClassMeans,
+    Hyperplane,
+    _normal,
+)
 from sfvq_jax.interpret.directions.candidates import layer_ranges
 from sfvq_jax.quality import pairwise_distances
 
@@ -85,6 +93,18 @@ SMALL = (
 WHOLE = (0, L - 1)
 
 
+class Shown(Plain):
+    """Images that show latents as they are."""
+
+    def render(self, latents):
+        return (latents if latents.ndim == 2 else latents.mean(1))[:, None, :, None]
+
+
+WEIGHTS = np.array([[3, 0, -4, 0, 0, 0], [0, 0, 0, 1, 0, 0]], np.float32) / 5
+LINEAR = Scorer.of(lambda images: images[:, 0, :, 0] @ WEIGHTS.T, ["both", "one"])
+NEVER = Scorer.of(lambda images: images[:, 0, :2, 0], ["never", "relative"], [1e9, None])
+
+
 def assert_same_lines(found, expected, atol=1e-4):
     """Rows [M, D] that are the same up to their signs."""
     found, expected = np.float64(found), np.float64(expected)
@@ -134,6 +154,8 @@ class TestEveryMethod:
         assert len({method.name for method in methods}) == 6
         assert SeFa not in map(type, methods)  # for want of style_weights
         assert [m.count for m in methods if hasattr(m, "count")] == [7, 7, 7, 28]
+        more = default_methods(PLAIN, bits=3, scorer=LINEAR)
+        assert [type(method) for method in more[6:]] == [ClassMeans, Hyperplane]
 
 
 def test_a_method_of_ones_own_is_one():
@@ -169,6 +191,39 @@ def test_directions_keep_to_those_in_which_latents_differ(method):
     vectors = method.fit(KEY, Narrow()).directions[WHOLE]
     span = np.linalg.qr(Narrow.mixing[:2].T)[0]
     assert_allclose(np.linalg.norm(vectors @ span, axis=1), 1, atol=1e-4)
+
+
+class TestSupervised:
+    """Of attributes that are linear in latents, of which it is known what raises them most."""
+
+    def vectors(self, method):
+        found = method.fit(KEY, Shown()).directions
+        assert set(found) == {(i, j) for i in range(L) for j in range(i, L)}
+        return np.asarray(found[WHOLE], np.float64)
+
+    def test_means_differ_by_the_covariance_with_the_attribute(self):
+        # of Gaussian latents, E[x | above] - E[x | below] is along Cov(x, score)
+        expected = WEIGHTS @ Plain.mixing.T @ Plain.mixing
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        found = self.vectors(ClassMeans(LINEAR, samples=2**14))
+        assert ((found * expected).sum(1) > 0.995).all()
+
+    def test_hyperplanes_are_normal_to_what_separates(self):
+        expected = WEIGHTS / np.linalg.norm(WEIGHTS, axis=1, keepdims=True)
+        found = self.vectors(Hyperplane(LINEAR, samples=2**12))
+        assert ((found * expected).sum(1) > 0.995).all()
+
+    def test_a_hyperplane_is_that_of_scikit_learn(self):
+        x, random = normal(300, D, seed=7).astype(np.float64), np.random.default_rng(8)
+        scores = x @ WEIGHTS[0] + 0.5 * random.normal(size=300)
+        has = scores > np.median(scores)  # half of them, so that all rows take part
+        machine = LinearSVC(C=PENALTY, dual=False, intercept_scaling=1e3, tol=1e-8)
+        expected = machine.fit(x - x.mean(0), has).coef_[0]
+        assert_allclose(_normal(x, scores, has), expected, atol=1e-3)
+
+    @pytest.mark.parametrize("kind", [ClassMeans, Hyperplane])
+    def test_what_no_image_has_gives_no_direction(self, kind):
+        assert len(self.vectors(kind(NEVER, samples=256))) == 1
 
 
 class TestKMeans:

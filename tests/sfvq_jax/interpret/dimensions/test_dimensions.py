@@ -389,13 +389,14 @@ class TestTranslation:
         run, found = runs[0], runs[0].found[0]
         assert [run.status(found) for found in run.found] == ["found"] * 6
 
-        def status(flipped, by_chance):
+        def status(flipped, by_chance, goals=1):
             shares = {moves.SEQUENTIAL: flipped, moves.RANDOM: by_chance}
             told = [m._replace(flipped=shares.get(m.way, m.flipped)) for m in run.moves]
-            return run._replace(moves=told).status(found)
+            return run._replace(moves=told, found=run.found[:1] * goals).status(found)
 
         assert status(0, 0) == status(0.25, 0.125) == status(0.5, 1) == "not found"
         assert status(0.5, 0.125) == "found"
+        assert status(0.5, 0.125, goals=1000) == "not found"  # intervals hold for all together
 
     def test_is_json(self, runs):
         content = json.loads(json.dumps(runs[0].to_json()))
