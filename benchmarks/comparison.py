@@ -73,9 +73,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a trial at 3 bits, nothing saved")
     options = parser.parse_args()
     scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
-    find, judge = with_statistics(scorers)
     for name in options.models:
         model = load(name)
+        find, judge = with_statistics(scorers, model)
         comparison = compare(
             jax.random.key(options.seed),
             model,

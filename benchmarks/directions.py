@@ -218,7 +218,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a trial at 4 bits, nothing saved")
     options = parser.parse_args()
     scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
-    find, judge = with_statistics(scorers)
     classifier = ports.load(ports.bundled("fashion_mnist_classifier"))
     assert isinstance(classifier, Classifier)
     test = load_fashion_mnist(options.data, "test")
@@ -230,6 +229,7 @@ def main() -> None:
     }
     for number, (name, model) in enumerate(models.items()):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), number), 7)
+        find, judge = with_statistics(scorers, model)
         curve = fit(keys[0], model, bits=4 if options.quick else 6, solver=solver).curve
         lines = find_directions(keys[1], model, curve, find, judge, pairs=False)
         found = find_directions(keys[1], model, curve, find, judge)

@@ -76,12 +76,13 @@ def main() -> None:
     options = parser.parse_args()
     bits, fresh = (3, 64) if options.quick else (options.bits, FRESH)
     solver = LeastSquares(samples=2**13, rounds=2) if options.quick else LeastSquares()
-    find, judge = with_statistics(load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz"))
+    scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
     names = ("brightness", "trouser") if options.quick else None
     models = bundled_models()
     rows: list[dict[str, Any]] = []
     for number, (name, model) in enumerate(models.items()):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), number), 4)
+        find, judge = with_statistics(scorers, model)
         curve = fit(keys[0], model, bits=bits, solver=solver).curve
         found = find_directions(keys[1], model, curve, find, judge, attributes=names)
         bench = Bench(keys[2], model, find, judge)

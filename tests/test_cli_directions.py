@@ -11,13 +11,14 @@ from PIL import Image
 import ports
 from sfvq_jax import CurveRecord, decode, load_curve, save_curve
 from sfvq_jax.cli import compare, main
+from sfvq_jax.cli.common import with_statistics
 from sfvq_jax.interpret import (
     PCA,
     RandomDirections,
     load_direction,
     load_scorers,
 )
-from sfvq_jax.interpret.attributes import fitting
+from sfvq_jax.interpret.attributes import fitting, statistics
 from sfvq_jax.interpret.comparison import trial
 from sfvq_jax.interpret.dimensions import translation
 from sfvq_jax.interpret.directions import bench, finding
@@ -121,6 +122,16 @@ def test_augment_gives_what_is_asked_for(folder, tmp_path, capsys):
     assert run("augment", "fashion_mnist", curve, *dark) == 0
     with np.load(tmp_path / "dark.npz", allow_pickle=False) as data:
         assert (data["scores"][:, 0] < 0.1).all()
+
+
+def test_statistics_need_a_background(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(statistics, "LEAST_SHARE", 2)  # as if no image had any
+    augment = ["augment", "fashion_mnist", folder / "c.npz", "--count", 2]
+    told = refused(capsys, tmp_path, [*augment, "--attribute", "area", "-o", tmp_path / "a.npz"])
+    assert "could be their background, without which there is no area: ask for others" in told
+    with pytest.warns(UserWarning, match="there is no area, x position, .*: left out"):
+        find, judge = with_statistics(None, ports.load(ports.bundled("fashion_mnist")))
+    assert find.names == judge.names == ("brightness", "contrast", "edge energy")
 
 
 def test_quality_is_told_in_words_and_a_fit_from_the_curve_mends_it(folder, tmp_path, capsys):

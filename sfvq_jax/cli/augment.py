@@ -97,7 +97,7 @@ def run_augment(options: argparse.Namespace) -> None:
         samples = sample_balanced(key, model, record.curve, find, options.count, noise=noise)
     else:
         attribute = str(options.attribute)
-        find, names = scorers_of(options)[0], (attribute,)
+        find, names = scorers_of(options, model, [attribute])[0], (attribute,)
         samples = sample_by_attribute(
             key, model, record.curve, find, attribute, options.count,
             above=options.above, below=options.below, noise=noise,

@@ -237,18 +237,35 @@ def fitted_scorers(options: argparse.Namespace) -> "Scorers | None":
     return None
 
 
-def scorers_of(options: argparse.Namespace) -> "tuple[Scorer, Scorer]":
+def scorers_of(
+    options: argparse.Namespace, model: "LatentModel", attributes: Sequence[str] | None = None
+) -> "tuple[Scorer, Scorer]":
     """Those of `with_statistics` that the options name."""
-    return with_statistics(fitted_scorers(options))
+    return with_statistics(fitted_scorers(options), model, attributes)
 
 
-def with_statistics(fitted: "Scorers | None") -> "tuple[Scorer, Scorer]":
-    """A scorer that finds and one that judges: statistics, and what was learnt where it is."""
-    from sfvq_jax.interpret import image_statistics, join, judging_statistics
+def with_statistics(
+    fitted: "Scorers | None", model: "LatentModel", attributes: Sequence[str] | None = None
+) -> "tuple[Scorer, Scorer]":
+    """A scorer that finds and one that judges: statistics, and what was learnt where it is.
 
-    if fitted is None:
-        return image_statistics(), judging_statistics()
-    return join(image_statistics(), fitted.find), join(judging_statistics(), fitted.judge)
+    Statistics that mean nothing of the model's images are left out, or refused where they are
+    among the attributes that are asked for; None stands for all.
+    """
+    import jax
+
+    from sfvq_jax.interpret import OF_BACKGROUND, join, statistics_of
+    from sfvq_jax.interpret.attributes import no_background
+
+    find, judge, background = statistics_of(jax.random.key(0), model)
+    if fitted is not None:
+        find, judge = join(find, fitted.find), join(judge, fitted.judge)
+    missing = [name for name in OF_BACKGROUND if name not in find.names]
+    if missing and attributes is None:
+        warnings.warn(f"{no_background(missing, background)}: left out", stacklevel=2)
+    elif refused := set(missing) & set(attributes or ()):
+        raise ValueError(f"{no_background(sorted(refused), background)}: ask for others")
+    return find, judge
 
 
 def model_folder(name: str) -> str | Path:

@@ -83,7 +83,7 @@ def add_compare(command: argparse.ArgumentParser) -> None:
 def run_compare(options: argparse.Namespace) -> None:
     model = load_model(options.model, options)
     fitted = _scorers(options)
-    find, judge = with_statistics(fitted)
+    find, judge = with_statistics(fitted, model, options.attributes)
     methods = default_methods(model, options.bits, find)
 
     def advance(method: str, seed: int) -> None:

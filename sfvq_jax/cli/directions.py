@@ -68,7 +68,7 @@ def add_directions(command: argparse.ArgumentParser) -> None:
 
 def run_directions(options: argparse.Namespace) -> None:
     model, record = load_both(options)
-    find, judge = scorers_of(options)
+    find, judge = scorers_of(options, model, options.attributes)
     key, drawn_key = jax.random.split(jax.random.key(options.seed))
     total = len(options.attributes or find.names) * options.each
 

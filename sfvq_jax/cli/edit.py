@@ -257,7 +257,7 @@ def hold(
     options: argparse.Namespace,
 ) -> list[DirectionRecord]:
     """The directions without what moves the attributes that are to be held."""
-    find, _ = scorers_of(options)
+    find, _ = scorers_of(options, model, options.hold)
     latents = model.sample(jax.random.key(0), GRADIENT_LATENTS)
     gradients = attribute_gradients(model, find.select(options.hold), latents).mean(0)
     return [

@@ -1,4 +1,5 @@
 from .attributes import (
+    OF_BACKGROUND,
     STATISTICS,
     FittedFunction,
     Inside,
@@ -6,15 +7,18 @@ from .attributes import (
     ScorerFit,
     Scorers,
     ScorersFit,
+    Statistics,
     class_scorer,
     fit_scorer,
     fit_scorers,
+    has_background,
     image_statistics,
     join,
     judging_statistics,
     load_scorers,
     save_scorers,
     small_pixels,
+    statistics_of,
 )
 from .augment import (
     Samples,
@@ -97,6 +101,7 @@ from .intervals import Interval
 from .map import Finding, MapQuality, RowsAt, map_quality, report, rows_at
 
 __all__ = [
+    "OF_BACKGROUND",
     "PCA",
     "SFVQ",
     "STATISTICS",
@@ -136,6 +141,7 @@ __all__ = [
     "Scorers",
     "ScorersFit",
     "SeFa",
+    "Statistics",
     "Translation",
     "WaySummary",
     "attribute_gradients",
@@ -153,6 +159,7 @@ __all__ = [
     "flip_matrix",
     "gini",
     "grow_set",
+    "has_background",
     "hold_attributes",
     "hoyer",
     "image_statistics",
@@ -183,6 +190,7 @@ __all__ = [
     "save_direction",
     "save_scorers",
     "small_pixels",
+    "statistics_of",
     "summary",
     "translate",
     "translation_summary",

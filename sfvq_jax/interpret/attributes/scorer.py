@@ -78,6 +78,12 @@ class Scorer:
         """Images -> [N, F], by which images look alike to it; None of a function without any."""
         return getattr(self.function, "features", None)
 
+    @property
+    def of_background(self) -> tuple[str, ...]:
+        """Names of those that mean nothing of images without an even border (`has_background`)."""
+        names = getattr(self.function, "of_background", ())
+        return tuple(name for name in self.names if name in names)
+
     def __call__(self, images: Array) -> Array:
         scores = self.function(images)
         if scores.shape != (images.shape[0], len(self.names)):
@@ -138,6 +144,16 @@ class Joined:
             for scorer, columns in zip(self.scorers, self.columns, strict=True)
         ]
         return jnp.concatenate(scores, 1)
+
+    @property
+    def of_background(self) -> tuple[str, ...]:
+        """Those of all of them."""
+        names = [
+            (scorer.names[column], scorer.of_background)
+            for scorer, columns in zip(self.scorers, self.columns, strict=True)
+            for column in columns
+        ]
+        return tuple(name for name, of_background in names if name in of_background)
 
     @property
     def features(self) -> Callable[[Array], Array] | None:

@@ -1,12 +1,22 @@
-"""Statistics of any images as attributes, by two definitions: one that finds, one that judges.
+"""Statistics of images as attributes, by two definitions: one that finds, one that judges.
+
+Six of them are of what stands on a background, and mean nothing of images that have none.
 
 Letters: N images of H x W pixels and C channels.
 """
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import flax.struct
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret.attributes.scorer import Scorer
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
@@ -21,37 +31,118 @@ STATISTICS = (
     "symmetry",
     "edge energy",
 )
+OF_BACKGROUND = ("area", "x position", "y position", "width", "height", "symmetry")
 COVER_CONTRAST = 0.1  # from the background, at which a pixel counts half as covered
 MASK_CONTRAST = 0.15  # beyond which it counts as covered, where it has to be one or the other
 
 
-def image_statistics() -> Scorer:
-    """Statistics of any images, in JAX and with derivatives; names in `STATISTICS`.
+GREYS = 32  # of which the commonest one of a border is taken
+BORDER_COVER = 0.5  # of the image's, that a border's may be where it is background
+LOOKED_AT = 64  # images of a model that tell whether it has a background
+LEAST_SHARE = 0.75  # of them that must have one
 
-    Brightness and contrast are mean and standard deviation of the mean over channels, from 0 to 1.
-    How much a pixel is covered says its difference from the mean of the border; area is the covered
-    share, positions are the cover's centre, from -1 to 1, right and up being positive, width and
-    height those of a box that is spread as much, in shares of the image. Symmetry is 1 where left
-    and right mirror each other; edge energy is the mean squared difference of neighbours, × 100.
+
+class Statistics(NamedTuple):
+    """The statistics that mean something of a model's images.
+
+    Attributes:
+      find: to find directions with, `image_statistics`.
+      judge: the same by other definitions, `judging_statistics`.
+      background: share of the images that stand on an even background (`has_background`).
     """
-    return Scorer.of(_soft_statistics, STATISTICS)
+
+    find: Scorer
+    judge: Scorer
+    background: float
+
+    __repr__ = short_repr
+
+
+def statistics_of(key: Array, model: LatentModel) -> Statistics:
+    """Statistics for a model: without those in `OF_BACKGROUND` where its images have none.
+
+    That is where fewer than three quarters of 64 images have one. Photographs of scenes and
+    textures do not: what covers what, and where, means nothing of them.
+
+    >>> import ports
+    >>> statistics = statistics_of(jax.random.key(0), ports.load(ports.bundled("fashion_mnist")))
+    >>> "area" in statistics.find.names
+    True
+    """
+    latents = model.sample(key, LOOKED_AT)
+
+    def look(part: Array) -> Array:
+        return has_background(model.render(part))
+
+    background = float(in_batches(look, latents, batch_of(model, LOOKED_AT)).mean())
+    names = [name for name in STATISTICS if background >= LEAST_SHARE or name not in OF_BACKGROUND]
+    find, judge = (scorer().select(names) for scorer in (image_statistics, judging_statistics))
+    return Statistics(find, judge, background)
+
+
+def no_background(names: Sequence[str], share: float) -> str:
+    """What is said of statistics that mean nothing, but at a share of a model's images."""
+    return (
+        f"{share:.0%} of this model's images have an even border that could be their background,"
+        f" without which there is no {', '.join(names)}"
+    )
+
+
+def image_statistics() -> Scorer:
+    """Statistics of images [N, H, W, C], in JAX and with derivatives; names in `STATISTICS`.
+
+    Brightness and contrast are mean and standard deviation of the mean over channels, from 0 to 1;
+    edge energy is the mean squared difference of neighbours, × 100. The others are of what stands
+    on a background, the commonest grey of the border, and mean nothing where there is none:
+    `statistics_of` gives those that a model has. Cover grows with a pixel's difference from the
+    background; area is the covered share, positions are the cover's centre, from -1 to 1, right and
+    up being positive, width and height those of a box that is spread as much, in shares of the
+    image. Symmetry is 1 where left and right mirror each other.
+    """
+    return Scorer.of(_Statistics(_soft_statistics), STATISTICS)
 
 
 def judging_statistics() -> Scorer:
     """The attributes of `image_statistics` by other definitions, to judge what those have found.
 
-    From pixels in linear light, percentiles and a mask of what differs from the border's median:
-    mean light, range of 90 % of the pixels, share, median and 95 % range of the mask; correlation
-    with the mirror image; mean magnitude of the Sobel gradient. Derivatives are mostly zero.
+    From pixels in linear light, percentiles and a mask of what differs from the background, the
+    middle of the narrowest range of greys that holds half of the border: mean light, range of 90 %
+    of the pixels, share, median and 95 % range of the mask; correlation with the mirror image; mean
+    magnitude of the Sobel gradient. Derivatives are mostly zero.
     """
-    return Scorer.of(_hard_statistics, STATISTICS)
+    return Scorer.of(_Statistics(_hard_statistics), STATISTICS)
+
+
+@flax.struct.dataclass
+class _Statistics:
+    """What the `function` of a scorer of statistics is."""
+
+    function: Callable[[Array], Array] = flax.struct.field(pytree_node=False)
+    of_background = OF_BACKGROUND  # see `Scorer`
+
+    def __call__(self, images: Array) -> Array:
+        return self.function(images)
+
+
+@jax.jit
+def has_background(images: Array) -> Array:
+    """Whether images stand on an even background, [N]: the border is covered half as much as all.
+
+    Images [N, H, W, C] that are even throughout do.
+    """
+    grey = _grey(images)
+    cover, border = (
+        _cover(part - _background(grey)[:, None]).mean(1)
+        for part in (grey.reshape(grey.shape[0], -1), _border(grey))
+    )
+    return border <= jnp.maximum(BORDER_COVER * cover, COVER_CONTRAST**2)
 
 
 @jax.jit
 def _soft_statistics(images: Array) -> Array:
     grey = _grey(images)
-    difference = jnp.abs(grey - _border(grey).mean(1)[:, None, None])
-    cover = difference**2 / (difference**2 + COVER_CONTRAST**2)
+    difference = jnp.abs(grey - _background(grey)[:, None, None])
+    cover = _cover(difference)
     total = cover.sum((1, 2)) + 1e-3
     x_centre, width = _centre_and_size(cover.sum(1), total)
     y_centre, height = _centre_and_size(cover.sum(2), total)
@@ -79,7 +170,7 @@ def _hard_statistics(images: Array) -> Array:
     n = grey.shape[0]
     light = jnp.clip(grey, 0) ** 2.2
     low, high = jnp.percentile(grey.reshape(n, -1), jnp.array([5.0, 95.0]), axis=1)
-    background = jnp.median(_border(grey), axis=1)[:, None, None]
+    background = _middle(_border(grey))[:, None, None]
     mask = (jnp.abs(grey - background) > MASK_CONTRAST).astype(grey.dtype)
     left, x_centre, right = _percentiles(mask.sum(1))
     top, y_centre, bottom = _percentiles(mask.sum(2))
@@ -113,6 +204,35 @@ def _grey(images: Array) -> Array:
 def _border(grey: Array) -> Array:
     """The outermost pixels, [N, 2W + 2H]."""
     return jnp.concatenate([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], 1)
+
+
+def _cover(difference: Array) -> Array:
+    """From 0 to 1, half at `COVER_CONTRAST`."""
+    return difference**2 / (difference**2 + COVER_CONTRAST**2)
+
+
+def _background(grey: Array) -> Array:
+    """The commonest grey of each border, [N]: the mean of the pixels near the fullest bin.
+
+    Derivatives are those of this mean, its weights held.
+    """
+    border = _border(grey)
+    bins = jnp.clip((lax.stop_gradient(border) * GREYS).astype(jnp.int32), 0, GREYS - 1)
+    full = jax.nn.one_hot(bins, GREYS).sum(1)
+    near = jnp.pad(full, [(0, 0), (1, 1)])  # a grey between two bins is not torn apart
+    fullest = jnp.argmax(near[:, :-2] + 2 * full + near[:, 2:], 1)
+    commonest = (fullest.astype(grey.dtype) + 0.5) / GREYS
+    weight = lax.stop_gradient((1 - _cover(border - commonest[:, None])) ** 2)
+    return (weight * border).sum(1) / weight.sum(1)
+
+
+def _middle(border: Array) -> Array:
+    """The middle of the narrowest range that holds half of each border [N, P], [N]."""
+    border = jnp.sort(border, 1)
+    half = border.shape[1] // 2
+    first = jnp.argmin(border[:, half:] - border[:, : border.shape[1] - half], 1)[:, None]
+    ends = [jnp.take_along_axis(border, first + step, 1)[:, 0] for step in (0, half)]
+    return (ends[0] + ends[1]) / 2
 
 
 def _centre_and_size(profile: Array, total: Array) -> tuple[Array, Array]:

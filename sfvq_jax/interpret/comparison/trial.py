@@ -162,7 +162,7 @@ class Trial(NamedTuple):
         return float(self._with_steps(directions[_widest(directions)])[1].mean())
 
     def _with_steps(
-        self, vectors: Array, length: float | None = None
+        self, vectors: Array | np.ndarray, length: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Unit vectors [M, D] in float64, and lengths of steps along them (see `edits`), [M]."""
         exact = np.asarray(vectors, np.float64)

@@ -3,6 +3,7 @@
 Letters: N latents, A attributes, L layers, D dimensions, F features.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfvq_jax.images import batch_of, in_batches
-from sfvq_jax.interpret.attributes import Inside, Scorer, small_pixels
+from sfvq_jax.interpret.attributes import (
+    LEAST_SHARE,
+    LOOKED_AT,
+    Inside,
+    Scorer,
+    has_background,
+    no_background,
+    small_pixels,
+)
 from sfvq_jax.interpret.edit import Direction, codes_of, edit_latents, layer_steps
 from sfvq_jax.interpret.intervals import Interval, interval, share
 from sfvq_jax.latent_model import LatentModel, method
@@ -123,6 +132,11 @@ class Bench:
         self.kinds = [jax.jit(kind) for kind in kinds]
         latents = model.sample(key, BANK + HELD_OUT)
         found, judged, *seen = self.look(latents, find, judge, *self.kinds)
+        if names := tuple(dict.fromkeys(find.of_background + judge.of_background)):
+            (even,) = self.look(latents[:LOOKED_AT], lambda images: has_background(images)[:, None])
+            if even.mean() < LEAST_SHARE:
+                told = no_background(names, float(even.mean()))
+                warnings.warn(f"{told}; statistics_of(key, model) leaves them out", stacklevel=2)
         self.find_scale, self.judge_scale = (
             np.maximum(scores.std(0, dtype=np.float64), 1e-12) for scores in (found, judged)
         )

@@ -4,16 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from numpy.testing import assert_allclose
 
 from sfvq_jax.interpret import (
+    OF_BACKGROUND,
     STATISTICS,
+    Bench,
     Scorer,
     class_scorer,
+    has_background,
     image_statistics,
     join,
     judging_statistics,
+    statistics_of,
 )
+from sfvq_jax.interpret.directions import bench
 
 
 def rectangle(top, bottom, left, right, value=1.0, size=40, channels=1):
@@ -86,6 +92,81 @@ class TestStatistics:
             assert jnp.isfinite(gradient).all()
             if image is self.image:
                 assert (jnp.abs(gradient).max((1, 2, 3, 4)) > 0).all()
+
+    def test_a_thing_that_reaches_the_border_leaves_the_background_as_it_is(self, statistic):
+        touching, free = rectangle(8, 40, 4, 36), rectangle(7, 39, 4, 36)
+        for name in ("area", "width", "height", "x position", "symmetry"):
+            assert_allclose(statistic(touching, name), statistic(free, name), atol=0.03)
+
+    def test_a_background_that_is_noisy_has_its_mean_grey(self, statistic):
+        noise = 0.02 * jax.random.normal(jax.random.key(0), (1, 40, 40, 1))
+        for name in ("area", "x position"):
+            noisy = statistic(0.7 * self.image + noise, name)
+            assert_allclose(noisy, statistic(self.image, name), rtol=0.2, atol=0.05)
+
+
+class Drawer:
+    """A model whose images are what a function draws of keys: a rectangle, or a texture."""
+
+    latent_dim, num_layers = 4, 1
+
+    def __init__(self, draw):
+        self.render = jax.jit(lambda latents: jax.vmap(draw)(latents.reshape(-1, 4)))
+
+    def sample(self, key, n, *, label=None, truncation=None):
+        return jax.random.normal(key, (n, 4))
+
+
+def texture(latent):
+    """Waves whose amplitudes fall with their frequency, as in photographs."""
+    key = jax.random.fold_in(jax.random.key(0), lax.bitcast_convert_type(latent[0], jnp.int32))
+    u, v = (jnp.arange(-6.0, 7)[:, None, None, None], jnp.arange(1.0, 7)[None, :, None, None])
+    place = jnp.linspace(0, 2 * jnp.pi, 32)
+    waves = u * place[None, None, :, None] + v * place[None, None, None]
+    phases = jax.random.uniform(key, (13, 6, 1, 1), maxval=2 * jnp.pi)
+    image = (jnp.cos(waves + phases) / jnp.hypot(u, v)).sum((0, 1))
+    return (0.5 * image / image.std())[..., None]
+
+
+def box(latent):
+    """A light rectangle of some width on dark grey."""
+    place = jnp.linspace(-1, 1, 32)
+    inside = jnp.abs(place) < 0.5 + 0.1 * jnp.tanh(latent[0])
+    return jnp.where(inside[None] & inside[:, None], 0.8, -0.6)[..., None]
+
+
+class TestBackground:
+    def test_is_told_of_images(self):
+        latents = Drawer(box).sample(jax.random.key(0), 32)
+        assert has_background(Drawer(box).render(latents)).all()
+        assert has_background(Drawer(texture).render(latents)).mean() < 0.1
+        assert has_background(jnp.full((2, 16, 16, 3), 0.3)).all()
+        faint = 0.1 * Drawer(texture).render(latents)  # all of it near the commonest grey
+        assert has_background(faint).mean() < 0.5
+
+    def test_statistics_that_need_one_are_left_out_of_a_model_without(self):
+        of_boxes = statistics_of(jax.random.key(0), Drawer(box))
+        assert of_boxes.find.names == of_boxes.judge.names == STATISTICS
+        assert of_boxes.background == 1
+        of_textures = statistics_of(jax.random.key(0), Drawer(texture))
+        assert of_textures.find.names == of_textures.judge.names
+        assert set(of_textures.find.names) == set(STATISTICS) - set(OF_BACKGROUND)
+        assert of_textures.background < 0.1
+
+    def test_scorers_know_which_of_their_columns_need_one(self):
+        own = Scorer.of(lambda images: images[:, 0, :1, 0], ["width"])
+        some = image_statistics().select(["brightness", "area"])
+        assert some.of_background == ("area",)
+        assert own.of_background == ()
+        assert join(own, some).select(["width", "area"]).of_background == ("area",)
+
+    def test_a_bench_warns_where_there_is_none(self, monkeypatch):
+        monkeypatch.setattr(bench, "BANK", 32)
+        monkeypatch.setattr(bench, "HELD_OUT", 32)
+        area = image_statistics().select(["area"])
+        with pytest.warns(UserWarning, match="^.% of this model's images .* there is no area; "):
+            Bench(jax.random.key(0), Drawer(texture), area, area)
+        Bench(jax.random.key(0), Drawer(box), area, area)
 
 
 def logits(images):
