@@ -19,7 +19,7 @@ import ports
 from benchmarks.report import report
 from ports.biggan import BigGAN
 from sfvq_jax import LatentModel
-from sfvq_jax.cli.common import with_statistics
+from sfvq_jax.cli.common import progress_bar, with_statistics
 from sfvq_jax.interpret import (
     Comparison,
     Gap,
@@ -76,17 +76,18 @@ def main() -> None:
     for name in options.models:
         model = load(name)
         find, judge = with_statistics(scorers, model)
-        comparison = compare(
-            jax.random.key(options.seed),
-            model,
-            find,
-            judge,
-            methods=default_methods(model, 3 if options.quick else 6, find),
-            classes=scorers.classes,
-            features=scorers.features,
-            seeds=2 if options.quick else SEEDS,
-            on_done=lambda method, seed: print(f"seed {seed}, {method}: done", flush=True),
-        )
+        with progress_bar() as show:
+            comparison = compare(
+                jax.random.key(options.seed),
+                model,
+                find,
+                judge,
+                methods=default_methods(model, 3 if options.quick else 6, find),
+                classes=scorers.classes,
+                features=scorers.features,
+                seeds=2 if options.quick else SEEDS,
+                on_progress=show,
+            )
         report(
             f"comparison_{name}",
             tables(comparison),

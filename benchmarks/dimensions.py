@@ -30,6 +30,7 @@ from benchmarks.report import report, use_cores
 from ports.biggan import BigGAN
 from ports.stylegan2 import StyleGAN2
 from sfvq_jax import LatentModel, fit
+from sfvq_jax.cli.common import progress_bar
 from sfvq_jax.cli.dimensions import draw_growth, draw_images, draw_matrices
 from sfvq_jax.interpret import (
     Interval,
@@ -88,10 +89,14 @@ def biggan() -> BigGAN:
 def run_space(space: str, key: Array, quick: bool) -> Translation:
     """One seed."""
     classes = NAMES[:3] if quick else NAMES
-    go = functools.partial(
-        translate, find=SCORERS.find, judge=SCORERS.judge, targets=classes,
-        on_done=lambda source, target: print(".", end="", flush=True),
-    )  # fmt: skip
+
+    def go(key: Array, model: LatentModel, **settings: Any) -> Translation:
+        with progress_bar() as show:
+            return translate(
+                key, model, SCORERS.find, SCORERS.judge,
+                targets=classes, on_progress=show, **settings,
+            )  # fmt: skip
+
     if space == "biggan":
         return together(
             [

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.memory import memory_limit
 
 Array = jax.Array
 
-# Of all images that are rendered at once: one of 512x512. On two cores more of them are no faster,
-# and each of 1024x1024 takes some 500 MiB.
+# Of all images that a CPU renders at once: one of 512x512; more of them are no faster on two cores.
 BATCH_PIXELS = 2**18
+# that rendering takes: a StyleGAN2 of 256 px 1.2 KB, one of 1024 px .4 KB
+BYTES_A_PIXEL = 1500
 BEYOND = 1.5  # which generators' images, about in [-1, 1], hardly reach
 FEW = 0.02  # share of the values that may
 CHANNELS = (1, 3, 4)  # of pictures: gray, RGB, RGBA
@@ -40,9 +42,15 @@ def in_batches(function: Callable[[Array], Any], rows: Any, batch: int) -> np.nd
 
 
 def batch_of(model: LatentModel, most: int) -> int:
-    """How many images to render at once, up to `most`: fewer where they are large."""
-    pixels = math.prod(image_shape(model)[:2])
-    return int(np.clip(BATCH_PIXELS // max(pixels, 1), 1, most))
+    """How many images to render at once, up to `most`: fewer where they are large.
+
+    What `memory_limit` has room for; on a CPU no more than are faster together.
+    """
+    pixels = max(math.prod(image_shape(model)[:2]), 1)
+    batch = memory_limit() // (BYTES_A_PIXEL * pixels)
+    if jax.default_backend() == "cpu":
+        batch = min(batch, BATCH_PIXELS // pixels)
+    return int(np.clip(batch, 1, most))
 
 
 def image_shape(model: LatentModel) -> tuple[int, ...]:

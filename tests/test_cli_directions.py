@@ -1,5 +1,6 @@
 """What the curve is for, by the commands, end to end on the bundled generator."""
 
+import contextlib
 import json
 import re
 
@@ -28,10 +29,12 @@ from .test_cli import QUICK, image_size, refused
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """With a 3-bit curve in W of the bundled generator, and a direction found along it."""
+    """With a 3-bit curve in W of the bundled generator, and directions found along it, in two goes:
+    the first is interrupted."""
     folder = tmp_path_factory.mktemp("directions")
     assert run("fit", "fashion_mnist", "--bits", 3, "-o", folder / "c.npz", *QUICK) == 0
     find = ["--attributes", "width,pullover", "--latents", 32, "-o", folder / "found"]
+    command = ["directions", "fashion_mnist", folder / "c.npz", *find]
     with pytest.MonkeyPatch.context() as patch:  # on few latents, to be quick
         patch.setattr(finding, "SCREENED", 32)
         patch.setattr(finding, "CHOSEN_ON", 32)
@@ -40,8 +43,33 @@ def folder(tmp_path_factory):
         patch.setattr(bench, "BANK", 128)
         patch.setattr(bench, "HELD_OUT", 64)
         patch.setattr(bench, "STRENGTHS", (2.0, 8.0))
-        assert run("directions", "fashion_mnist", folder / "c.npz", *find) == 0
+        with interrupted(patch, finding, "_measured", 2):
+            assert run(*command) == 130
+        assert not (folder / "found").exists()
+        parts = {path: path.stat().st_mtime_ns for path in (folder / "found.part").iterdir()}
+        assert len(parts) == 4  # about.json, derivatives, codewords, width
+        assert run(*command, "--seed", 1) == 2  # of another run nothing is taken
+        assert {path: path.stat().st_mtime_ns for path in parts} == parts
+        with interrupted(patch, finding, "_measured", 2):  # once, for the second attribute alone
+            assert run(*command) == 0
+        assert not (folder / "found.part").exists()
     return folder
+
+
+@contextlib.contextmanager
+def interrupted(patch, module, name, call):
+    """Control-C at this call of a function."""
+    function, calls = getattr(module, name), []
+
+    def counting(*arguments, **options):
+        calls.append(name)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return function(*arguments, **options)
+
+    with patch.context() as inner:
+        inner.setattr(module, name, counting)
+        yield
 
 
 def run(*arguments):
@@ -226,8 +254,14 @@ def test_methods_are_compared_by_labels_of_ones_own(tmp_path, capsys, monkeypatc
     settings = ["--attributes", "brightness,area", "--seeds", 2, "--latents", 8]
     output = tmp_path / "compared"
     command = ["compare", "fashion_mnist", *labelled, *settings, "-o", output]
-    assert run(*command) == 0
-    told = capsys.readouterr().out
+    with interrupted(monkeypatch, trial.Trial, "recognition", 3):  # one a method and seed
+        assert run(*command) == 130
+    assert "the same command goes on from where it was" in capsys.readouterr().err
+    with interrupted(monkeypatch, trial.Trial, "recognition", 3):  # two are left
+        assert run(*command) == 0
+    captured = capsys.readouterr()
+    assert f"goes on from what {output}.part keeps" in captured.err
+    told = captured.out
     assert "scorers, recall on held-out images" in told
     assert re.search("GANSpace, PCA +3 ", told)
     content = json.loads((output / "comparison.json").read_text())
@@ -250,7 +284,11 @@ def test_dimensions_are_sets_directions_and_pictures(tmp_path, capsys, monkeypat
     goals = ["--sources", "pullover", "--targets", "sneaker,bag"]
     output = tmp_path / "found"
     command = ["dimensions", "fashion_mnist", "--space", "z", *goals, *few, "-o", output]
-    assert run(*command) == 0
+    with interrupted(monkeypatch, translation, "grow_set", 2):  # one a goal
+        assert run(*command) == 130
+    with interrupted(monkeypatch, translation, "grow_set", 2):
+        assert run(*command) == 0
+    assert not output.with_name("found.part").exists()
     told = capsys.readouterr().out
     assert "pullover  sneaker" in told
     assert "whole mask" in told

@@ -9,6 +9,7 @@ import numpy as np
 
 from sfvq_jax.cli.common import (
     add_examples,
+    add_memory,
     add_model_and_curve,
     add_output,
     add_scorer_option,
@@ -64,6 +65,7 @@ def add_augment(command: argparse.ArgumentParser) -> None:
     command.add_argument("--below", type=float, help="greatest score of --attribute")
     add_scorer_option(command)
     add_seed(command)
+    add_memory(command)
 
 
 def run_augment(options: argparse.Namespace) -> None:

@@ -1,14 +1,16 @@
 """What several commands share: common arguments and their types, loading, saving, messages."""
 
 import argparse
+import contextlib
 import hashlib
 import math
 import os
 import re
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sfvq_jax.io.output import check_free, new_file
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:  # what takes long to import is imported where it is used
     import ports
     from sfvq_jax import CurveRecord, LatentModel
     from sfvq_jax.interpret import DirectionRecord, Scorer, Scorers
+    from sfvq_jax.interpret.work import Progress
+    from sfvq_jax.io.parts import Parts
 
 FIGURE_ENDINGS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".eps")
 LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits of it
@@ -117,6 +121,87 @@ def add_scorer_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--scorer", help="what `scorer` wrote; bundled generators have one of their own"
     )
+
+
+def add_memory(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--memory",
+        type=_size,
+        metavar="SIZE",
+        help="that images and derivatives may take at once, such as 8GiB, beside the model and"
+        " compilation; by default half of an accelerator's, a quarter of a CPU's",
+    )
+
+
+def _size(text: str) -> int:
+    if match := re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?) ?([KMGT])(i?)B", text):
+        base = 1024 if match[3] else 1000
+        size = int(float(match[1]) * base ** ("KMGT".index(match[2]) + 1))
+        if size > 0:
+            return size
+    raise argparse.ArgumentTypeError(f"{text}: expected a size such as 8GiB or 500MB")
+
+
+@contextlib.contextmanager
+def progress_bar() -> "Iterator[Callable[[Progress], None]]":
+    """What shows a long task's `Progress` on a terminal, with the time that is left."""
+    from tqdm import tqdm
+
+    # the mean rate of all that was done, as parts differ
+    with tqdm(unit=" images", unit_scale=True, smoothing=0, leave=False, disable=None) as bar:
+
+        def show(progress: "Progress") -> None:
+            bar.total = progress.total
+            bar.set_postfix_str(shown(progress.part), refresh=False)
+            bar.update(progress.images - bar.n)
+
+        yield show
+
+
+@contextlib.contextmanager
+def kept_parts(
+    options: argparse.Namespace,
+    model: "LatentModel",
+    scorers: "Sequence[Scorer]",
+    types: Sequence[type],
+    settings: Sequence[str],
+    **about: Any,
+) -> "Iterator[Parts]":
+    """What is done of a command, beside its output, where the same one goes on from.
+
+    Args:
+      options: of the command.
+      model: its generator.
+      scorers: that find and judge.
+      types: of `Parts`.
+      settings: options that decide on what the parts are.
+      about: more of that, JSON values.
+    """
+    from sfvq_jax.io.parts import Parts
+
+    told = {
+        "command": options.command,
+        "model": getattr(model, "model_hash", ""),
+        "space": getattr(model, "latent_space", ""),
+        "scorers": [_scorer_sha256(scorer) for scorer in scorers],
+        **{name: getattr(options, name) for name in settings},
+        **about,
+    }
+    with Parts.open(options.output, told, types) as parts:
+        if len(parts):
+            text = f"goes on from what {parts.folder} keeps"
+            print(f"sfvq-jax {options.command}: {text}", file=sys.stderr)
+        yield parts
+
+
+def _scorer_sha256(scorer: "Scorer") -> str:
+    import jax
+    import numpy as np
+
+    found = hashlib.sha256(repr((scorer.names, scorer.thresholds)).encode())
+    for leaf in jax.tree.leaves(scorer):
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 def strength_list(text: str) -> list[float]:

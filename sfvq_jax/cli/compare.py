@@ -4,17 +4,19 @@ import argparse
 import json
 
 import jax
-from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
     add_examples,
+    add_memory,
     add_output,
     add_scorer_option,
     add_seed,
     add_space_options,
     fitted_scorers,
+    kept_parts,
     load_model,
     name_list,
+    progress_bar,
     table,
     with_statistics,
 )
@@ -30,7 +32,9 @@ from sfvq_jax.interpret import (
     order_summary,
     summary,
 )
+from sfvq_jax.interpret.comparison.measures import Edit, Order, Recognition
 from sfvq_jax.io.output import new_folder
+from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.views import comparison_figure
 
 COMPARISON_MARKER = "comparison.json"
@@ -78,6 +82,7 @@ def add_compare(command: argparse.ArgumentParser) -> None:
         help="to which all are scaled, in deviations of an attribute over images (%(default)s)",
     )
     add_seed(command)
+    add_memory(command)
 
 
 def run_compare(options: argparse.Namespace) -> None:
@@ -86,24 +91,33 @@ def run_compare(options: argparse.Namespace) -> None:
     find, judge = with_statistics(fitted, model, options.attributes)
     methods = default_methods(model, options.bits, find)
 
-    def advance(method: str, seed: int) -> None:
-        bar.update()
+    parts = kept_parts(
+        options, model, [find, judge], [Edit, Recognition, Order],
+        ["attributes", "latents", "change", "seed"], methods=list(map(repr, methods)),
+    )  # fmt: skip
+    with parts as done:
+        with progress_bar() as show:
+            comparison = compare(
+                jax.random.key(options.seed),
+                model,
+                find,
+                judge,
+                methods=methods,
+                attributes=options.attributes,
+                classes=() if fitted is None else fitted.classes,
+                features=None if fitted is None else fitted.features,
+                seeds=options.seeds,
+                latents=options.latents,
+                change=options.change,
+                done=done,
+                on_progress=show,
+            )
+        _write(options, model, comparison)
+    print(comparison_tables(comparison))
+    print(f"{options.output}: {COMPARISON_MARKER}, comparison.png")
 
-    with tqdm(total=options.seeds * len(methods), leave=False, disable=None) as bar:
-        comparison = compare(
-            jax.random.key(options.seed),
-            model,
-            find,
-            judge,
-            methods=methods,
-            attributes=options.attributes,
-            classes=() if fitted is None else fitted.classes,
-            features=None if fitted is None else fitted.features,
-            seeds=options.seeds,
-            latents=options.latents,
-            change=options.change,
-            on_done=advance,
-        )
+
+def _write(options: argparse.Namespace, model: LatentModel, comparison: Comparison) -> None:
     about = {
         "model": options.model,
         "model_hash": getattr(model, "model_hash", ""),
@@ -113,8 +127,6 @@ def run_compare(options: argparse.Namespace) -> None:
         content = {**about, "seed": options.seed, **comparison.to_json()}
         (path / COMPARISON_MARKER).write_text(json.dumps(content, indent=1) + "\n")
         comparison_figure(summary(comparison)).savefig(path / "comparison.png")
-    print(comparison_tables(comparison))
-    print(f"{options.output}: {COMPARISON_MARKER}, comparison.png")
 
 
 def comparison_tables(comparison: Comparison) -> str:

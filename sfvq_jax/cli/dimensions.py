@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
     DEVIATION_SAMPLES,
     add_examples,
+    add_memory,
     add_output,
     add_scorer_option,
     add_seed,
@@ -22,9 +22,11 @@ from sfvq_jax.cli.common import (
     check_no_space,
     curve_sha256,
     fitted_scorers,
+    kept_parts,
     load_for,
     load_model,
     name_list,
+    progress_bar,
     slug,
     table,
 )
@@ -32,7 +34,12 @@ from sfvq_jax.images import render_images
 from sfvq_jax.interpret import (
     Direction,
     DirectionRecord,
+    Effects,
     Found,
+    GrownSet,
+    Move,
+    Ranking,
+    Scorers,
     Translation,
     concentration,
     curve_lines,
@@ -58,6 +65,7 @@ from sfvq_jax.views import (
 from sfvq_jax.views.grids import MAP_SIDE
 
 DIMENSIONS_MARKER = "dimensions.json"
+PARTS_OF = (Effects, Found, Ranking, GrownSet, Move)
 DRAWN = 8  # goals whose images are drawn
 DRAWN_STEPS = 7  # of growing intervention, the unmoved image among them
 COLUMNS = {  # title -> field of `WaySummary`
@@ -112,6 +120,7 @@ def add_dimensions(command: argparse.ArgumentParser) -> None:
         "--mask-steps", type=int, default=40, help="to optimise masks; 0 for none (%(default)s)"
     )
     add_seed(command)
+    add_memory(command)
 
 
 def run_dimensions(options: argparse.Namespace) -> None:
@@ -130,36 +139,49 @@ def run_dimensions(options: argparse.Namespace) -> None:
 
     coordinates = latent_axes if record is None else functools.partial(curve_lines, record.curve)
 
-    def advance(source: str, target: str) -> None:
-        bar.set_postfix_str(f"{source} to {target}")
-        bar.update()
+    curve = None if record is None else curve_sha256(record)
+    settings = [
+        "sources", "targets", "extreme", "how", "share", "latents", "fresh", "mask_steps", "seed",
+    ]  # fmt: skip
+    both = [scorers.find, scorers.judge]
+    with kept_parts(options, model, both, PARTS_OF, settings, curve=curve) as done:
+        with progress_bar() as show:
+            run = translate(
+                jax.random.key(options.seed),
+                model,
+                scorers.find,
+                scorers.judge,
+                coordinates=coordinates,
+                sources=options.sources,
+                targets=options.targets,
+                exclusive=scorers.kind == "classes",
+                extreme=options.extreme,
+                how=options.how,
+                share=options.share,
+                latents=options.latents,
+                fresh=options.fresh,
+                mask_steps=options.mask_steps,
+                done=done,
+                on_progress=show,
+            )
+        _write(options, model, scorers, run, curve)
 
-    with tqdm(unit=" goals", leave=False, disable=None) as bar:
-        run = translate(
-            jax.random.key(options.seed),
-            model,
-            scorers.find,
-            scorers.judge,
-            coordinates=coordinates,
-            sources=options.sources,
-            targets=options.targets,
-            exclusive=scorers.kind == "classes",
-            extreme=options.extreme,
-            how=options.how,
-            share=options.share,
-            latents=options.latents,
-            fresh=options.fresh,
-            mask_steps=options.mask_steps,
-            on_done=advance,
-        )
+
+def _write(
+    options: argparse.Namespace,
+    model: LatentModel,
+    scorers: Scorers,
+    run: Translation,
+    curve: str | None,
+) -> None:
     about = {
         "model": options.model,
         "model_hash": getattr(model, "model_hash", ""),
         "space": getattr(model, "latent_space", ""),
-        "curve_sha256": None if record is None else curve_sha256(record),
+        "curve_sha256": curve,
         "seed": options.seed,
     }
-    unit = "dimension" if record is None else "line"
+    unit = "dimension" if curve is None else "line"
     figures = {
         "importance.png": importance_figure(run.importance.T, run.concepts, "Importance", unit),
         "growth.png": draw_growth([run], "Sets that grow"),

@@ -8,24 +8,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
     add_examples,
+    add_memory,
     add_model_and_curve,
     add_output,
     add_scorer_option,
     add_seed,
+    curve_sha256,
     direction_source,
+    kept_parts,
     load_both,
     name_list,
+    progress_bar,
     scorers_of,
     slug,
     table,
 )
 from sfvq_jax.interpret import (
+    Direction,
     DirectionRecord,
+    Effect,
     FoundDirection,
+    Gain,
+    Interval,
     find_directions,
     measured_of,
     render_edits,
@@ -38,6 +45,7 @@ from sfvq_jax.views import directions_figure
 from sfvq_jax.views.grids import MAP_SIDE
 
 DIRECTIONS_MARKER = "directions.json"
+PARTS_OF = (FoundDirection, Direction, Effect, Gain, Interval)
 DRAWN = 5  # directions in the figure
 DRAWN_LATENTS = 3
 DRAWN_STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
@@ -64,30 +72,42 @@ def add_directions(command: argparse.ArgumentParser) -> None:
         "--latents", type=int, default=256, help="fresh latents to measure on (%(default)s)"
     )
     add_seed(command)
+    add_memory(command)
 
 
 def run_directions(options: argparse.Namespace) -> None:
     model, record = load_both(options)
     find, judge = scorers_of(options, model, options.attributes)
     key, drawn_key = jax.random.split(jax.random.key(options.seed))
-    total = len(options.attributes or find.names) * options.each
+    parts = kept_parts(
+        options, model, [find, judge], PARTS_OF,
+        ["attributes", "each", "lines", "latents", "seed"], curve=curve_sha256(record),
+    )  # fmt: skip
+    with parts as done:
+        with progress_bar() as show:
+            found = find_directions(
+                key,
+                model,
+                record.curve,
+                find,
+                judge,
+                attributes=options.attributes,
+                per_attribute=options.each,
+                pairs=not options.lines,
+                latents=options.latents,
+                done=done,
+                on_progress=show,
+            )
+        _write(options, model, record, found, drawn_key)
 
-    def advance(direction: FoundDirection) -> None:
-        bar.update()
 
-    with tqdm(total=total, unit=" directions", leave=False, disable=None) as bar:
-        found = find_directions(
-            key,
-            model,
-            record.curve,
-            find,
-            judge,
-            attributes=options.attributes,
-            per_attribute=options.each,
-            pairs=not options.lines,
-            latents=options.latents,
-            on_found=advance,
-        )
+def _write(
+    options: argparse.Namespace,
+    model: LatentModel,
+    record: CurveRecord,
+    found: Sequence[FoundDirection],
+    drawn_key: jax.Array,
+) -> None:
     settings = {"seed": options.seed, "latents": options.latents, "lines": options.lines}
     with new_folder(options.output, overwrite=options.overwrite, marker=DIRECTIONS_MARKER) as path:
         index = []

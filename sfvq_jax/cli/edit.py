@@ -17,6 +17,7 @@ from sfvq_jax.cli.common import (
     DEVIATION_SAMPLES,
     FIGURE_ENDINGS,
     add_examples,
+    add_memory,
     add_output,
     add_scorer_option,
     direction_source,
@@ -131,6 +132,7 @@ def add_edit(command: argparse.ArgumentParser) -> None:
         " imageio-ffmpeg",
     )  # fmt: skip
     command.add_argument("--frames", type=int, default=25, help="of a sweep, one way (%(default)s)")
+    add_memory(command)
 
 
 def run_edit(options: argparse.Namespace) -> None:

@@ -95,11 +95,13 @@ def start() -> None:
 def _run(options: argparse.Namespace) -> None:
     # with JAX, which help does without
     from sfvq_jax.cli.compilation import check_device, compilation_cache
+    from sfvq_jax.memory import limited_memory
 
     if not getattr(options, "distributed", False):  # several processes do so once they have met
         check_outputs(options)
         check_device()
-    with compilation_cache(keep=options.compilation_cache):
+    limit = limited_memory(getattr(options, "memory", None))
+    with limit, compilation_cache(keep=options.compilation_cache):
         options.run(options)
 
 
@@ -150,7 +152,7 @@ def _how_to_go_on(options: argparse.Namespace) -> str:
     command = getattr(options, "command", None)
     if command == "fit" and options.checkpoint is not None:
         return f"; the same command goes on from what {options.checkpoint} keeps"
-    if command == "project":
+    if command in ("project", "directions", "compare", "dimensions"):
         return "; the same command goes on from where it was"
     return "; with --checkpoint FOLDER a fit can go on" if command == "fit" else ""
 

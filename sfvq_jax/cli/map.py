@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from sfvq_jax.cli.common import (
     FIGURE_ENDINGS,
     add_examples,
+    add_memory,
     add_model_and_curve,
     add_output,
     is_of_latents,
@@ -48,6 +49,7 @@ def add_map(command: argparse.ArgumentParser) -> None:
     add_output(command, "the figure", endings=FIGURE_ENDINGS)
     for name, what in (("distances", "the distances of codewords"), ("history", "the fit")):
         add_output(command, f"also draw {what}, here", f"--{name}", endings=FIGURE_ENDINGS)
+    add_memory(command)
 
 
 def add_labels(command: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import jax
 
 from sfvq_jax.cli.common import (
     add_examples,
+    add_memory,
     add_model_and_curve,
     add_scorer_option,
     add_seed,
@@ -32,6 +33,7 @@ def add_quality(command: argparse.ArgumentParser) -> None:
     add_scorer_option(command)
     add_labels(command)
     add_seed(command)
+    add_memory(command)
 
 
 def run_quality(options: argparse.Namespace) -> None:

@@ -186,7 +186,7 @@ def _unfinished(target: Path) -> Iterator[Path]:
             dir=target.parent, prefix=prefix, suffix=UNFINISHED, ignore_cleanup_errors=True
         ) as name:
             folder = Path(name)
-            with _held(folder) as held:
+            with locked(folder) as held:
                 if held is False:  # taken for one left behind, before it was locked
                     continue
                 yield folder
@@ -194,13 +194,13 @@ def _unfinished(target: Path) -> Iterator[Path]:
 
 
 def _remove_unheld(folder: Path) -> None:
-    with _held(folder) as held:
+    with locked(folder) as held:
         if held:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[bool | None]:
+def locked(folder: Path) -> Iterator[bool | None]:
     """Locks a folder: whether it is there and was free, or None where that cannot be known."""
     try:
         import fcntl  # no lock on systems without it

@@ -10,12 +10,15 @@ attribute changes as wanted within the direction's limits, and what else changes
 Letters: N latents, A attributes, L layers, D dimensions, M directions, F features.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
 from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.interpret.comparison.measures import Edit, Order, Recognition
 from sfvq_jax.interpret.comparison.methods import (
     PCA,
     SFVQ,
@@ -32,11 +35,15 @@ from sfvq_jax.interpret.comparison.methods import (
     in_all_ranges,
 )
 from sfvq_jax.interpret.comparison.tables import Comparison
-from sfvq_jax.interpret.comparison.trial import Columns, Trial
+from sfvq_jax.interpret.comparison.trial import SCREENED, SPREAD_SAMPLES, Columns, Trial
 from sfvq_jax.interpret.directions import Bench
+from sfvq_jax.interpret.directions.bench import BANK, HELD_OUT
+from sfvq_jax.interpret.work import DERIVATIVE, Done, OnProgress, Work
 from sfvq_jax.latent_model import LatentModel
 
 Array = jax.Array
+
+IMAGES = 1500  # of a method an attribute, about, until the first seed tells it
 
 
 def default_methods(
@@ -73,7 +80,8 @@ def compare(
     seeds: int = 5,
     latents: int = 128,
     change: float = 1.0,
-    on_done: Callable[[str, int], None] | None = None,
+    done: Done | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Comparison:
     """Compares methods on a model.
 
@@ -92,7 +100,9 @@ def compare(
       seeds: two or more.
       latents: N, fresh ones to measure on, for each seed.
       change: wanted of each attribute, in its standard deviations over images.
-      on_done: called with method and seed when they are measured.
+      done: results of the parts of a run with the same arguments that was interrupted, by name, and
+        what this one adds: a dict, or what keeps them in files.
+      on_progress: called with `Progress`.
 
     Raises:
       ValueError: unknown attributes or classes, methods that have a name in common or give nothing,
@@ -110,16 +120,26 @@ def compare(
     if attributes is None:
         attributes = [name for name in find.names if name in judge.names]
     columns = Columns.of(find, judge, attributes, classes)
-    edits, recognitions, orders = [], [], []
-    for seed in range(seeds):
+    of_method = IMAGES * len(attributes)
+    of_trial = BANK + HELD_OUT + SPREAD_SAMPLES + DERIVATIVE * SCREENED * len(find.names)
+    expected = {name: (seeds, of_method + of_trial * (name == names[0])) for name in names}
+    work = Work(expected, done, on_progress)
+
+    def of_seed(seed: int) -> Iterator[tuple[list[Edit], list[Recognition], list[Order]]]:
         bench_key, latents_key, *keys = jax.random.split(jax.random.fold_in(key, seed), 4)
-        bench = Bench(bench_key, model, find, judge)
-        trial = Trial.of(latents_key, bench, columns, features, latents, change)
-        length = None  # of the first method's steps
-        for method in methods:
+
+        @functools.cache
+        def trial_of() -> Trial:  # which a seed whose parts are done before does without
+            bench = Bench(bench_key, model, find, judge, on_images=work.images)
+            return Trial.of(latents_key, bench, columns, features, latents, change)
+
+        def measured(
+            method: Method, length: float | None
+        ) -> tuple[list[Edit], list[Recognition], list[Order]]:
+            edits, recognitions, orders = [], [], []
+            trial = trial_of()
             fitted = method.fit(keys[0], model)
             _check_fitted(method, fitted, model)
-            length = trial.mean_step(fitted.directions) if length is None else length
             rows = {method.name: fitted.directions}
             if fitted.curve is not None:
                 orders.append(trial.order(fitted.curve)._replace(method=method.name, seed=seed))
@@ -133,12 +153,22 @@ def compare(
                 recognitions.append(recognition._replace(**own))
             if isinstance(method, RandomDirections):
                 own = {"method": f"{method.name}, equal steps", "seed": seed}
-                equal = trial.edits(fitted.directions, length)
-                edits += [edit._replace(**own) for edit in equal]
+                edits += [e._replace(**own) for e in trial.edits(fitted.directions, length)]
                 own["accuracy"] = recognitions[-1].accuracy_equal
                 recognitions.append(recognitions[-1]._replace(**own))
-            if on_done is not None:
-                on_done(method.name, seed)
+            return edits, recognitions, orders
+
+        length = None  # of the first method's steps
+        for method in methods:
+            make = functools.partial(measured, method, length)
+            part = work.part(method.name, f"{method.name}, seed {seed}", make)
+            length = part[1][0].step if length is None else length
+            yield part
+
+    edits, recognitions, orders = [], [], []
+    for part in itertools.chain.from_iterable(map(of_seed, range(seeds))):
+        for whole, own in zip((edits, recognitions, orders), part, strict=True):
+            whole += own
     settings = {
         "seeds": seeds,
         "latents": latents,

@@ -61,6 +61,7 @@ class Recognition(NamedTuple):
         three standard deviations, in the widest range.
       accuracy_equal: the same where steps along all directions of all methods are equally long: as
         three deviations along the first method's are on average.
+      step: mean of the standard deviations of latents along its directions there.
     """
 
     method: str
@@ -69,6 +70,7 @@ class Recognition(NamedTuple):
     recognised: int
     accuracy: float
     accuracy_equal: float
+    step: float
 
 
 class Order(NamedTuple):

@@ -103,7 +103,8 @@ class Trial(NamedTuple):
         model, find = bench.model, bench.find
         keys = jax.random.split(key, 4)
         spread = model.sample(keys[0], SPREAD_SAMPLES)
-        gradients = attribute_gradients(model, find, model.sample(keys[1], SCREENED))
+        screened = model.sample(keys[1], SCREENED)
+        gradients = attribute_gradients(model, find, screened, on_images=bench.on_images)
         gradients /= bench.find_scale[None, :, None, None]
         covariance = np.atleast_2d(np.cov(np.asarray(spread, np.float64), rowvar=False))
         (scores,) = bench.look(spread, bench.found)
@@ -157,12 +158,8 @@ class Trial(NamedTuple):
             for number, direction in enumerate(best)
         ]
 
-    def mean_step(self, directions: Mapping[tuple[int, int], Array]) -> float:
-        """Mean of the standard deviations along a method's directions in its widest range."""
-        return float(self._with_steps(directions[_widest(directions)])[1].mean())
-
     def _with_steps(
-        self, vectors: Array | np.ndarray, length: float | None = None
+        self, vectors: Array, length: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Unit vectors [M, D] in float64, and lengths of steps along them (see `edits`), [M]."""
         exact = np.asarray(vectors, np.float64)
@@ -232,33 +229,37 @@ class Trial(NamedTuple):
         return float(correlations[number] / max(correlations.sum(), 1e-12))
 
     def recognition(
-        self, key: Array, directions: Mapping[tuple[int, int], Array], length: float
+        self, key: Array, directions: Mapping[tuple[int, int], Array], length: float | None
     ) -> Recognition:
-        """Method and seed are to be set; `length` is that of equal steps of strength 1."""
-        layers = _widest(directions)
-        vectors = np.asarray(directions[layers])
+        """Method and seed are to be set.
+
+        Args:
+          key: a PRNG key.
+          directions: of a method, see `Fitted`.
+          length: of equal steps of strength 1; by default the mean of the method's own.
+        """
+        model, layers = self.bench.model, _widest(directions)
+        vectors, steps = self._with_steps(directions[layers])
+        mean = float(steps.mean())
+        equal = np.full(len(vectors), mean if length is None else length)
         choice_key, latents_key, fit_key = jax.random.split(key, 3)
         chosen = np.asarray(jax.random.permutation(choice_key, len(vectors)))[:RECOGNISED]
         labels = np.repeat(np.arange(len(chosen), dtype=np.int32), RECOGNITION_PAIRS)
-        latents = self.bench.model.sample(latents_key, len(labels))
-        before = render_images(self.bench.model, latents, max_side=RECOGNITION_SIDE)
+        latents = model.sample(latents_key, len(labels))
+        before = render_images(model, latents, max_side=RECOGNITION_SIDE)
 
-        def accuracy(length: float | None) -> float:
-            steps = jnp.stack(
-                [
-                    layer_steps(
-                        Direction(jnp.asarray(v, jnp.float32), layers, float(step)),
-                        self.bench.model.num_layers,
-                    )
-                    for v, step in zip(*self._with_steps(vectors[chosen], length), strict=True)
-                ]
-            )
+        def accuracy(units: np.ndarray) -> float:
+            chosen_directions = [
+                Direction(jnp.asarray(vectors[c], jnp.float32), layers, float(units[c]))
+                for c in chosen
+            ]
+            steps = jnp.stack([layer_steps(d, model.num_layers) for d in chosen_directions])
             edited = latents[:, None] + RECOGNITION_STRENGTH * steps[labels]
-            after = render_images(self.bench.model, edited, max_side=RECOGNITION_SIDE)
+            after = render_images(model, edited, max_side=RECOGNITION_SIDE)
             pairs = np.concatenate([before, after], -1)
             return fit_scorer(fit_key, pairs, labels, epochs=RECOGNITION_EPOCHS).overall
 
-        return Recognition("", 0, len(vectors), len(chosen), accuracy(None), accuracy(length))
+        return Recognition("", 0, len(vectors), len(chosen), accuracy(steps), accuracy(equal), mean)
 
     def order(self, curve: Curve) -> Order:
         """Method and seed are to be set."""

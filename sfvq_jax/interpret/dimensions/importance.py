@@ -12,15 +12,15 @@ Letters: N latents, D dimensions, M coordinates, G values, C concepts, S sets of
 """
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from sfvq_jax.images import batch_of
+from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret.attributes import Scorer, probability
 from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, check_how, intervene
 from sfvq_jax.interpret.directions.bench import BATCH
@@ -30,6 +30,7 @@ from sfvq_jax.short import short_repr
 Array = jax.Array
 
 EXTREME = 3.0  # deviations
+AT_ONCE = 2048  # images, about, between two words of how many there were
 VALUES = (-3.0, -1.5, 1.5, 3.0)  # of interventions on one coordinate, in deviations
 
 
@@ -125,6 +126,7 @@ def intervention_effects(
     *,
     values: Sequence[float] = VALUES,
     how: How = "shift",
+    on_images: Callable[[int], Any] | None = None,
 ) -> Effects:
     """Moves every coordinate of every latent to every value, each by itself.
 
@@ -135,6 +137,7 @@ def intervention_effects(
       coordinates: M of them.
       values: in deviations, ascending, without 0, below and above it.
       how: of `intervene`.
+      on_images: called with how many were rendered, now and then.
 
     Raises:
       ValueError: values or `how` that are none.
@@ -147,7 +150,15 @@ def intervention_effects(
     m = coordinates.count
     steps = np.eye(m, dtype=np.float32)[:, None] * (grid / extreme)[None, :, None]
     signed = np.concatenate([np.zeros((1, m), np.float32), steps.reshape(-1, m)])
-    seen = joint_scores(model, concepts, latents, coordinates, signed, extreme, how)
+
+    def scores(part: Array) -> np.ndarray:
+        seen = joint_scores(model, concepts, part, coordinates, signed, extreme, how)
+        if on_images is not None:
+            on_images(seen.shape[0] * seen.shape[1])
+        return seen
+
+    at_once = 1 << (AT_ONCE // len(signed)).bit_length()
+    seen = in_batches(scores, latents, at_once)
     return Effects(grid, seen[:, 0], seen[:, 1:].reshape(len(latents), m, len(grid), -1))
 
 

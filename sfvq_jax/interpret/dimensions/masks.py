@@ -16,6 +16,7 @@ from sfvq_jax.interpret.attributes import Scorer, probability
 from sfvq_jax.interpret.attributes.scorer import LOG_ODDS_LIMIT
 from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, check_how, intervene
 from sfvq_jax.interpret.dimensions.importance import EXTREME, Ranking
+from sfvq_jax.interpret.directions.gradients import derivatives_of
 from sfvq_jax.latent_model import LatentModel, method
 
 Array = jax.Array
@@ -62,7 +63,11 @@ def optimise_mask(
     check_how(how)
     v = jnp.asarray(START * np.asarray(signs), jnp.float32)
     state, latents = ADAM.init(v), jnp.asarray(latents)
-    step = functools.partial(_mask_step, method(model, "render"), concepts, coordinates, how=how)
+    room = derivatives_of(model, concepts, batch)
+    at_once = max(n for n in range(1, room + 1) if batch % n == 0)
+    step = functools.partial(
+        _mask_step, method(model, "render"), concepts, coordinates, how=how, at_once=at_once
+    )
     for i, step_key in enumerate(jax.random.split(key, steps)):
         rows = jax.random.randint(step_key, (batch,), 0, len(latents))
         rate = learning_rate * 0.5 * (1 + np.cos(np.pi * i / steps))
@@ -70,7 +75,7 @@ def optimise_mask(
     return np.asarray(jnp.tanh(v))
 
 
-@functools.partial(jax.jit, static_argnames="how")
+@functools.partial(jax.jit, static_argnames=("how", "at_once"))
 def _mask_step(
     render: jax.tree_util.Partial,
     concepts: Scorer,
@@ -84,15 +89,20 @@ def _mask_step(
     state: optax.OptState,
     *,
     how: How,
+    at_once: int,
 ) -> tuple[Array, optax.OptState]:
-    def loss(v: Array) -> Array:
+    def loss(v: Array, latents: Array) -> Array:
         s = jnp.tanh(v)
         signed = jnp.broadcast_to(s[None], (latents.shape[0], s.shape[0]))
         moved = intervene(latents, coordinates, signed, extreme, how)
         raised = concepts(render(moved))[:, concept].mean() / (2 * LOG_ODDS_LIMIT)
         return penalty * _length(s) - raised
 
-    gradient = jax.grad(loss)(v)
+    if at_once == len(latents):
+        gradient = jax.grad(loss)(v, latents)
+    else:  # in parts that memory has room for
+        parts = latents.reshape(-1, at_once, latents.shape[1])
+        gradient = jax.lax.map(lambda part: jax.grad(loss)(v, part), parts).mean(0)
     with jax.numpy_dtype_promotion("standard"):  # of optax's counts
         update, state = ADAM.update(gradient, state)
     return optax.apply_updates(v, jax.tree.map(lambda u: -rate * u, update)), state  # type: ignore

@@ -3,6 +3,7 @@
 Letters: N latents, M coordinates, C concepts.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,8 +16,11 @@ from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, interven
 from sfvq_jax.interpret.dimensions.goals import Found
 from sfvq_jax.interpret.dimensions.masks import mask_ranking
 from sfvq_jax.interpret.directions import Bench
+from sfvq_jax.interpret.work import Work
 
 Array = jax.Array
+
+MOVES = "moves of a goal"
 
 SEQUENTIAL, MASK, WHOLE_MASK, RANDOM, RANDOM_SIGNED, ALL = WAYS = (
     "sequential",
@@ -65,16 +69,18 @@ def measured_moves(
     extreme: float,
     how: How,
     exclusive: bool,
+    work: Work,
 ) -> list[Move]:
-    """All ways of all goals, measured."""
-    before = {source: bench.look(latents, bench.judge)[0] for source, latents in fresh.items()}
-    moves = []
-    for goal in found:
-        latents = fresh[goal.source]
-        for way in WAYS:
-            if way in (MASK, WHOLE_MASK) and goal.mask is None:
-                continue
-            signed, size = _signed(generator, way, goal, len(latents))
+    """All ways of all goals, measured, each goal a part of the work of kind `MOVES`."""
+
+    def seen_before(source: str) -> np.ndarray:
+        return bench.look(fresh[source], bench.judge)[0]
+
+    before = functools.cache(seen_before)
+
+    def of_goal(goal: Found, drawn: Mapping[str, tuple[np.ndarray, int]]) -> list[Move]:
+        latents, moves = fresh[goal.source], []
+        for way, (signed, size) in drawn.items():
             moved = intervene(latents, coordinates, jnp.asarray(signed), extreme, how)
             scores, *seen = bench.look(moved, bench.judge, *bench.kinds)
             moves.append(
@@ -83,10 +89,21 @@ def measured_moves(
                     goal.source,
                     goal.target,
                     size,
-                    *_measured(bench.judge.names, goal, before[goal.source], scores, exclusive),
+                    *_measured(bench.judge.names, goal, before(goal.source), scores, exclusive),
                     inside=float(bench.inside(seen).mean()),
                 )
             )
+        return moves
+
+    moves = []
+    for goal in found:
+        drawn = {  # of goals that are done as well, so that the others get the same
+            way: _signed(generator, way, goal, len(fresh[goal.source]))
+            for way in WAYS
+            if goal.mask is not None or way not in (MASK, WHOLE_MASK)
+        }
+        name = f"moves from {goal.source} to {goal.target}"
+        moves += work.part(MOVES, name, functools.partial(of_goal, goal, drawn))
     return moves
 
 

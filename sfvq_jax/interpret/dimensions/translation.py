@@ -7,6 +7,7 @@ part in finding.
 Letters: N latents, D dimensions, M coordinates, C concepts, S sizes, R random orders.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from sfvq_jax.interpret.attributes import Scorer, probability
 from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, latent_axes
-from sfvq_jax.interpret.dimensions.goals import DRAWN, Found, goals_of, latents_of
+from sfvq_jax.interpret.dimensions.goals import DRAWN, DRAWN_AT_ONCE, Found, goals_of, latents_of
 from sfvq_jax.interpret.dimensions.growth import SHARE, check_share, grow_set, growth_of
 from sfvq_jax.interpret.dimensions.importance import (
     EXTREME,
@@ -26,11 +27,20 @@ from sfvq_jax.interpret.dimensions.importance import (
     joint_scores,
 )
 from sfvq_jax.interpret.dimensions.masks import optimise_mask
-from sfvq_jax.interpret.dimensions.moves import RANDOM, SEQUENTIAL, Move, measured_moves
+from sfvq_jax.interpret.dimensions.moves import (
+    MOVES,
+    RANDOM,
+    SEQUENTIAL,
+    WAYS,
+    Move,
+    measured_moves,
+)
 from sfvq_jax.interpret.directions import Bench
+from sfvq_jax.interpret.directions.bench import BANK, HELD_OUT
 from sfvq_jax.interpret.geometry import numpy_generator
 from sfvq_jax.interpret.intervals import Interval
 from sfvq_jax.interpret.intervals import share as share_interval
+from sfvq_jax.interpret.work import DERIVATIVE, Done, OnProgress, Work
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.short import short_repr
 
@@ -40,6 +50,7 @@ SPREAD_SAMPLES = 2**12  # latents, for mean and deviations of coordinates
 RANDOM_ORDERS = 3  # R
 RANDOM_LATENTS = 4  # of each goal, that are moved in random orders
 FOUND, NOT_FOUND = "found", "not found"
+DISTRIBUTION, LATENTS, EFFECTS, SET = "images of the distribution", "latents", "effects", "set"
 
 
 class Translation(NamedTuple):
@@ -144,7 +155,8 @@ def translate(
     latents: int = 16,
     fresh: int = 32,
     mask_steps: int = 40,
-    on_done: Callable[[str, str], None] | None = None,
+    done: Done | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Translation:
     """Finds which coordinates control each goal, and measures what moving them does.
 
@@ -164,7 +176,9 @@ def translate(
       latents: of a source to rank coordinates on, and as many to grow sets and optimise masks on.
       fresh: latents of a source to measure on.
       mask_steps: of `optimise_mask`; 0 for no masks.
-      on_done: called with source and target when they are measured.
+      done: results of the parts of a run with the same arguments that was interrupted, by name, and
+        what this one adds: a dict, or what keeps them in files.
+      on_progress: called with `Progress`.
 
     Raises:
       ValueError: unknown names, numbers that are too small, sources that too few latents have.
@@ -182,12 +196,38 @@ def translate(
     find, judge = find.select(names), judge.select(names)
     _check_traceable(model, find)
     bench_key, spread_key, pool_key, fresh_key, mask_key, key = jax.random.split(key, 6)
-    bench = Bench(bench_key, model, find, judge)
     spread = model.sample(spread_key, SPREAD_SAMPLES)
     axes = coordinates(spread)
     wanted = list(dict.fromkeys(source for source, _ in goals))
-    pools = latents_of(pool_key, bench, find, wanted, 2 * latents, exclusive)
-    pools_fresh = latents_of(fresh_key, bench, judge, wanted, fresh, exclusive)
+    m = axes.count
+    growing = latents * m / 2 + DERIVATIVE * mask_steps * 8
+    work = Work(
+        {
+            DISTRIBUTION: (1, BANK + HELD_OUT),
+            LATENTS: (2, 2 * DRAWN_AT_ONCE),
+            EFFECTS: (len(wanted), latents * m * len(VALUES)),
+            SET: (len(goals), growing + RANDOM_LATENTS * RANDOM_ORDERS * m),
+            MOVES: (len(goals), (len(WAYS) if mask_steps else len(WAYS) - 2) * fresh),
+        },
+        done,
+        on_progress,
+    )
+    bench = work.part(
+        DISTRIBUTION,
+        DISTRIBUTION,
+        lambda: Bench(bench_key, model, find, judge, on_images=work.images),
+        keep=False,
+    )
+    pools = work.part(
+        LATENTS,
+        "latents to find on",
+        lambda: latents_of(pool_key, bench, find, wanted, 2 * latents, exclusive),
+    )
+    pools_fresh = work.part(
+        LATENTS,
+        "latents to judge on",
+        lambda: latents_of(fresh_key, bench, judge, wanted, fresh, exclusive),
+    )
     missing = [name for name in wanted if name not in pools or name not in pools_fresh]
     if (sources is not None and missing) or len(missing) == len(wanted):
         raise ValueError(
@@ -196,16 +236,25 @@ def translate(
         )
     goals = [goal for goal in goals if goal[0] not in missing]
     present = [source for source in wanted if source not in missing]
+    work.expect(EFFECTS, len(present))
+    work.expect(SET, len(goals))
+    work.expect(MOVES, len(goals))
     grid = np.array(VALUES) * (extreme / max(VALUES))
+
+    def effects_of(source: str) -> Effects:
+        return intervention_effects(
+            model, find, pools[source][:latents], axes, values=grid.tolist(), how=how,
+            on_images=work.images,
+        )  # fmt: skip
+
     effects = {
-        name: intervention_effects(
-            model, find, pools[name][:latents], axes, values=grid.tolist(), how=how
-        )
+        name: work.part(EFFECTS, f"effects on {name}", functools.partial(effects_of, name))
         for name in present
     }
     generator = numpy_generator(key)
-    found, growths = [], []
-    for number, (source, target) in enumerate(goals):
+
+    def set_for(number: int, orders: np.ndarray) -> tuple[Found, np.ndarray]:
+        source, target = goals[number]
         column, held_out = names.index(target), pools[source][latents:]
         ranking = effects[source].ranking(column)
         of_goal = (model, find, held_out, axes, column)
@@ -218,15 +267,20 @@ def translate(
             )  # fmt: skip
         of_fresh = (model, find, pools_fresh[source], axes, column)
         growth = growth_of(*of_fresh, grown, extreme=extreme, how=how)
-        found.append(Found(source, target, ranking, grown, growth, mask))
-        growths.append(
-            _random_growth(
-                generator, *of_fresh[:2], of_fresh[2][:RANDOM_LATENTS], *of_fresh[3:], extreme, how
-            )
-        )
-        if on_done is not None:
-            on_done(source, target)
-    moves = measured_moves(generator, bench, axes, pools_fresh, found, extreme, how, exclusive)
+        some = of_fresh[2][:RANDOM_LATENTS]
+        random = _random_growth(orders, *of_fresh[:2], some, *of_fresh[3:], extreme, how)
+        return Found(source, target, ranking, grown, growth, mask), random
+
+    found, growths = [], []
+    for number, (source, target) in enumerate(goals):
+        # of goals that are done as well, so that the others get the same
+        make = functools.partial(set_for, number, _random_orders(generator, m))
+        set_found, random = work.part(SET, f"set from {source} to {target}", make)
+        found.append(set_found)
+        growths.append(random)
+    moves = measured_moves(
+        generator, bench, axes, pools_fresh, found, extreme, how, exclusive, work
+    )
     settings = {
         "extreme": extreme,
         "how": how,
@@ -256,8 +310,16 @@ def _check_traceable(model: LatentModel, find: Scorer) -> None:
         ) from error
 
 
+def _random_orders(generator: np.random.Generator, m: int) -> np.ndarray:
+    """The first 1 … M coordinates in random orders, with random signs, [R, M, M]: ±1 or 0."""
+    order = generator.permuted(np.tile(np.arange(m), (RANDOM_ORDERS, 1)), axis=1)
+    signs = generator.choice([-1.0, 1.0], (RANDOM_ORDERS, 1, m))
+    place = np.argsort(order, 1)[:, None]
+    return signs * (place <= np.arange(m)[None, :, None])
+
+
 def _random_growth(
-    generator: np.random.Generator,
+    orders: np.ndarray,
     model: LatentModel,
     find: Scorer,
     latents: Array,
@@ -268,11 +330,7 @@ def _random_growth(
 ) -> np.ndarray:
     """Mean change of a concept's probability by the first 1 … M in random orders, [R, M]."""
     m = coordinates.count
-    order = generator.permuted(np.tile(np.arange(m), (RANDOM_ORDERS, 1)), axis=1)
-    signs = generator.choice([-1.0, 1.0], (RANDOM_ORDERS, 1, m))
-    place = np.argsort(order, 1)[:, None]
-    signed = signs * (place <= np.arange(m)[None, :, None])
-    every = np.concatenate([np.zeros((1, m)), signed.reshape(-1, m)]).astype(np.float32)
+    every = np.concatenate([np.zeros((1, m)), orders.reshape(-1, m)]).astype(np.float32)
     seen = joint_scores(model, find, latents, coordinates, every, extreme, how)
     probabilities = np.asarray(probability(jnp.asarray(seen[..., column])), np.float64)
     mean = probabilities.mean(0)

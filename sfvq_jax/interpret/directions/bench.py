@@ -114,7 +114,10 @@ class Bench:
       judge: another one, any function.
       features: images -> [N, F], by which, beside their pixels, it is told whether images are in
         the distribution; those of the judge or of what finds by default, if they have any.
+      on_images: called with how many images were looked at, a batch at a time.
     """
+
+    on_images: Callable[[int], Any] | None = None
 
     def __init__(
         self,
@@ -124,8 +127,10 @@ class Bench:
         judge: Scorer,
         *,
         features: Callable[[Array], Array] | None = None,
+        on_images: Callable[[int], Any] | None = None,
     ):
         self.model, self.find, self.judge = model, find, judge
+        self.on_images = on_images
         self._batch = batch_of(model, BATCH)
         features = features or judge.features or find.features
         kinds = [small_pixels, *([] if features is None else [features])]
@@ -166,6 +171,8 @@ class Bench:
             images = _call(render, codes)
             parts = [np.asarray(function(images)) for function in functions]
             widths[:] = [part.shape[1] for part in parts]
+            if self.on_images is not None:
+                self.on_images(len(images))
             return np.concatenate(parts, 1)
 
         codes = codes_of(latents, self.model.num_layers)

@@ -7,6 +7,7 @@ and what is reported is measured within these limits on the fourth, which had no
 by the scorer that found and by another that judges.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -16,11 +17,20 @@ import numpy as np
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.directions.bench import Bench, Effect, Gain, Limits
+from sfvq_jax.interpret.directions.bench import (
+    BANK,
+    HELD_OUT,
+    STRENGTHS,
+    Bench,
+    Effect,
+    Gain,
+    Limits,
+)
 from sfvq_jax.interpret.directions.choosing import Choice, Chosen
 from sfvq_jax.interpret.directions.gradients import attribute_gradients
-from sfvq_jax.interpret.directions.screening import search, search_reached
+from sfvq_jax.interpret.directions.screening import Candidate, search, search_reached
 from sfvq_jax.interpret.edit import Direction
+from sfvq_jax.interpret.work import DERIVATIVE, Done, OnProgress, Work
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.short import short_repr
 
@@ -33,6 +43,13 @@ LIMITED_ON = 64  # latents that are edited further and further
 SPREAD_SAMPLES = 2**14  # latents, for covariance and deviations
 NAMED_SHARE = 0.6  # of the largest effect, from which an attribute is named
 MOST_NAMED = 3
+LAYERS_TRIED = 6  # for each direction, about
+DISTRIBUTION, DERIVATIVES, CODEWORDS, ATTRIBUTE = (
+    "images of the distribution",
+    "derivatives",
+    "images of the codewords",
+    "directions of an attribute",
+)
 
 
 class FoundDirection(NamedTuple):
@@ -90,7 +107,8 @@ def find_directions(
     pairs: bool = True,
     latents: int = 256,
     features: Callable[[Array], Array] | None = None,
-    on_found: Callable[[FoundDirection], None] | None = None,
+    done: Done | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[FoundDirection]:
     """The best directions for every attribute, among the lines of a curve and pairs of codewords.
 
@@ -111,7 +129,9 @@ def find_directions(
       latents: N, to measure on.
       features: images -> [N, F], by which, beside their pixels, it is told whether images are in
         the distribution; those of the judge or of what finds by default, if they have any.
-      on_found: called with each direction once it is measured.
+      done: results of the parts of a run with the same arguments that was interrupted, by name, and
+        what this one adds: a dict, or what keeps them in files.
+      on_progress: called with `Progress`.
 
     Returns:
       Directions sorted by attribute in the order of `attributes`, the best of each first.
@@ -130,15 +150,38 @@ def find_directions(
             f"the curve has {curve.latent_dim} dimensions, the model's latents {model.latent_dim}"
         )
     keys = jax.random.split(key, 7)
-    bench = Bench(keys[0], model, find, judge, features=features)
+    tried = 2 * CHOSEN_ON * (2 * SHORTLIST + LAYERS_TRIED * per_attribute)
+    measured = per_attribute * (2 * LIMITED_ON * len(STRENGTHS) + 4 * latents)
+    work = Work(
+        {
+            DISTRIBUTION: (1, BANK + HELD_OUT),
+            DERIVATIVES: (1, DERIVATIVE * SCREENED * len(find.names)),
+            CODEWORDS: (1, curve.num_codewords),
+            ATTRIBUTE: (len(columns), tried + measured),
+        },
+        done,
+        on_progress,
+    )
+    bench = work.part(
+        DISTRIBUTION,
+        DISTRIBUTION,
+        lambda: Bench(keys[0], model, find, judge, features=features, on_images=work.images),
+        keep=False,
+    )
     spread = model.sample(keys[1], SPREAD_SAMPLES)
-    gradients = attribute_gradients(model, find, model.sample(keys[2], SCREENED))
-    gradients /= bench.find_scale[None, :, None, None]
+
+    def derivatives() -> np.ndarray:
+        screened = model.sample(keys[2], SCREENED)
+        gradients = attribute_gradients(model, find, screened, on_images=work.images)
+        gradients /= bench.find_scale[None, :, None, None]
+        return gradients
+
+    gradients = work.part(DERIVATIVES, DERIVATIVES, derivatives)
     covariance = np.atleast_2d(np.cov(spread, rowvar=False))
     shortlist = search(curve, gradients, columns, covariance, count=SHORTLIST, pairs=pairs)
     reached = search_reached(
         curve,
-        bench.look(curve.codewords, bench.found)[0],
+        work.part(CODEWORDS, CODEWORDS, lambda: bench.look(curve.codewords, bench.found)[0]),
         columns,
         covariance,
         num_layers=model.num_layers,
@@ -147,21 +190,26 @@ def find_directions(
     )
     chosen_on, measured_on = model.sample(keys[3], CHOSEN_ON), model.sample(keys[4], latents)
     limited_on, comparisons = model.sample(keys[5], LIMITED_ON), per_attribute * len(columns)
-    found = []
-    for name, column, *candidates in zip(attributes, columns, shortlist, reached, strict=True):
+    found: list[FoundDirection] = []
+
+    def best_of(name: str, column: int, candidates: Sequence[Sequence[Candidate]]) -> list:
         choice = Choice(bench, curve, spread, chosen_on, column)
         ranked = sorted(
             (choice.of(c.codewords, c.layers) for c in itertools.chain(*candidates)),
             key=lambda chosen: -chosen.merit,
         )
         best = {frozenset(chosen.codewords): chosen for chosen in reversed(ranked)}
+        directions = []
         for chosen in sorted(best.values(), key=lambda c: -c.merit)[:per_attribute]:
             chosen = choice.with_better_layers(chosen)
-            chance = jax.random.fold_in(keys[6], len(found))
+            chance = jax.random.fold_in(keys[6], len(found) + len(directions))
             latents_of = (limited_on, measured_on)
-            found.append(_measured(bench, chance, name, chosen, *latents_of, comparisons))
-            if on_found is not None:
-                on_found(found[-1])
+            directions.append(_measured(bench, chance, name, chosen, *latents_of, comparisons))
+        return directions
+
+    for name, column, *candidates in zip(attributes, columns, shortlist, reached, strict=True):
+        make = functools.partial(best_of, name, column, candidates)
+        found += work.part(ATTRIBUTE, f"directions of {name}", make)
     return found
 
 

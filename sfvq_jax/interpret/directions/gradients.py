@@ -7,13 +7,18 @@ by reverse mode, so gives what a forward derivative for each of thousands of can
 Letters: N latents, A attributes, L layers, D dimensions.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
 
 from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.edit import codes_of
+from sfvq_jax.interpret.work import DERIVATIVE
 from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.memory import differentiable_rows
 
 Array = jax.Array
 
@@ -21,7 +26,12 @@ GRADIENT_BATCH = 32
 
 
 def attribute_gradients(
-    model: LatentModel, scorer: Scorer, latents: Array, *, batch: int | None = None
+    model: LatentModel,
+    scorer: Scorer,
+    latents: Array,
+    *,
+    batch: int | None = None,
+    on_images: Callable[[int], Any] | None = None,
 ) -> np.ndarray:
     """Gradients of every attribute by every layer's code, [N, A, L, D] float32.
 
@@ -29,18 +39,25 @@ def attribute_gradients(
       model: whose `render` is differentiable.
       scorer: written in JAX.
       latents: [N, D].
-      batch: latents at once, at most; by default up to 32, fewer where images are large.
+      batch: latents at once, at most; by default up to 32, fewer where images are large or
+        `memory_limit` has no room for them.
+      on_images: called with how many images would take as long as the derivatives just taken.
 
     Raises:
       ValueError: a scorer or `render` that JAX cannot trace.
     """
     render = method(model, "render")
-    batch = batch_of(model, GRADIENT_BATCH) if batch is None else batch
+    if batch is None:
+        batch = derivatives_of(model, scorer, GRADIENT_BATCH)
     attributes = range(len(scorer.names))
 
     def gradients(part: Array) -> np.ndarray:
-        codes = codes_of(part, model.num_layers)
-        return np.stack([_gradient(render, scorer, codes, a) for a in attributes], 1)
+        codes, found = codes_of(part, model.num_layers), []
+        for attribute in attributes:
+            found.append(np.asarray(_gradient(render, scorer, codes, attribute)))
+            if on_images is not None:
+                on_images(DERIVATIVE * len(part))
+        return np.stack(found, 1)
 
     try:
         return in_batches(gradients, latents, batch)
@@ -49,6 +66,14 @@ def attribute_gradients(
             "directions are found by derivatives, so the scorer that finds and the model's render"
             " must be written in JAX; a function of other arrays can judge"
         ) from error
+
+
+def derivatives_of(model: LatentModel, scorer: Scorer, most: int) -> int:
+    """How many latents to take a scorer's derivatives at, at once, up to `most`."""
+    codes = (model.num_layers, model.latent_dim)
+    return differentiable_rows(
+        lambda codes: scorer(model.render(codes)), codes, batch_of(model, most)
+    )
 
 
 @jax.jit

@@ -12,6 +12,7 @@ INTERPRET = Path(sfvq_jax.interpret.__file__).parent
 ROOMS = (
     "geometry",
     "intervals",
+    "work",
     "attributes",
     "map",
     "edit",

@@ -1,5 +1,6 @@
 """Methods compared on a model whose factors are known: the truth must win, and by how much."""
 
+import functools
 import json
 
 import jax
@@ -84,7 +85,8 @@ def comparison():
         patch.setattr(trial, "RECOGNISED", 9)
         patch.setattr(trial, "RECOGNITION_PAIRS", 30)
         patch.setattr(trial, "RECOGNITION_EPOCHS", 15)
-        return compare(
+        go = functools.partial(
+            compare,
             jax.random.key(0),
             MODEL,
             FIND,
@@ -96,6 +98,21 @@ def comparison():
             latents=32,
             change=0.5,
         )
+        done, told = {}, []
+
+        def interrupt(progress):
+            if progress.part == "half, seed 1":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            go(done=done, on_progress=interrupt)
+        assert len(done) == 4 + 2
+        before = {name: id(part) for name, part in done.items()}
+        comparison = go(done=done, on_progress=told.append)
+        assert {name: id(done[name]) for name in before} == before
+        assert {p.part for p in told} == {"half, seed 1", "repeated, seed 1"}
+        assert told[-1].images == told[-1].total
+        return comparison
 
 
 def of(comparison, method):
@@ -246,7 +263,7 @@ def edit(method, seed, attribute, dependency, *, chosen=True):
 def rows_of(edits, seeds=3):
     methods = dict.fromkeys(e.method for e in edits)
     recognitions = [
-        Recognition(m, s, 3, 3, 0.5 + 0.1 * s, 0.4) for m in methods for s in range(seeds)
+        Recognition(m, s, 3, 3, 0.5 + 0.1 * s, 0.4, 1.0) for m in methods for s in range(seeds)
     ]
     order = Order("one", 0, 1.0, 1.0, 1.0, 1.0)
     return summary(Comparison(edits, recognitions, [order], {"seeds": seeds}))

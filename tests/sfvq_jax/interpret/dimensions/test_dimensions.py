@@ -302,7 +302,7 @@ def runs():
     with pytest.MonkeyPatch.context() as patch:  # to be quick
         patch.setattr(bench, "BANK", 256)
         patch.setattr(translation, "RANDOM_ORDERS", 4)
-        done = []
+        told = []
         runs = [
             translate(
                 jax.random.key(seed),
@@ -311,11 +311,16 @@ def runs():
                 JUDGE,
                 share=0.95,
                 mask_steps=30,
-                on_done=lambda source, target: done.append((source, target)),
+                on_progress=told.append,
             )
             for seed in range(2)
         ]
-        assert len(done) == 2 * 6
+        assert {progress.part for progress in told} >= {
+            f"set from {NAMES[0]} to {NAMES[1]}",
+            f"moves from {NAMES[0]} to {NAMES[1]}",
+        }
+        assert all(progress.images <= progress.total for progress in told)
+        assert told[-1].images == told[-1].total
         return runs
 
 
@@ -397,6 +402,25 @@ class TestTranslation:
         assert status(0, 0) == status(0.25, 0.125) == status(0.5, 1) == "not found"
         assert status(0.5, 0.125) == "found"
         assert status(0.5, 0.125, goals=1000) == "not found"  # intervals hold for all together
+
+    def test_one_that_was_interrupted_goes_on_and_is_the_same(self, runs, monkeypatch):
+        monkeypatch.setattr(bench, "BANK", 256)
+        monkeypatch.setattr(translation, "RANDOM_ORDERS", 4)
+        go = functools.partial(
+            translate, jax.random.key(0), MODEL, CLASSES, JUDGE, share=0.95, mask_steps=30
+        )
+        for last in (f"set from {NAMES[1]} to {NAMES[0]}", f"moves from {NAMES[1]} to {NAMES[2]}"):
+            done = {}
+
+            def interrupt(progress, last=last):
+                if progress.part == last:
+                    raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt):
+                go(done=done, on_progress=interrupt)
+            assert done
+            assert last not in done
+            assert go(done=done).to_json() == runs[0].to_json()
 
     def test_is_json(self, runs):
         content = json.loads(json.dumps(runs[0].to_json()))

@@ -1,5 +1,6 @@
 """Directions of a linear model, whose effects are known exactly: found, measured, named, kept."""
 
+import functools
 import itertools
 import json
 import math
@@ -320,8 +321,22 @@ class TestFindDirections:
             expected = np.sqrt(vector @ COVARIANCE @ vector)
             assert_allclose(direction.direction.unit, expected, rtol=0.03)
 
-    def test_the_same_key_finds_the_same(self, found):
-        again = find_directions(jax.random.key(0), MODEL, CURVE, PIXELS, JUDGE, per_attribute=2)
+    def test_one_that_was_interrupted_goes_on_and_finds_the_same(self, found):
+        done, told = {}, []
+
+        def interrupt(progress):
+            if len(done) == 3:  # derivatives, codewords, and the first attribute
+                raise KeyboardInterrupt
+
+        go = functools.partial(
+            find_directions, jax.random.key(0), MODEL, CURVE, PIXELS, JUDGE, per_attribute=2
+        )
+        with pytest.raises(KeyboardInterrupt):
+            go(done=done, on_progress=interrupt)
+        assert f"directions of {NAMES[0]}" in done
+        again = go(done=done, on_progress=told.append)
+        assert [p.part for p in told if p.images == p.total][-1] == f"directions of {NAMES[2]}"
+        assert not {p.part for p in told} & {"derivatives", f"directions of {NAMES[0]}"}
         for one, other in zip(found, again, strict=True):
             assert one._replace(direction=None) == other._replace(direction=None)
             assert (one.direction.vector == other.direction.vector).all()
