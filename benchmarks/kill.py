@@ -242,6 +242,8 @@ def _judge(event: str, status: int | None, errors: str, left: list[str]) -> str:
 def _left(command: Command, folder: Path, *, done: bool = False) -> list[str]:
     """What lies among the outputs that should not, and in the states of a fit that is done."""
     expected = {command.output, *command.beside}
+    if not done:  # parts of it, where the same command goes on
+        expected.add(f"{command.output}.part")
     left = [entry.name for entry in folder.iterdir() if entry.name not in expected]
     for beside in command.beside if done else ():
         for entry in (folder / beside).iterdir():

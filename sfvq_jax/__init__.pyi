@@ -9,6 +9,7 @@ from .history import History, Report
 from .io.curve_file import CurveRecord, check_belongs, load_curve, save_curve
 from .latent_model import LatentModel
 from .least_squares import LeastSquares
+from .memory import limited_memory
 from .projection import Projection, distortion, encode, project
 from .quality import CodebookQuality, codebook_quality, same_class_share
 from .result import FitResult
@@ -49,6 +50,7 @@ __all__ = [
     "fit_array",
     "initial_curve",
     "interpret",
+    "limited_memory",
     "line_lengths",
     "load_curve",
     "project",

@@ -28,9 +28,10 @@ def limited_memory(limit: int | None) -> Iterator[None]:
 
     Beyond them there are the model, what JAX takes for compiling, and what is kept of the results.
 
+    >>> from sfvq_jax import limited_memory
     >>> with limited_memory(2**33):
-    ...     memory_limit()
-    8589934592
+    ...     memory_limit() // 2**30
+    8
 
     Args:
       limit: bytes; None for the default of `memory_limit`.
