@@ -26,7 +26,7 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     _check_name(path, overwrite=overwrite)
     target = followed(path)
-    with _told_by_name(path), _unfinished(target) as folder:
+    with told_by_name(path), _unfinished(target) as folder:
         temporary = folder / target.name
         yield temporary
         if overwrite:
@@ -47,7 +47,7 @@ def new_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> Ite
     """
     _check_name(path, overwrite=overwrite, marker=marker)
     target = followed(path)
-    with _told_by_name(path), _unfinished(target) as folder:
+    with told_by_name(path), _unfinished(target) as folder:
         temporary, old = folder / "new", folder / "old"
         temporary.mkdir()
         yield temporary
@@ -92,7 +92,7 @@ def check_free(
     _check_name(path, overwrite=overwrite, marker=marker)
     target = followed(path)
     check_space(path, size)
-    with _told_by_name(path):
+    with told_by_name(path):
         try:
             with _unfinished(target) as folder:
                 (folder / target.name).write_bytes(bytes(4096))
@@ -149,7 +149,7 @@ def _check_name(path: str | Path, *, overwrite: bool, marker: str | None = None)
 
 
 @contextlib.contextmanager
-def _told_by_name(path: str | Path) -> Iterator[None]:
+def told_by_name(path: str | Path) -> Iterator[None]:
     """That the disk is full, by the name of what cannot be written: errors of a write have none."""
     try:
         yield

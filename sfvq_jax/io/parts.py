@@ -19,12 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sfvq_jax.io.output import followed, library_version, locked
+from sfvq_jax.io.output import followed, library_version, locked, told_by_name
 
 ABOUT, UNFINISHED = "about.json", "unfinished"
 VERSION = "version of this library"  # in `about`
 ENDING = ".npz"
 TREE = "tree"  # in a part's file: what is no array
+_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError)
 
 
 class Parts(MutableMapping[str, Any]):
@@ -71,17 +72,18 @@ class Parts(MutableMapping[str, Any]):
         try:
             with self._file(name).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 return self._decoded(json.loads(str(file[TREE])), file)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise KeyError(name) from error  # none, or damaged: made anew
+        except _UNREADABLE as error:  # none, or damaged: it is made anew
+            raise KeyError(name) from error
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._make_folder()
         arrays: dict[str, np.ndarray] = {}
         tree = json.dumps(self._encoded(value, arrays))
-        temporary = self.folder / UNFINISHED
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{TREE: np.array(tree)}, **arrays)
-        os.replace(temporary, self._file(name))
+        with told_by_name(self.folder):
+            self._make_folder()
+            temporary = self.folder / UNFINISHED
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **{TREE: np.array(tree)}, **arrays)
+            os.replace(temporary, self._file(name))
 
     def __delitem__(self, name: str) -> None:
         self._file(name).unlink()

@@ -106,6 +106,17 @@ def test_a_damaged_part_is_none(output, size):
         assert done["a"] == 2
 
 
+def test_a_part_that_has_other_fields_now_is_none(output):
+    interrupted(output, a=Pair("a", np.zeros(2)))
+
+    class Pair2(NamedTuple):
+        name: str
+
+    Pair2.__name__ = "Pair"
+    with Parts.open(output, {"seed": 0}, [Pair2]) as done, pytest.raises(KeyError):
+        done["a"]
+
+
 def test_a_folder_that_is_not_ours_is_not_touched(output):
     folder = output.with_name("out.part")
     folder.mkdir()
