@@ -3,8 +3,8 @@
     python -m benchmarks.memory [--quick]
 
 StyleGAN2 with its default channels and random weights, on two cores. The whole command runs in a
-process of its own: on few latents, which decide on its time and hardly on its memory, but with all
-derivatives of a batch. Then the derivative of an attribute: what JAX is seen to keep for it, thrice
+process of its own: of two attributes and on few latents, which decide on its time and hardly on its
+memory, but with all derivatives of a batch. Then the derivative of an attribute: what JAX is seen to keep for it, thrice
 of which `sfvq_jax.memory` counts, beside what the compiled program takes; and the same where every
 block of the generator is computed anew on the way back (`jax.checkpoint`).
 """
@@ -21,7 +21,7 @@ from benchmarks.generators import CORES, stylegan2_config
 from benchmarks.large_images import memory, timed
 from benchmarks.report import report, use_cores
 
-LIMITS = {64: ["2GiB"], 256: ["1GiB", "8GiB"], 1024: ["8GiB"]}  # pixels -> --memory
+LIMITS = {64: ["2GiB"], 256: ["8GiB"], 1024: ["8GiB"]}  # pixels -> --memory
 BATCHES = {64: 16, 256: 4, 1024: 1}  # pixels -> the largest batch on a CPU
 MIB = 2**20
 
@@ -54,12 +54,18 @@ def alone(function: Callable[..., dict], *arguments: Any) -> dict[str, Any]:
 
 def run_directions(px: int, limit: str) -> dict[str, Any]:
     use_cores(CORES)
+    from sfvq_jax.cli import directions
+    from sfvq_jax.cli.common import scorers_of
     from sfvq_jax.cli.main import main
     from sfvq_jax.interpret.directions import bench, finding
 
+    def few_attributes(options: argparse.Namespace) -> list:
+        return [scorer.select(("brightness", "contrast")) for scorer in scorers_of(options)]
+
     for module, few in (
-        (bench, {"BANK": 8, "HELD_OUT": 8, "STRENGTHS": (2.0, 8.0)}),
-        (finding, {"SCREENED": BATCHES[px], "CHOSEN_ON": 2, "LIMITED_ON": 2, "SHORTLIST": 1}),
+        (directions, {"scorers_of": few_attributes, "DRAWN_LATENTS": 1, "DRAWN_STRENGTHS": (1.0,)}),
+        (bench, {"BANK": 8, "HELD_OUT": 8, "HALVED": 1, "STRENGTHS": (2.0, 8.0)}),
+        (finding, {"SCREENED": BATCHES[px], "CHOSEN_ON": 1, "LIMITED_ON": 1, "SHORTLIST": 1}),
     ):
         for name, value in few.items():
             setattr(module, name, value)
