@@ -4,9 +4,9 @@
 
 StyleGAN2 with its default channels and random weights, on two cores. The whole command runs in a
 process of its own: of two attributes and on few latents, which decide on its time and hardly on its
-memory, but with all derivatives of a batch. Then the derivative of an attribute: what JAX is seen to keep for it, thrice
-of which `sfvq_jax.memory` counts, beside what the compiled program takes; and the same where every
-block of the generator is computed anew on the way back (`jax.checkpoint`).
+memory, but with all derivatives of a batch. Then the derivative of an attribute: what JAX is seen
+to keep for it, thrice of which `sfvq_jax.memory` counts, beside what the compiled program takes;
+and the same where every block of the generator is computed anew on the way back (`jax.checkpoint`).
 """
 
 import argparse
