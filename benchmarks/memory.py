@@ -12,13 +12,12 @@ and the same where every block of the generator is computed anew on the way back
 import argparse
 import multiprocessing
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.generators import CORES, stylegan2_config
-from benchmarks.large_images import memory, timed
+from benchmarks.large_images import memory
 from benchmarks.report import report, use_cores
 
 LIMITS = {64: ["2GiB"], 256: ["8GiB"], 1024: ["8GiB"]}  # pixels -> --memory
@@ -59,8 +58,8 @@ def run_directions(px: int, limit: str) -> dict[str, Any]:
     from sfvq_jax.cli.main import main
     from sfvq_jax.interpret.directions import bench, finding
 
-    def few_attributes(options: argparse.Namespace) -> list:
-        return [scorer.select(("brightness", "contrast")) for scorer in scorers_of(options)]
+    def few_attributes(*arguments: Any) -> list:
+        return [scorer.select(("brightness", "contrast")) for scorer in scorers_of(*arguments)]
 
     for module, few in (
         (directions, {"scorers_of": few_attributes, "DRAWN_LATENTS": 1, "DRAWN_STRENGTHS": (1.0,)}),
@@ -72,7 +71,7 @@ def run_directions(px: int, limit: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         model, curve, output = (f"{folder}/{name}" for name in ("model", "curve.npz", "found"))
         make_files(px, model, curve)
-        before, start = memory("VmRSS"), time.perf_counter()
+        before = memory("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         few = ["--attributes", "brightness", "--latents", "2", "--memory", limit]
         status = main(["directions", model, curve, *few, "--no-compilation-cache", "-o", output])
@@ -81,7 +80,6 @@ def run_directions(px: int, limit: str) -> dict[str, Any]:
         return {
             "px": px,
             "--memory": limit,
-            "minutes": (time.perf_counter() - start) / 60,
             "resident before, MiB": before,
             "resident at most, MiB": memory("VmHWM"),
         }
@@ -128,13 +126,7 @@ def measure_derivatives(px: int, latents: int, anew: bool) -> dict[str, Any]:
     kept = _kept_bytes(lambda codes: scorer(model.render(codes)), codes.shape)
     assert kept is not None
     render = method(model, "render")
-    start = time.perf_counter()
     compiled = _gradient.lower(render, scorer, codes, 0).compile()
-    compiling = time.perf_counter() - start
-
-    def run() -> None:
-        jax.block_until_ready(compiled(render, scorer, codes, 0))
-
     takes = compiled.memory_analysis().temp_size_in_bytes
     return {
         "px": px,
@@ -143,8 +135,6 @@ def measure_derivatives(px: int, latents: int, anew: bool) -> dict[str, Any]:
         "kept by JAX, MiB": kept / MIB,
         "compiled program, MiB": takes / MIB,
         "ratio": takes / kept,
-        "compiling, s": compiling,
-        "a run, s": min(timed(run) for _ in range(3)),
     }
 
 
