@@ -146,6 +146,21 @@ def test_augment_gives_what_is_asked_for(folder, tmp_path, capsys):
         names = json.loads(str(data["manifest"]))["score_names"]
         assert (data["scores"][:, names.index("trouser")] > 0).all()
         assert data["images"].shape == (20, 32, 32, 1)
+    light = ["--attribute", "brightness", "--count", 20, "-o", tmp_path / "light.npz"]
+    assert run("augment", "fashion_mnist", curve, *light) == 0
+    told = re.search(
+        r"images, (.*)% of those drawn, with brightness above (.*); (.*)% have",
+        capsys.readouterr().out,
+    )
+    with np.load(tmp_path / "light.npz", allow_pickle=False) as data:
+        about = json.loads(str(data["manifest"]))["about"]
+        assert (data["scores"][:, 0] > about["above"]["brightness"]).all()
+    share, threshold, judged = map(float, told.groups())
+    assert share == pytest.approx(100 * about["accepted"], abs=0.05)
+    assert share < 95
+    assert threshold == pytest.approx(about["above"]["brightness"], rel=0.01)
+    assert threshold > 0.2
+    assert judged > 80
     dark = ["--attribute", "brightness", "--below", 0.1, "--count", 5, "-o", tmp_path / "dark.npz"]
     assert run("augment", "fashion_mnist", curve, *dark) == 0
     with np.load(tmp_path / "dark.npz", allow_pickle=False) as data:

@@ -1,6 +1,7 @@
 """`augment`: datasets of new images along a curve, around it, or of what is asked for."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from sfvq_jax.io.curve_file import CurveRecord
 from sfvq_jax.latent_model import LatentModel
 
 REAL_LATENTS = 2**14  # for the noise around the curve
+JUDGED_BESIDE = 512  # images that tell what is much of an attribute
 BATCH = 64  # images judged at once, fewer where they are large
 
 
@@ -61,7 +63,12 @@ def add_augment(command: argparse.ArgumentParser) -> None:
         help="0 on the curve (default of --line and --stretch), to 1, as far from it as latents of"
         " the model are (default of the others)",
     )
-    command.add_argument("--above", type=float, help="least score of --attribute (0)")
+    command.add_argument(
+        "--above",
+        type=float,
+        help="least score of --attribute (by default that of more likely than not; of a statistic"
+        " the upper quartile of the model's images)",
+    )
     command.add_argument("--below", type=float, help="greatest score of --attribute")
     add_scorer_option(command)
     add_seed(command)
@@ -95,11 +102,11 @@ def run_augment(options: argparse.Namespace) -> None:
     if options.balanced:
         if fitted is None:
             raise ValueError("--balanced needs classes: name a --scorer, as `scorer` writes it")
-        find, names = fitted.find, fitted.find.names
+        find, judge, names = fitted.find, fitted.judge, fitted.find.names
         samples = sample_balanced(key, model, record.curve, find, options.count, noise=noise)
     else:
         attribute = str(options.attribute)
-        find, names = scorers_of(options, model, [attribute])[0], (attribute,)
+        (find, judge), names = scorers_of(options, model, [attribute]), (attribute,)
         samples = sample_by_attribute(
             key, model, record.curve, find, attribute, options.count,
             above=options.above, below=options.below, noise=noise,
@@ -108,23 +115,49 @@ def run_augment(options: argparse.Namespace) -> None:
     write_dataset(
         options.output, model, samples.latents, positions=samples.positions, labels=labels,
         names=names, scores=samples.scores, score_names=find.names,
-        about=_about(record, about | {"noise": noise, "attributes": list(names)}),
+        about=_about(
+            record,
+            about | {"noise": noise, "attributes": list(names), "accepted": samples.accepted}
+            | _limits(names, samples.thresholds, options.below),
+        ),
         overwrite=options.overwrite,
     )  # fmt: skip
     told = f"{options.output}: {options.count} images, {samples.accepted:.1%} of those drawn"
+    if options.attribute is not None:
+        told += f", with {_range(names[0], float(samples.thresholds[0]), options.below)}"
     limited = (options.above, options.below) != (None, None)
-    if fitted is not None and set(names) <= set(fitted.judge.names) and not limited:
-        share = judged_share(model, fitted.judge.select(names), samples.latents, labels)
+    if set(names) <= set(judge.names) and not limited:
+        share = judged_share(key, model, judge.select(names), samples.latents, labels)
         told += f"; {share:.1%} have their attribute by the judge"
     print(told)
 
 
+def _limits(names: Sequence[str], above: np.ndarray, below: float | None) -> dict[str, Any]:
+    """Of the scores, as JSON: those that there are."""
+    lower = dict(zip(names, above.tolist(), strict=True))
+    limits = {} if np.isinf(above).any() else {"above": lower}
+    return limits | ({} if below is None else {"below": dict.fromkeys(names, below)})
+
+
+def _range(name: str, above: float, below: float | None) -> str:
+    lower = "" if np.isinf(above) else f" above {above:.3g}"
+    return f"{name}{lower}{'' if below is None else f' below {below:.3g}'}"
+
+
 def judged_share(
-    model: LatentModel, judge: Scorer, latents: np.ndarray, labels: np.ndarray
+    key: jax.Array, model: LatentModel, judge: Scorer, latents: np.ndarray, labels: np.ndarray
 ) -> float:
-    """Share of the images that have the attribute of their label more likely than not."""
-    scores = in_batches(lambda part: judge(model.render(part)), latents, batch_of(model, BATCH))
-    return float((np.take_along_axis(scores, labels[:, None], 1) > 0).mean())
+    """Share of the images that have the attribute of their label.
+
+    Where that is relative, beside other images of the model.
+    """
+
+    def scores(latents: np.ndarray | jax.Array) -> np.ndarray:
+        return in_batches(lambda part: judge(model.render(part)), latents, batch_of(model, BATCH))
+
+    judged = scores(latents)
+    others = judged if None not in judge.thresholds else scores(model.sample(key, JUDGED_BESIDE))
+    return float((judged > judge.thresholds_among(others))[np.arange(len(labels)), labels].mean())
 
 
 def write_stretch(

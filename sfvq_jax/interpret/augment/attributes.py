@@ -43,7 +43,8 @@ def sample_by_attribute(
       wanted: the name of an attribute, or several that an image must have all at once.
       count: how many samples.
       above: an image has an attribute if its score, in the score's own unit, is greater; by default
-        0, where log-odds say more likely than not, or no limit where `below` is given.
+        the scorer's threshold, or, where that is relative, the upper quartile of the survey; no
+        limit where `below` is given.
       below: and if it is less than this.
       noise: of `sample_around`.
       surveyed: latents in the survey. Some dozens of them should have the attribute.
@@ -59,16 +60,18 @@ def sample_by_attribute(
     """
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     columns = [scorer.index(name) for name in names]
-    if above is None:
-        above = 0.0 if below is None else -np.inf
-    upper = np.inf if below is None else below
-
-    def has_all(scores: np.ndarray) -> np.ndarray:
-        scores = scores[:, columns]
-        return np.all((scores > above) & (scores < upper), axis=1)
-
     survey_key, key = jax.random.split(key)
     batch = batch_of(model, 64) if batch is None else batch
     drawing = Drawing(model, curve, scorer, noise, least_share, batch)
     survey = drawing.survey(survey_key, surveyed)
-    return drawing.draw(key, survey, has_all, " and ".join(map(repr, names)), count)
+    lower, upper = -np.inf if above is None else above, np.inf if below is None else below
+    if (above, below) == (None, None):
+        lower = scorer.thresholds_among(survey.scores)[columns]
+    lower = np.broadcast_to(lower, len(columns))
+
+    def has_all(scores: np.ndarray) -> np.ndarray:
+        scores = scores[:, columns]
+        return np.all((scores > lower) & (scores < upper), axis=1)
+
+    arrays, accepted = drawing.draw(key, survey, has_all, " and ".join(map(repr, names)), count)
+    return Samples(*arrays, accepted, lower)

@@ -22,7 +22,7 @@ def sample_balanced(
     count: int,
     *,
     names: Sequence[str] | None = None,
-    above: float = 0.0,
+    above: float | None = None,
     noise: float = 1.0,
     surveyed: int = 4096,
     least_share: float = 0.05,
@@ -34,9 +34,9 @@ def sample_balanced(
 
     Args:
       names: the attributes that are the classes; all of the scorer's by default. An image is of a
-        class if this score of it is greater than `above` and than those of the other classes, so
-        that the scores must be of one kind, such as log-odds. Where count is no multiple of their
-        number, the first ones get one sample more.
+        class if this score of it is greater than `above` (by default as there) and than those of
+        the other classes, so that the scores must be of one kind, such as log-odds. Where count is
+        no multiple of their number, the first ones get one sample more.
 
     The other arguments, and errors, are those of `sample_by_attribute`.
     """
@@ -46,22 +46,24 @@ def sample_balanced(
     batch = batch_of(model, 64) if batch is None else batch
     drawing = Drawing(model, curve, scorer, noise, least_share, batch)
     survey = drawing.survey(survey_key, surveyed)
+    thresholds = scorer.thresholds_among(survey.scores)[columns]
+    if above is not None:
+        thresholds = np.full(len(names), above)
     labels = np.sort(np.arange(count) % len(names))
-    parts = []
+    parts, images = [], 0.0
     for label in np.unique(labels).tolist():
 
         def is_class(scores: np.ndarray, label: int = label) -> np.ndarray:
             scores = scores[:, columns]
-            return (scores[:, label] > above) & (scores.argmax(1) == label)
+            return (scores[:, label] > thresholds[label]) & (scores.argmax(1) == label)
 
         number = int((labels == label).sum())
         class_key = jax.random.fold_in(key, label)
-        parts.append(drawing.draw(class_key, survey, is_class, repr(names[label]), number))
+        part, accepted = drawing.draw(class_key, survey, is_class, repr(names[label]), number)
+        parts.append(part)
+        images += number / accepted
     order = np.asarray(jax.random.permutation(order_key, count))
-    return Samples(
-        latents=np.concatenate([part.latents for part in parts])[order],
-        positions=np.concatenate([part.positions for part in parts])[order],
-        scores=np.concatenate([part.scores for part in parts])[order],
-        accepted=count / sum(len(part.latents) / part.accepted for part in parts),
-        labels=labels[order],
+    latents, positions, scores = (
+        np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True)
     )
+    return Samples(latents, positions, scores, count / images, thresholds, labels[order])

@@ -32,6 +32,7 @@ class Samples(NamedTuple):
       positions: on the curve around which they were drawn, [N].
       scores: of their images, [N, A], all that the scorer gives.
       accepted: share of the images drawn that had the attribute.
+      thresholds: scores above which an image had it, of each attribute that was wanted, or class.
       labels: of `sample_balanced`, the index of each sample's attribute in the names, [N] int;
         None of `sample_by_attribute`.
     """
@@ -40,6 +41,7 @@ class Samples(NamedTuple):
     positions: np.ndarray
     scores: np.ndarray
     accepted: float
+    thresholds: np.ndarray
     labels: np.ndarray | None = None
 
     __repr__ = short_repr
@@ -84,8 +86,12 @@ class Drawing(NamedTuple):
         has: Callable[[np.ndarray], np.ndarray],
         wanted: str,
         count: int,
-    ) -> Samples:
-        """Draws until `count` samples are kept: those for whose scores [N, A] `has` is true."""
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], float]:
+        """Draws until `count` samples are kept: those for whose scores [N, A] `has` is true.
+
+        Returns:
+          Their latents, positions and scores, and the share of the images drawn that had it.
+        """
         if count < 1:
             raise ValueError(f"count is {count}; ask for at least one sample")
         had = has(survey.scores)
@@ -109,8 +115,10 @@ class Drawing(NamedTuple):
                     f" {len(had)} surveyed did: survey more latents, lower the noise, or ask for"
                     " less of it"
                 )
-        columns = (np.concatenate(arrays)[:count] for arrays in zip(*kept, strict=True))
-        return Samples(*columns, accepted=accepted / drawn)
+        latents, positions, scores = (
+            np.concatenate(arrays)[:count] for arrays in zip(*kept, strict=True)
+        )
+        return (latents, positions, scores), accepted / drawn
 
     def pool(self, survey: Survey, has: np.ndarray, wanted: str) -> np.ndarray:
         """Numbers of the surveyed latents to draw around."""

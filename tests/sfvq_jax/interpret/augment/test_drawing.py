@@ -36,7 +36,7 @@ def place_and_light(images):
 BLOBS = Blobs()
 
 
-SCORER = Scorer.of(place_and_light, ["right", "left", "light"])
+SCORER = Scorer.of(place_and_light, ["right", "left", "light"], (0.0, 0.0, None))
 
 
 OPTIONS = {"surveyed": 512, "batch": 128}
@@ -81,6 +81,18 @@ class TestSampleByAttribute:
         both = scores(["right", "light"], above=0.3, below=0.7)
         assert ((both[:, [0, 2]] > 0.3) & (both[:, [0, 2]] < 0.7)).all()
 
+    def test_what_is_relative_is_had_by_the_upper_quarter_of_the_model_s_images(self, along_x):
+        key = jax.random.key(0)
+        samples = sample_by_attribute(key, BLOBS, along_x, SCORER, "light", 100, **OPTIONS)
+        real = np.asarray(SCORER(BLOBS.render(BLOBS.sample(jax.random.key(9), 4096))))[:, 2]
+        assert_allclose(samples.thresholds, [np.quantile(real, 0.75)], atol=0.03)
+        assert (samples.scores[:, 2] > samples.thresholds).all()
+        assert samples.accepted < 0.9
+        both = sample_by_attribute(
+            key, BLOBS, along_x, SCORER, ["right", "light"], 20, **OPTIONS
+        ).thresholds
+        assert_allclose(both, [0, samples.thresholds[0]])
+
     def test_leaving_lines_out_keeps_to_the_others(self, along_x):
         options = OPTIONS | {"least_share": 0.9, "noise": 0.0}
         samples = sample_by_attribute(
@@ -107,7 +119,7 @@ class TestSampleByAttribute:
             return np.full((len(images), 1), 1.0 if sum(images_seen) <= 512 else -1.0)
 
         with pytest.raises(ValueError, match="only 0 of 1024 images drawn have 'fading', as 512"):
-            sample(Scorer.of(fades, ["fading"]), "fading")
+            sample(Scorer.of(fades, ["fading"], 0.0), "fading")
         assert set(images_seen) == {128}, "all batches are of one size"
 
 
@@ -117,6 +129,7 @@ class TestSampleBalanced:
             jax.random.key(0), BLOBS, along_x, SCORER, 101, names=["left", "right"], **OPTIONS
         )
         assert samples.labels is not None
+        assert_array_equal(samples.thresholds, [0, 0])
         assert_array_equal(np.bincount(samples.labels), [51, 50])
         assert_array_equal(samples.labels, np.where(samples.scores[:, 1] > 0, 0, 1))
         assert 20 < (np.diff(samples.labels) != 0).sum() < 80
