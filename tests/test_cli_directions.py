@@ -1,6 +1,7 @@
 """What the curve is for, by the commands, end to end on the bundled generator."""
 
 import contextlib
+import csv
 import json
 import re
 
@@ -92,6 +93,15 @@ def test_directions_are_files_a_table_and_a_picture(folder):
     np.testing.assert_allclose(width.direction.vector, step / np.linalg.norm(step), atol=1e-5)
     table = json.loads((folder / "found/directions.json").read_text())
     assert [row["attribute"] for row in table] == ["width", "pullover"]
+    assert image_size(folder / "found/effects.png")[0] > 300
+    with (folder / "found/directions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [path.name for path in direction_files(folder)]
+    for row, measured in zip(rows, table, strict=True):
+        assert row["confirmed"] == str(measured["confirmed"])
+        for name, effect in measured["judged"].items():
+            assert float(row[f"effect on {name}"]) == effect["mean"]
+        assert float(row["effect low"]) == measured["judged"][row["attribute"]]["low"]
     assert image_size(folder / "found/directions.png")[0] > 300
 
 

@@ -1,8 +1,10 @@
 """`directions`: what lines and pairs of codewords change, found, named and written down."""
 
 import argparse
+import csv
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +43,7 @@ from sfvq_jax.interpret import (
 from sfvq_jax.io.curve_file import CurveRecord
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.views import directions_figure
+from sfvq_jax.views import directions_figure, effects_figure
 from sfvq_jax.views.grids import MAP_SIDE
 
 DIRECTIONS_MARKER = "directions.json"
@@ -116,6 +118,8 @@ def _write(
             save_direction(path / name, _record_of(direction, record, settings))
             index.append({"file": name, "name": direction.name} | measured_of(direction))
         (path / DIRECTIONS_MARKER).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        write_table(path / "directions.csv", [entry["file"] for entry in index], found)
+        draw_effects(found).savefig(path / "effects.png")
         draw_directions(model, found, drawn_key).savefig(path / "directions.png")
     rows = [
         (entry["file"], *_direction_row(direction))
@@ -123,7 +127,8 @@ def _write(
     ]
     print(table([("file", *DIRECTION_COLUMNS), *rows]))
     confirmed = sum(direction.confirmed for direction in found)
-    print(f"{options.output}: {len(found)} directions, {confirmed} confirmed; directions.png")
+    told = f"{options.output}: {len(found)} directions, {confirmed} confirmed"
+    print(f"{told}; directions.csv, directions.png, effects.png")
 
 
 def draw_directions(model: LatentModel, found: Sequence[FoundDirection], key: jax.Array) -> Figure:
@@ -148,6 +153,17 @@ def draw_directions(model: LatentModel, found: Sequence[FoundDirection], key: ja
     )
 
 
+def draw_effects(found: Sequence[FoundDirection]) -> Figure:
+    """What each direction does to every attribute, by the judge."""
+    names = list(dict.fromkeys(name for direction in found for name in direction.judged))
+    effects = np.full((len(found), len(names)), np.nan)
+    for row, direction in zip(effects, found, strict=True):
+        for name, effect in direction.judged.items():
+            row[names.index(name)] = effect.mean
+    own = [names.index(d.attribute) if d.attribute in names else None for d in found]
+    return effects_figure(effects, [direction.name for direction in found], names, own)
+
+
 DIRECTION_COLUMNS = ("attribute", "name", "codewords", "effect, judged", "gained", "by chance",
                      "entangled", "limits", "")  # fmt: skip
 
@@ -168,6 +184,35 @@ def _direction_row(direction: FoundDirection) -> tuple[str, ...]:
         f"{'-' if low is None else f'{low:.1f}'} {'-' if high is None else f'{high:+.1f}'}",
         "confirmed" if direction.confirmed else "",
     )
+
+
+def write_table(path: Path, files: Sequence[str], found: Sequence[FoundDirection]) -> None:
+    """A .csv of a row a direction: what is known of it, and its effect on every attribute."""
+    judged = dict.fromkeys(name for direction in found for name in direction.judged)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow([*TABLE_COLUMNS, *(f"effect on {name}" for name in judged)])
+        for name, direction in zip(files, found, strict=True):
+            effect, gain = direction.judged.get(direction.attribute), direction.gain
+            gained = [None] * 7 if gain is None else [gain.strength, *gain.gained, *gain.by_chance]
+            effects = (direction.judged.get(other) for other in judged)
+            rows.writerow(
+                [
+                    name, direction.name, direction.attribute,
+                    *direction.codewords, *direction.direction.layers, direction.direction.unit,
+                    *direction.limits, *([None] * 3 if effect is None else effect[:3]), *gained,
+                    direction.entanglement, direction.confirmed,
+                    *(None if effect is None else effect.mean for effect in effects),
+                ]
+            )  # fmt: skip
+
+
+TABLE_COLUMNS = (
+    "file", "name", "attribute", "from codeword", "to codeword", "first layer", "last layer",
+    "unit", "lower limit", "upper limit", "effect", "effect low", "effect high", "gained at",
+    "gained", "gained low", "gained high", "by chance", "by chance low", "by chance high",
+    "entanglement", "confirmed",
+)  # fmt: skip
 
 
 def _record_of(direction: FoundDirection, record: CurveRecord, settings: dict) -> DirectionRecord:

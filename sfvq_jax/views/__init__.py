@@ -4,6 +4,7 @@ from sfvq_jax.images import render_images, to_uint8
 from sfvq_jax.views.charts import (
     comparison_figure,
     distance_figure,
+    effects_figure,
     growth_figure,
     history_figure,
     importance_figure,
@@ -22,6 +23,7 @@ __all__ = [
     "directions_figure",
     "distance_figure",
     "edit_figure",
+    "effects_figure",
     "growth_figure",
     "history_figure",
     "importance_figure",

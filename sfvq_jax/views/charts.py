@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from sfvq_jax.curve import Curve
@@ -95,6 +96,40 @@ def comparison_figure(rows: Sequence[MethodSummary]) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(rows)), [row.method for row in rows], fontsize=9)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    return figure
+
+
+def effects_figure(
+    effects: np.ndarray,
+    directions: Sequence[str],
+    attributes: Sequence[str],
+    own: Sequence[int | None],
+) -> Figure:
+    """Heat map of what each direction does to every attribute: entanglement is off the frames.
+
+    Args:
+      effects: standard deviations of the attribute a unit of strength, [R, A], NaN where unknown.
+      directions: R names.
+      attributes: A names.
+      own: the column of the attribute that each direction is for, which is framed; None for none.
+    """
+    r, a = effects.shape
+    figure = Picture(figsize=(5 + 0.5 * a, 2 + 0.3 * r), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    finite = np.nan_to_num(effects)
+    most = max(float(np.abs(finite).max(initial=0)), 1e-6)
+    image = axes.imshow(effects, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+    for i, j in np.ndindex(r, a):
+        if np.isfinite(effects[i, j]):
+            color = "white" if abs(effects[i, j]) > 0.6 * most else "black"
+            text = f"{effects[i, j]:+.1f}"
+            axes.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
+        if own[i] == j:
+            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, linewidth=1.5))
+    axes.set_xticks(range(a), attributes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(r), [name if len(name) <= 50 else f"{name[:49]}…" for name in directions])
+    axes.set_title("What each direction does to every attribute (framed: its own)", fontsize=10)
+    figure.colorbar(image, ax=axes, label="standard deviations a unit of strength", pad=0.01)
     return figure
 
 

@@ -16,6 +16,7 @@ from sfvq_jax.short import short_repr
 Array = jax.Array
 
 LOG_ODDS_LIMIT = 6.0
+LOGIT_SCALE = 100.0  # of CLIP's cosines
 UPPER = 0.75  # quantile from which an image has an attribute that is relative
 
 
@@ -72,6 +73,42 @@ class Scorer:
                 " for all, or one each"
             )
         return cls(function, tuple(names), tuple(thresholds))
+
+    @classmethod
+    def of_text(
+        cls,
+        image_encoder: Callable[[Array], Array],
+        text_encoder: Callable[[list[str]], Any],
+        texts: Sequence[str],
+        *,
+        neutral: str = "a photo",
+    ) -> "Scorer":
+        """Attributes from text, by a model such as CLIP: how much more an image is like each text.
+
+        A score is CLIP's logit of the text against the neutral one, 100 times the difference of the
+        cosines (Radford et al., 2021). It is relative: thresholds are None.
+
+        Args:
+          image_encoder: images [N, H, W, C] in [-1, 1] -> [N, E]; it resizes and normalises them as
+            its model wants. In JAX where directions are found with it.
+          text_encoder: a list of M texts -> [M, E].
+          texts: one an attribute, and its name: "a smile".
+          neutral: what images are, whatever they show.
+
+        Raises:
+          ValueError: names that `of` refuses; texts that are not encoded as [M, E].
+        """
+        encoded = jnp.asarray(text_encoder([*texts, neutral]), jnp.float32)
+        if encoded.ndim != 2 or len(encoded) != len(texts) + 1:
+            raise ValueError(
+                f"of {len(texts) + 1} texts the encoder gives an array of shape {encoded.shape};"
+                f" expected [{len(texts) + 1}, E]"
+            )
+        if jax.tree_util.all_leaves([image_encoder]):
+            image_encoder = jax.tree_util.Partial(image_encoder)
+        encoded = _normalised(encoded)
+        differences = encoded[:-1] - encoded[-1:]
+        return cls.of(jax.tree_util.Partial(_text_scores, image_encoder, differences), texts)
 
     @property
     def features(self) -> Callable[[Array], Array] | None:
@@ -174,6 +211,15 @@ def class_scorer(logits: Callable[[Array], Array], names: Sequence[str]) -> Scor
 
 def _class_scores(logits: Callable[[Array], Array], images: Array) -> Array:
     return log_odds(jax.nn.log_softmax(logits(images)))
+
+
+def _text_scores(encoder: Callable[[Array], Array], differences: Array, images: Array) -> Array:
+    encoded = _normalised(encoder(images))
+    return LOGIT_SCALE * jnp.matmul(encoded, differences.T, precision="highest")
+
+
+def _normalised(rows: Array) -> Array:
+    return rows / (jnp.linalg.norm(rows, axis=1, keepdims=True) + 1e-12)
 
 
 def log_odds(log_probabilities: Array) -> Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 from numpy.testing import assert_allclose
 
@@ -192,6 +193,44 @@ class TestClasses:
         image = rectangle(0, 40, 0, 20)
         assert_allclose(self.scorer(image), [[6, -6]], atol=0.1)
         assert jnp.isfinite(jax.grad(lambda x: self.scorer(x).sum())(image)).all()
+
+
+class ImageEncoder(nn.Module):
+    """A CLIP's, tiny and random: patches, a layer, a projection."""
+
+    @nn.compact
+    def __call__(self, images):
+        patches = nn.relu(nn.Conv(8, (8, 8), strides=8)(images))
+        return nn.Dense(6)(patches.mean((1, 2)))
+
+
+class TestOfText:
+    network = ImageEncoder()
+    words = ("a photo", "a smile", "a hat")
+
+    def texts(self, texts):
+        rows = jax.random.normal(jax.random.key(1), (3, 6))
+        return 7 * rows[np.array([self.words.index(text) for text in texts])]
+
+    def test_scores_are_logits_beside_the_neutral_text(self, getkey):
+        images = jax.random.uniform(getkey(), (5, 16, 16, 3), minval=-1.0)
+        params = self.network.init(getkey(), images)
+        encode = jax.tree_util.Partial(self.network.apply, params)
+        scorer = Scorer.of_text(encode, self.texts, self.words[1:])
+        assert scorer.names == ("a smile", "a hat")
+        assert scorer.thresholds == (None, None)
+        image, text = np.float64(encode(images)), np.float64(self.texts(self.words))
+        cosines = (image @ text.T) / np.linalg.norm(image, axis=1)[:, None]
+        cosines /= np.linalg.norm(text, axis=1)
+        expected = 100 * (cosines[:, 1:] - cosines[:, :1])
+        assert_allclose(jax.jit(scorer)(images), expected, rtol=1e-4, atol=1e-3)
+        gradient = jax.grad(lambda images: scorer(images).sum())(images)
+        assert jnp.isfinite(gradient).all()
+        assert (gradient != 0).any()
+
+    def test_texts_that_are_not_encoded_one_a_row_are_told(self):
+        with pytest.raises(ValueError, match=r"of 2 texts .* shape \(6,\); expected \[2, E\]"):
+            Scorer.of_text(lambda images: images, lambda texts: np.zeros(6), ["a hat"])
 
 
 class TestScorer:
