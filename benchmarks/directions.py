@@ -119,7 +119,8 @@ def held_rows(
     bench_key, gradient_key, key = jax.random.split(key, 3)
     bench = Bench(bench_key, model, find, judge)
     gradients = attribute_gradients(model, find, model.sample(gradient_key, 256)).mean(0)
-    latents, rows = model.sample(key, 256), []
+    spread_key, key = jax.random.split(key)
+    spread, latents, rows = model.sample(spread_key, 4096), model.sample(key, 256), []
     for direction in found:
         if not direction.confirmed:
             continue
@@ -127,9 +128,10 @@ def held_rows(
         other = max(
             (e for e in direction.effects if e != own), key=lambda e: abs(direction.effects[e].mean)
         )
-        held = hold_attributes(direction.direction, jnp.asarray(gradients[find.index(other)][None]))
-        before = bench.effects(direction.direction, latents)[1]
-        after = bench.effects(held, latents)[1]
+        gradient = jnp.asarray(gradients[find.index(other)][None])
+        held = hold_attributes(direction.direction, gradient, spread)
+        before = bench.effects(direction.direction, latents, direction.limits)[1]
+        after = bench.effects(held, latents, direction.limits)[1]
         rows.append(
             {
                 "model": name,
