@@ -15,14 +15,15 @@ from sfvq_jax.cli.common import (
     add_output,
     add_scorer_option,
     add_seed,
-    curve_sha256,
     fitted_scorers,
     load_both,
     scorers_of,
+    shown,
 )
 from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret import (
     Scorer,
+    labelled_places,
     positions_along,
     sample_around,
     sample_balanced,
@@ -31,7 +32,8 @@ from sfvq_jax.interpret import (
 )
 from sfvq_jax.interpret.augment.dataset import MANIFEST
 from sfvq_jax.interpret.edit.apply import check_line
-from sfvq_jax.io.curve_file import CurveRecord
+from sfvq_jax.io.curve_file import CurveRecord, curve_sha256
+from sfvq_jax.io.label_file import agreeing_lines, load_labels
 from sfvq_jax.latent_model import LatentModel
 
 REAL_LATENTS = 2**14  # for the noise around the curve
@@ -46,13 +48,19 @@ def add_augment(command: argparse.ArgumentParser) -> None:
         command,
         "augment ffhq/ curve.npz --line 12 --count 64 -o samples/",
         "augment ffhq/ curve.npz --attribute smile --scorer scorer.npz --count 10000 -o smiles/",
+        "augment ffhq/ curve.npz --labels curve.labels.json --count 2000 -o labelled/",
         "augment ffhq/ curve.npz --balanced --scorer scorer.npz --count 5000 -o dataset.npz",
     )
     add_model_and_curve(command)
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--line", type=int, help="line of the curve, from 0")
-    what.add_argument("--stretch", type=_stretch, help="start:stop, positions on the curve")
+    what.add_argument("--stretch", type=stretch_of_text, help="start:stop, positions on the curve")
     what.add_argument("--attribute", help="what all images are to have: a class, a statistic")
+    what.add_argument(
+        "--labels",
+        help="labels that `explore` keeps beside the curve: of each label equally many, from the"
+        " lines whose two ends agree",
+    )
     what.add_argument(
         "--balanced", action="store_true", help="of all classes of the scorer equally many"
     )
@@ -60,8 +68,8 @@ def add_augment(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--noise",
         type=float,
-        help="0 on the curve (default of --line and --stretch), to 1, as far from it as latents of"
-        " the model are (default of the others)",
+        help="0 on the curve (default of --line, --stretch and --labels), to 1, as far from it as"
+        " latents of the model are (default of the others)",
     )
     command.add_argument(
         "--above",
@@ -84,6 +92,9 @@ def run_augment(options: argparse.Namespace) -> None:
     model, record = load_both(options)
     key = jax.random.key(options.seed)
     about = {"seed": options.seed}
+    if options.labels is not None:
+        write_labelled(model, record, options, key)
+        return
     if not by_score:
         if options.line is not None:
             check_line(record.curve, options.line)
@@ -181,6 +192,30 @@ def write_stretch(
     write_dataset(path, model, latents, positions=positions, about=about, overwrite=overwrite)
 
 
+def write_labelled(
+    model: LatentModel, record: CurveRecord, options: argparse.Namespace, key: jax.Array
+) -> None:
+    """A dataset of images from the lines that a person labelled."""
+    curve = record.curve
+    labels = load_labels(
+        options.labels, curve_sha256=curve_sha256(record), num_lines=curve.num_lines
+    )
+    lines = agreeing_lines(labels.labels, curve.num_lines)
+    place_key, real_key, key = jax.random.split(key, 3)
+    places = labelled_places(place_key, lines, options.count)
+    noise = options.noise or 0.0
+    real = model.sample(real_key, REAL_LATENTS)
+    positions = jax.numpy.asarray(places.positions)
+    latents = sample_around(key, curve, positions, real, noise=noise)
+    write_dataset(
+        options.output, model, latents, positions=places.positions, labels=places.labels,
+        names=places.names, about=_about(record, {"seed": options.seed, "noise": noise}),
+        overwrite=options.overwrite,
+    )  # fmt: skip
+    told = ", ".join(f"{shown(name)} from {len(of_it)}" for name, of_it in lines.items())
+    print(f"{options.output}: {options.count} images; lines whose ends agree: {told}")
+
+
 def _about(record: CurveRecord, about: dict[str, Any]) -> dict[str, Any]:
     return {
         "space": record.space,
@@ -190,7 +225,7 @@ def _about(record: CurveRecord, about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stretch(text: str) -> tuple[float, float]:
+def stretch_of_text(text: str) -> tuple[float, float]:
     try:
         start, stop = (float(part) for part in text.split(":"))
     except ValueError as error:

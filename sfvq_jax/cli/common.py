@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import hashlib
 import math
 import os
 import re
@@ -297,16 +296,10 @@ def load_for(name: str, records: "Sequence[CurveRecord | DirectionRecord]") -> "
     return model
 
 
-def curve_sha256(record: "CurveRecord") -> str:
-    """Of the codewords, which tells curves apart wherever they lie."""
-    import numpy as np
-
-    codewords = np.ascontiguousarray(record.curve.codewords, np.float32)
-    return hashlib.sha256(codewords.tobytes()).hexdigest()
-
-
 def direction_source(record: "CurveRecord", codewords: tuple[int, int]) -> dict:
     """Where a direction between two codewords comes from."""
+    from sfvq_jax.io.curve_file import curve_sha256
+
     return {"curve_sha256": curve_sha256(record), "codewords": list(codewords)}
 
 

@@ -2,18 +2,27 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 
 import ports
 from sfvq_jax.cli.augment import write_stretch
-from sfvq_jax.cli.common import DEVIATION_SAMPLES, add_examples, add_output, load_model
+from sfvq_jax.cli.common import (
+    DEVIATION_SAMPLES,
+    add_examples,
+    add_output,
+    load_model,
+    with_statistics,
+)
 from sfvq_jax.cli.edit import draw_edit, truncated
+from sfvq_jax.cli.explore import exported
 from sfvq_jax.cli.fit import add_fit_options, fit_model
 from sfvq_jax.cli.latents import seed_latents
 from sfvq_jax.cli.map import draw_map
-from sfvq_jax.interpret import Direction, DirectionRecord, line_direction
+from sfvq_jax.explore.subject import Subject
+from sfvq_jax.interpret import Direction, DirectionRecord, line_direction, load_scorers
 from sfvq_jax.interpret.augment.dataset import MANIFEST
 from sfvq_jax.io.curve_file import CurveRecord, save_curve
 from sfvq_jax.io.output import new_folder
@@ -23,7 +32,7 @@ from sfvq_jax.views import distance_figure, history_figure
 
 DEMO_MODEL = "fashion_mnist"
 DEMO_LINE = 12
-SAMPLES = "samples"
+SAMPLES, PAGE = "samples", "map.html"
 DEMO_MARKER = f"{SAMPLES}/{MANIFEST}"  # what the folder always holds, and hardly another one
 
 
@@ -57,13 +66,29 @@ def run_demo(options: argparse.Namespace) -> None:
         title = f"{moved[0].name}{truncated(latents)}"
         figure = draw_edit(model, latents, moved, [1.0], strengths, title=title)
         figure.savefig(folder / "edit.png")
+        subject = _subject(model, record, options.model)
+        page = exported(subject, (), limits=False)
+        (folder / PAGE).write_text(page, encoding="utf-8")
         write_stretch(
             model, record, (line, line + 1), 64, folder / SAMPLES, key=jax.random.key(0), about={}
         )
     for warning in result.warnings:
         print(f"sfvq-jax {options.command}: warning: {warning}", file=sys.stderr)
     print(f"{options.output}: curve.npz, map.png, distances.png, history.png, edit.png, samples/")
+    print(
+        f"{Path(options.output) / PAGE}: open it in a browser to walk the curve; sfvq-jax explore"
+        f" {options.model} {Path(options.output) / 'curve.npz'} renders it live"
+    )
     print(_map_report(model, record))
+
+
+def _subject(model: LatentModel, record: CurveRecord, name: str) -> Subject:
+    """What the page shows: the curve, measured by the bundled scorers."""
+    scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
+    find, judge = with_statistics(scorers)
+    return Subject(
+        model, record, find, judge, classes=scorers.classes, model_name=name, curve_name="curve.npz"
+    )
 
 
 def _map_report(model: LatentModel, record: CurveRecord) -> str:

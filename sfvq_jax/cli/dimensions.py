@@ -20,7 +20,6 @@ from sfvq_jax.cli.common import (
     add_seed,
     add_space_options,
     check_no_space,
-    curve_sha256,
     fitted_scorers,
     kept_parts,
     load_for,
@@ -53,7 +52,7 @@ from sfvq_jax.interpret import (
 from sfvq_jax.interpret.dimensions.coordinates import HOWS
 from sfvq_jax.interpret.dimensions.moves import ALL, RANDOM, SEQUENTIAL, WHOLE_MASK
 from sfvq_jax.interpret.dimensions.translation import FOUND, NOT_FOUND
-from sfvq_jax.io.curve_file import load_curve
+from sfvq_jax.io.curve_file import curve_sha256, load_curve
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.views import (

@@ -36,6 +36,8 @@ COMMANDS = {  # module of this package with `add_NAME` and `run_NAME` -> what it
     "compare": "compares SFVQ with other methods",
     "edit": "draws seeds moved along directions",
     "augment": "writes a dataset of new images",
+    "walk": "films the images along a curve",
+    "explore": "opens a page to walk a curve, label and edit; or writes it as one file",
 }
 
 

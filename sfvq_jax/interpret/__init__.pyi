@@ -21,7 +21,9 @@ from .attributes import (
     statistics_of,
 )
 from .augment import (
+    LabelledPlaces,
     Samples,
+    labelled_places,
     positions_along,
     sample_around,
     sample_balanced,
@@ -126,6 +128,7 @@ __all__ = [
     "Inside",
     "Interval",
     "KMeans",
+    "LabelledPlaces",
     "LatentCLR",
     "MapQuality",
     "Method",
@@ -168,6 +171,7 @@ __all__ = [
     "join",
     "joint_scores",
     "judging_statistics",
+    "labelled_places",
     "latent_axes",
     "line_direction",
     "load_direction",

@@ -1,5 +1,6 @@
 """A curve on disk: one .npz with codewords, where they belong, how they were fitted; no pickle."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,6 +137,12 @@ def _read_history(stored: Arrays) -> History | None:
         if name not in ("loss", "objective") and not (np.isfinite(column) & (column >= 0)).all():
             raise ValueError(f"its history_{name} is not all finite and from 0")
     return History(codewords.astype(np.int32), use=use, samples=samples, **columns)
+
+
+def curve_sha256(record: CurveRecord) -> str:
+    """Of the codewords, which tells curves apart wherever they lie."""
+    codewords = np.ascontiguousarray(record.curve.codewords, np.float32)
+    return hashlib.sha256(codewords.tobytes()).hexdigest()
 
 
 def check_belongs(record: Any, model: LatentModel) -> None:

@@ -17,13 +17,17 @@ from sfvq_jax.views.grids import (
     interventions_figure,
     map_figure,
 )
+from sfvq_jax.views.page import Page, explore
+from sfvq_jax.views.walk import write_walk
 
 __all__ = [
+    "Page",
     "comparison_figure",
     "directions_figure",
     "distance_figure",
     "edit_figure",
     "effects_figure",
+    "explore",
     "growth_figure",
     "history_figure",
     "importance_figure",
@@ -33,4 +37,5 @@ __all__ = [
     "to_uint8",
     "translation_figure",
     "write_edits",
+    "write_walk",
 ]

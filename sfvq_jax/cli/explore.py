@@ -1,0 +1,184 @@
+"""`explore`: a page to walk a curve, label and edit; live, or all of it as one file."""
+
+import argparse
+import contextlib
+import json
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sfvq_jax.cli.common import (
+    add_examples,
+    add_model_and_curve,
+    add_output,
+    add_scorer_option,
+    fitted_scorers,
+    load_for,
+    with_statistics,
+)
+from sfvq_jax.cli.directions import DIRECTIONS_MARKER
+from sfvq_jax.cli.map import add_labels, read_labels
+from sfvq_jax.explore.export import export_page
+from sfvq_jax.explore.subject import NamedDirection, Subject, own_data
+from sfvq_jax.interpret import load_direction
+from sfvq_jax.io.curve_file import curve_sha256, load_curve
+from sfvq_jax.io.label_file import Label, labels_path, load_labels
+from sfvq_jax.io.output import new_file
+
+MOST_DIRECTIONS = 500
+
+
+def add_explore(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_explore)
+    command.add_argument("--overwrite", action="store_true", help="replace the exported file")
+    add_examples(
+        command,
+        "explore fashion_mnist sfvq-jax-demo/curve.npz",
+        "explore ffhq/ curve.npz --directions directions/ --scorer scorer.npz --data mine.npy",
+        "explore fashion_mnist curve.npz --export map.html",
+    )
+    add_model_and_curve(command)
+    add_output(command, "write the page here as one file", "--export", endings=(".html",))
+    command.add_argument(
+        "--directions",
+        action="append",
+        default=[],
+        help="the folder that `directions` wrote, or a direction's .json; once or more",
+    )
+    add_scorer_option(command)
+    command.add_argument("--data", help="an .npy of latents of yours, shown where they fall")
+    add_labels(command)
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve at (%(default)s); any other lets other machines in",
+    )
+    command.add_argument("--port", type=_port, default=0, help="to serve at; any free one")
+    command.add_argument("--no-browser", action="store_true", help="print the link, open nothing")
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) < 2**16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected a port from 0 to 65535")
+
+
+def run_explore(options: argparse.Namespace) -> None:
+    if options.labels is not None and options.data is None:
+        raise ValueError("--labels are classes of --data: leave it out, or name the latents")
+    if options.export is not None:
+        subject = subject_of(options)
+        labels = labels_of(subject, options.curve)
+        with new_file(options.export, overwrite=options.overwrite) as temporary:
+            temporary.write_text(exported(subject, labels, limits=True), encoding="utf-8")
+        size = Path(options.export).stat().st_size / 1e6
+        print(f"{options.export}: {size:.1f} MB; open it in a browser, no network is needed")
+        return
+    _serve(options)
+
+
+def exported(subject: Subject, labels: Sequence[Label], *, limits: bool) -> str:
+    """The page, with a bar while it is made."""
+    with tqdm(unit=" steps", leave=False, disable=None) as bar:
+
+        def on_step(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return export_page(subject, labels=labels, limits=limits, on_step=on_step)
+
+
+def labels_of(subject: Subject, curve_file: str) -> tuple[Label, ...]:
+    """Those that lie beside the curve, if there are any."""
+    path = labels_path(curve_file)
+    if not path.exists():
+        return ()
+    sha256 = curve_sha256(subject.record._replace(curve=subject.curve))
+    return load_labels(path, curve_sha256=sha256, num_lines=subject.curve.num_lines).labels
+
+
+def subject_of(options: argparse.Namespace) -> Subject:
+    """What the options name, once it is known that all of it belongs together."""
+    record = load_curve(options.curve)
+    directions = _directions(options.directions)
+    model = load_for(options.model, [record, *(named.record for named in directions)])
+    scorers = fitted_scorers(options)
+    find, judge = with_statistics(scorers)
+    data = None
+    if options.data is not None:
+        labels = read_labels(options)
+        data = own_data(options.data, record.curve, name=options.data, labels=labels)
+    return Subject(
+        model,
+        record,
+        find,
+        judge,
+        classes=() if scorers is None else scorers.classes,
+        directions=tuple(directions),
+        model_name=options.model,
+        curve_name=options.curve,
+        data=data,
+    )
+
+
+def _directions(names: Sequence[str]) -> list[NamedDirection]:
+    """Of direction files, and of all that folders list."""
+    files: list[Path] = []
+    for name in names:
+        path = Path(name)
+        files += _listed(path) if path.is_dir() else [path]
+    if len(files) > MOST_DIRECTIONS:
+        raise ValueError(
+            f"there are {len(files)} directions, and a page shows up to {MOST_DIRECTIONS}: name"
+            " fewer"
+        )
+    return [NamedDirection(str(file), load_direction(file)) for file in files]
+
+
+def _listed(folder: Path) -> list[Path]:
+    index = folder / DIRECTIONS_MARKER
+    try:
+        return [
+            folder / Path(str(row["file"])).name
+            for row in json.loads(index.read_text(encoding="utf-8"))
+        ]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} holds no {index.name}: name a direction's .json, or a folder that"
+            " `directions` wrote"
+        ) from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{index} is damaged: name a direction's .json in {folder}") from error
+
+
+def _serve(options: argparse.Namespace) -> None:
+    try:
+        from sfvq_jax.explore import server
+    except ImportError as error:
+        raise ValueError(
+            "the live page takes the packages starlette and uvicorn, which are not installed: pip"
+            " install 'sfvq-jax[explore]', or write one file by --export map.html"
+        ) from error
+    with contextlib.closing(server.bound(options.host, options.port)) as listener:
+        explorer = server.Explorer(subject_of(options), options.curve)
+        token = server.new_token()
+        link = server.permalink(options.host, listener.getsockname()[1], token)
+        if not server.is_loopback(options.host):
+            print(
+                f"sfvq-jax explore: {options.host} is not this machine alone: whoever reaches it"
+                " and has the link sees this model's images and changes the labels, and the"
+                " connection is not encrypted",
+                file=sys.stderr,
+            )
+
+        print(
+            f"{link}\nlabels are kept in {labels_path(options.curve)}; Control-C ends", flush=True
+        )
+        if not options.no_browser:  # which waits, since the socket listens already
+            webbrowser.open(link)
+        app = server.app_of(explorer, token, options.host)
+        with contextlib.closing(explorer), contextlib.suppress(KeyboardInterrupt):
+            server.server_of(app).run([listener])

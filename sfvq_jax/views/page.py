@@ -1,0 +1,76 @@
+"""The page of `sfvq-jax explore` in a notebook, and as a file."""
+
+import html
+from pathlib import Path
+
+from sfvq_jax.curve import Curve
+from sfvq_jax.interpret import Scorer, Scorers, image_statistics, join, judging_statistics
+from sfvq_jax.io.curve_file import CurveRecord, check_belongs
+from sfvq_jax.io.output import new_file
+from sfvq_jax.latent_model import LatentModel
+
+HEIGHT = 900  # pixels of the frame
+
+
+class Page:
+    """A page to walk a curve, in one piece; a notebook shows it.
+
+    Attributes:
+      html: all of it.
+    """
+
+    def __init__(self, html: str):
+        self.html = html
+
+    def __repr__(self) -> str:
+        return f"Page({len(self.html) / 1e6:.1f} MB; save(path) writes it)"
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Writes it, whole or not at all; raises what `new_file` raises."""
+        with new_file(path, overwrite=overwrite) as temporary:
+            temporary.write_text(self.html, encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{html.escape(self.html)}" style="width: 100%; height: {HEIGHT}px;'
+            ' border: 0" sandbox="allow-scripts allow-downloads allow-modals"'
+            ' title="Walk the curve"></iframe>'
+        )
+
+
+def explore(
+    model: LatentModel,
+    curve: Curve | CurveRecord,
+    *,
+    scorers: Scorers | tuple[Scorer, Scorer] | None = None,
+) -> Page:
+    """The page of a curve: what `sfvq-jax explore --export` writes, to be seen in a notebook.
+
+    Args:
+      model: the generator.
+      curve: of its latents, K from 3 to 4096 codewords.
+      scorers: what finds and what judges attributes; those of a file may be of classes. Statistics
+        of images are there in any case.
+
+    Raises:
+      ValueError: a curve of another model, or of more codewords.
+    """
+    from sfvq_jax.explore.export import export_page
+    from sfvq_jax.explore.subject import Subject
+
+    record = curve if isinstance(curve, CurveRecord) else CurveRecord(curve)
+    check_belongs(record, model)
+    find, judge = image_statistics(), judging_statistics()
+    if scorers is not None:
+        find, judge = join(find, scorers[0]), join(judge, scorers[1])
+    classes = scorers.classes if isinstance(scorers, Scorers) else ()
+    subject = Subject(
+        model,
+        record,
+        find,
+        judge,
+        classes=classes,
+        model_name=getattr(model, "latent_space", "") or type(model).__name__,
+        curve_name="curve",
+    )
+    return Page(export_page(subject))
