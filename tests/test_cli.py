@@ -213,8 +213,10 @@ def test_demo_leaves_a_folder_with_everything(space, tmp_path, capsys):
     assert main(["demo", "-o", str(output), "--space", space, "--bits", "3", *QUICK]) == 0
     names = {path.name for path in output.iterdir()}
     figures = {"map.png", "distances.png", "history.png", "edit.png"}
-    assert names == {"curve.npz", "samples"} | figures
-    assert "neighbours of the same class" in capsys.readouterr().out
+    assert names == {"curve.npz", "map.html", "samples"} | figures
+    told = capsys.readouterr().out
+    assert "neighbours of the same class" in told
+    assert "map.html: open it in a browser" in told
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
 
 

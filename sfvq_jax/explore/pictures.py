@@ -17,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfvq_jax.explore.subject import SEEDS, Subject
-from sfvq_jax.images import batch_of, image_shape, in_batches, render_images
+from sfvq_jax.images import batch_of, image_shape, render_images
+from sfvq_jax.interpret.edit import codes_of
 from sfvq_jax.io.image_files import as_picture, resized
 from sfvq_jax.latent_model import method
 
+BATCH = 16  # images at once, fewer where they are large
 LARGEST_STRENGTH = 20.0  # standard deviations
 MOST_EDITS = 16
 LARGEST_SIDE, SMALLEST_SIDE = 1024, 16  # pixels of a tile
@@ -179,18 +181,28 @@ class Pictures:
                 self._seeds.popitem(last=False)
         return latent
 
-    def render(self, codes: np.ndarray) -> np.ndarray:
-        """Images uint8 [N, H, W, C] of codes [N, D] or [N, L, D], few in memory at once."""
+    def render(self, latents: np.ndarray) -> np.ndarray:
+        """Images uint8 [N, H, W, C] of latents [N, D] or codes [N, L, D], any number of them."""
         if not self.shape:  # of a model that JAX cannot trace
-            return render_images(self.subject.model, jnp.asarray(codes))
-        batch = batch_of(self.subject.model, 16)
-        if len(codes) <= batch:
-            return np.asarray(_uint8_images(self._render, jnp.asarray(codes)))
-        return in_batches(lambda part: _uint8_images(self._render, part), codes, batch)
+            return render_images(self.subject.model, jnp.asarray(latents))
+        layers, batch = self.subject.model.num_layers, batch_of(self.subject.model, BATCH)
+        codes = np.asarray(codes_of(jnp.asarray(latents, jnp.float32), layers))
+        count = len(codes)
+        codes = np.pad(codes, [(0, -count % batch), (0, 0), (0, 0)], mode="edge")
+        return np.concatenate(
+            [self._now(codes[i : i + batch]) for i in range(0, len(codes), batch)]
+        )[:count]
 
     def sheet(self, view: View) -> tuple[bytes, str]:
         """A view's tiles side by side, and the type of the picture."""
-        return encoded(tiled(self.render(self.codes(view)), view.side, columns=1 + SEEDS))
+        images = self._now(self.codes(view))
+        return encoded(tiled(images, view.side, columns=1 + SEEDS))
+
+    def _now(self, codes: np.ndarray) -> np.ndarray:
+        """Images of codes [N, L, D], all at once."""
+        if not self.shape:
+            return render_images(self.subject.model, jnp.asarray(codes))
+        return np.asarray(_uint8_images(self._render, jnp.asarray(codes)))
 
 
 @functools.partial(jax.jit)

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -98,9 +97,8 @@ class Explorer:
         self._cards = ThreadPoolExecutor(1, "cards")
         self._known_cards: dict[tuple[int, tuple[int, int]], Any] = {}
         self._last_picture = 0.0
-        for count in (1, 1 + SEEDS):  # which compiles both programs
-            codes = np.repeat(subject.codewords[:1, None], subject.model.num_layers, 1)
-            self.pictures.render(codes.repeat(count, 0))
+        for count in (0, SEEDS):  # which compiles both programs
+            self.pictures.sheet(parse_view({"position": 0.0, "count": count}, subject))
         images = thumbs(subject, self.pictures)
         self.sheets = {"codewords": encoded(tiled(images, max(images.shape[1:3]), columns=32))}
         tiles = {"codewords": _tile(images, 32)}

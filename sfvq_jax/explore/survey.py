@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfvq_jax.curve import decode
+from sfvq_jax.explore.pictures import BATCH as pictures_at_once
 from sfvq_jax.explore.pictures import Pictures, at_most, strip_codes, vector_of
 from sfvq_jax.explore.subject import SEEDS, OwnData, Subject, nearest_codewords
 from sfvq_jax.images import batch_of, in_batches
@@ -46,12 +47,11 @@ class Measures:
     def __init__(self, subject: Subject, pictures: Pictures):
         self._subject = subject
         self.bench = None
-        batch = min(batch_of(subject.model, BATCH), 4)
-        some = np.repeat(subject.codewords[:1], batch, 0)
+        some = subject.codewords[: batch_of(subject.model, pictures_at_once)]
         pictures.render(some)  # which compiles
         began = time.perf_counter()
         pictures.render(some)
-        if (time.perf_counter() - began) / batch * (BANK + HELD_OUT) <= SLOWEST:
+        if (time.perf_counter() - began) / len(some) * (BANK + HELD_OUT) <= SLOWEST:
             key = jax.random.key(1)
             self.bench = Bench(key, subject.model, subject.find, subject.judge)
             keys = jax.random.split(jax.random.key(2))

@@ -8,7 +8,6 @@ export class Labels {
     this.source = source;
     this.about = source.about;
     this.told(this.about.labels);
-    this.past = [];
   }
 
   told({ labels, revision, file }) {
@@ -53,7 +52,7 @@ export class Labels {
 
 export class Labelling {
   constructor(labels, state, redraw, changed) {
-    Object.assign(this, { labels, state, redraw, changed });
+    Object.assign(this, { labels, state, redraw, changed, past: [] });
     const form = byId("label-form");
     form.onsubmit = (event) => {
       event.preventDefault();
@@ -103,7 +102,7 @@ export class Labelling {
       const next = byId("target").value === "line" ? stop + 0.5 : stop + 1;
       this.changed({ position: Math.min(next, codewords - 1) });
     }
-    byId("label").select();
+    if (document.activeElement === byId("label")) byId("label").select();
   }
 
   async set(list, undoing = false) {
@@ -145,7 +144,7 @@ export class Labelling {
     const where = labels.file ? `; kept in ${labels.file}` : labels.source.live ? "" : "; kept in this browser";
     byId("labels-told").textContent =
       `${done} of ${count} codewords labelled, ${labels.agreeing()} lines agree${where}`;
-    byId("undo").disabled = !this.past?.length;
+    byId("undo").disabled = !this.past.length;
     const names = labels.names;
     const known = [...new Set([...names, ...(about.classes?.names ?? [])])];
     byId("known-labels").replaceChildren(...known.map((name) => element("option", { value: name })));

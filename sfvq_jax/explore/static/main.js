@@ -1,9 +1,9 @@
 // The page: its state, what changes it, and what is drawn when it has changed.
 
 import { Labelling, Labels } from "./labels.js";
-import { Card, Edits, Heat, OwnData, fillLayers } from "./panels.js";
+import { Card, Edits, Heat, OwnData, fillLayers, legend } from "./panels.js";
 import { openSource } from "./source.js";
-import { Film, Tracks, colourOf } from "./tracks.js";
+import { Film, Tracks } from "./tracks.js";
 import {
   asCommand, asHash, asPython, byId, clamp, copy, download, element, fromHash, keep, kept, layersText,
   lineOf, percent, round, say, signed,
@@ -47,7 +47,6 @@ async function main() {
   const card = new Card(source);
   const heat = new Heat(about, change);
   const own = new OwnData(source);
-  own.legend(colourOf);
   let playing = 0;
   let dragging = false;
   let due = false;
@@ -59,6 +58,7 @@ async function main() {
     `${base(about.model.name)} · ${base(about.curve.name)} · ${about.curve.codewords} codewords` +
     `${about.model.space ? ` in ${about.model.space}` : ""}` +
     ` · perplexity ${about.perplexity.toFixed(1)} of ${about.use.length} lines`;
+  if (about.classes) byId("class-legend").replaceChildren(...legend(about.classes.names));
   document.title = `Walk the curve · ${base(about.model.name)}`;
   byId("scrubber").setAttribute("aria-valuemax", last);
   byId("position").max = last;

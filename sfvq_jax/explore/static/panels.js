@@ -1,6 +1,6 @@
 // What stands below and beside the images: the line's card, directions and their stack, distances.
 
-
+import { colourOf } from "./tracks.js";
 import {
   asDirectionFile, byId, clamp, download, element, fileName, layersText, lineOf, lookUp, percent,
   say, signed,
@@ -429,6 +429,14 @@ export class Heat {
   }
 }
 
+// What colours mean.
+export const legend = (names) =>
+  names.map((name, c) => {
+    const swatch = element("span", { className: "swatch" });
+    swatch.style.background = colourOf(c);
+    return element("span", {}, swatch, name);
+  });
+
 // The user's latents at a bar of the histogram.
 export class OwnData {
   constructor(source) {
@@ -440,16 +448,7 @@ export class OwnData {
       `${this.data.rows.toLocaleString("en")} rows of ${this.data.name}` +
       (source.live ? "; click a bar above to see them" : "");
     byId("rows").hidden = true;
-  }
-
-  legend(colourOf) {
-    if (!this.data) return;
-    const entries = this.data.classes.map((name, c) => {
-      const swatch = element("span", { className: "swatch" });
-      swatch.style.background = colourOf(c);
-      return element("span", {}, swatch, name);
-    });
-    byId("legend").replaceChildren(...entries);
+    byId("legend").replaceChildren(...legend(this.data.classes));
   }
 
   async show({ codeword, label }) {
