@@ -1,6 +1,6 @@
 // Labels: on codewords, lines and stretches; saved at once, each step can be undone.
 
-import { colourOf } from "./tracks.js";
+import { classColour } from "./tracks.js";
 import { byId, clamp, download, element, lineOf, round, say } from "./words.js";
 
 export class Labels {
@@ -21,9 +21,7 @@ export class Labels {
   }
 
   colour(text) {
-    const classes = this.about.classes?.names ?? [];
-    const known = classes.findIndex((name) => name.toLowerCase() === text.toLowerCase());
-    return colourOf(known >= 0 ? known : classes.length + Math.max(this.names.indexOf(text), 0));
+    return classColour(this.about, text, Math.max(this.names.indexOf(text), 0));
   }
 
   // Of a codeword the latest label that covers it, as sfvq-jax augment takes it.

@@ -6,7 +6,7 @@ import { openSource } from "./source.js";
 import { Film, Tracks } from "./tracks.js";
 import {
   asCommand, asHash, asPython, byId, clamp, copy, download, element, fromHash, keep, kept, layersText,
-  lineOf, percent, round, say, signed,
+  lineOf, lookUp, percent, round, say, signed,
 } from "./words.js";
 
 const SPEED = 1.5; // lines a second, while it plays
@@ -56,9 +56,8 @@ async function main() {
   byId("subject").title = `${about.model.name} · ${about.curve.name}`;
   byId("subject").textContent =
     `${base(about.model.name)} · ${base(about.curve.name)} · ${about.curve.codewords} codewords` +
-    `${about.model.space ? ` in ${about.model.space}` : ""}` +
-    ` · perplexity ${about.perplexity.toFixed(1)} of ${about.use.length} lines`;
-  if (about.classes) byId("class-legend").replaceChildren(...legend(about.classes.names));
+    `${about.model.space ? ` in ${about.model.space}` : ""}`;
+  if (about.classes) byId("class-legend").replaceChildren(...legend(about, about.classes.names));
   document.title = `Walk the curve · ${base(about.model.name)}`;
   byId("scrubber").setAttribute("aria-valuemax", last);
   byId("position").max = last;
@@ -122,6 +121,7 @@ async function main() {
       const at = Math.round(position * ((about.places.length - 1) / last));
       if (!about.inside[at]) words.push("the image leaves the distribution here");
     }
+    words.push(`perplexity ${about.perplexity.toFixed(1)} of ${about.use.length} lines`);
     return words.join(" · ");
   }
 
@@ -166,9 +166,17 @@ async function main() {
     byId("caption").textContent =
       `position ${round(state.position, 2).toFixed(2)}${kind ? ` · ${kind}` : ""}` +
       (state.stack.length && !state.before && source.live ? ", with the stack" : "");
-    const what = state.before ? "before any edit" : `${signed(state.along)} σ along line ${line}`;
+    const what = state.before ? "before any edit" : moves(line);
     seeds.forEach((canvas, i) => canvas.setAttribute("aria-label", `seed ${state.seed + i}, ${what}`));
     byId("view-note").textContent = `seeds ${state.seed} to ${state.seed + count - 1}, ${what}`;
+  }
+
+  function moves(line) {
+    const along = `${signed(state.along)} σ along line ${line}`;
+    if (!state.stack.length) return along;
+    if (source.live) return `${along}, with the stack`;
+    const [edit] = state.stack;
+    return `${signed(edit.strength)} σ of ${lookUp(edit.id, about).name}`;
   }
 
   function controls() {

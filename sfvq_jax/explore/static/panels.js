@@ -1,6 +1,6 @@
 // What stands below and beside the images: the line's card, directions and their stack, distances.
 
-import { colourOf } from "./tracks.js";
+import { classColour } from "./tracks.js";
 import {
   asDirectionFile, byId, clamp, download, element, fileName, layersText, lineOf, lookUp, percent,
   say, signed,
@@ -236,7 +236,7 @@ export class Edits {
     const strip = element("canvas", { role: "img", "aria-label": `strip of ${row.name}` });
     this.paint(strip, row);
     const add = element("button", {
-      type: "button", className: "plain", textContent: "+", title: "add to the stack",
+      type: "button", className: "add", textContent: "+", title: "add to the stack",
       "aria-label": `add ${row.name} to the stack`, onclick: () => this.add(row.id),
     });
     const save = element("button", {
@@ -430,10 +430,10 @@ export class Heat {
 }
 
 // What colours mean.
-export const legend = (names) =>
+export const legend = (about, names) =>
   names.map((name, c) => {
     const swatch = element("span", { className: "swatch" });
-    swatch.style.background = colourOf(c);
+    swatch.style.background = classColour(about, name, c);
     return element("span", {}, swatch, name);
   });
 
@@ -448,7 +448,9 @@ export class OwnData {
       `${this.data.rows.toLocaleString("en")} rows of ${this.data.name}` +
       (source.live ? "; click a bar above to see them" : "");
     byId("rows").hidden = true;
-    byId("legend").replaceChildren(...legend(this.data.classes));
+    const known = source.about.classes?.names ?? [];
+    const more = this.data.classes.filter((name) => !known.includes(name));
+    if (more.length) byId("legend").replaceChildren(...legend(source.about, this.data.classes));
   }
 
   async show({ codeword, label }) {

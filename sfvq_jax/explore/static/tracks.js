@@ -8,6 +8,13 @@ export const PALETTE = [
 ];
 export const colourOf = (index) => PALETTE[index % PALETTE.length];
 
+// A class has one colour on the whole page, whoever names it.
+export function classColour(about, name, otherwise) {
+  const known = about.classes?.names ?? [];
+  const index = known.findIndex((each) => each.toLowerCase() === name.toLowerCase());
+  return colourOf(index >= 0 ? index : known.length + otherwise);
+}
+
 const FILM_CELL = 76;
 const HEIGHTS = { labels: 14, classes: 12, use: 46, trace: 26, data: 60 };
 const GAP = 6;
@@ -261,7 +268,8 @@ export class Tracks {
       let below = y + h;
       counts.forEach((row, c) => {
         const high = (row[k] / this.most) * h;
-        context.fillStyle = about.data.classes.length ? colourOf(c) : colour("--trace");
+        const name = about.data.classes[c];
+        context.fillStyle = name === undefined ? colour("--trace") : classColour(about, name, c);
         context.fillRect(left, below - high, Math.max(width, 1), high);
         below -= high;
       });
