@@ -91,7 +91,7 @@ def measure(name: str, space: str | None, requests: int) -> dict[str, Any]:
     model: Any = generator if space is None else generator.space(space)
     curve = fit(jax.random.key(0), model, bits=BITS).curve
     scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
-    find, judge = with_statistics(scorers)
+    find, judge = with_statistics(scorers, model)
     record = CurveRecord(curve, model.latent_space, model.model_hash)
     subject = Subject(
         model, record, find, judge, scorers.classes, model_name=name, curve_name="curve.npz"

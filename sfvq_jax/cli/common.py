@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import math
 import os
 import re

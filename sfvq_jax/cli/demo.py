@@ -85,7 +85,7 @@ def run_demo(options: argparse.Namespace) -> None:
 def _subject(model: LatentModel, record: CurveRecord, name: str) -> Subject:
     """What the page shows: the curve, measured by the bundled scorers."""
     scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
-    find, judge = with_statistics(scorers)
+    find, judge = with_statistics(scorers, model)
     return Subject(
         model, record, find, judge, classes=scorers.classes, model_name=name, curve_name="curve.npz"
     )

@@ -18,7 +18,6 @@ from sfvq_jax.cli.common import (
     add_output,
     add_scorer_option,
     add_seed,
-    curve_sha256,
     direction_source,
     kept_parts,
     load_both,
@@ -40,7 +39,7 @@ from sfvq_jax.interpret import (
     render_edits,
     save_direction,
 )
-from sfvq_jax.io.curve_file import CurveRecord
+from sfvq_jax.io.curve_file import CurveRecord, curve_sha256
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.views import directions_figure, effects_figure

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
     add_examples,
+    add_memory,
     add_model_and_curve,
     add_output,
     add_scorer_option,
@@ -57,6 +58,7 @@ def add_explore(command: argparse.ArgumentParser) -> None:
         help="address to serve at (%(default)s); any other lets other machines in",
     )
     command.add_argument("--port", type=_port, default=0, help="to serve at; any free one")
+    add_memory(command)
     command.add_argument("--no-browser", action="store_true", help="print the link, open nothing")
 
 
@@ -106,7 +108,7 @@ def subject_of(options: argparse.Namespace) -> Subject:
     directions = _directions(options.directions)
     model = load_for(options.model, [record, *(named.record for named in directions)])
     scorers = fitted_scorers(options)
-    find, judge = with_statistics(scorers)
+    find, judge = with_statistics(scorers, model)
     data = None
     if options.data is not None:
         labels = read_labels(options)

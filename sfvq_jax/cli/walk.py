@@ -6,7 +6,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sfvq_jax.cli.augment import stretch_of_text
-from sfvq_jax.cli.common import add_examples, add_model_and_curve, add_output, load_both
+from sfvq_jax.cli.common import (
+    add_examples,
+    add_memory,
+    add_model_and_curve,
+    add_output,
+    load_both,
+)
 from sfvq_jax.io.sweeps import KINDS
 from sfvq_jax.views.walk import WALK_MARKER, write_walk
 
@@ -37,6 +43,7 @@ def add_walk(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--side", type=int, default=512, help="pixels of an image, at most (%(default)s)"
     )
+    add_memory(command)
 
 
 def run_walk(options: argparse.Namespace) -> None:

@@ -3,8 +3,10 @@
 import html
 from pathlib import Path
 
+import jax
+
 from sfvq_jax.curve import Curve
-from sfvq_jax.interpret import Scorer, Scorers, image_statistics, join, judging_statistics
+from sfvq_jax.interpret import Scorer, Scorers, join, statistics_of
 from sfvq_jax.io.curve_file import CurveRecord, check_belongs
 from sfvq_jax.io.output import new_file
 from sfvq_jax.latent_model import LatentModel
@@ -60,7 +62,7 @@ def explore(
 
     record = curve if isinstance(curve, CurveRecord) else CurveRecord(curve)
     check_belongs(record, model)
-    find, judge = image_statistics(), judging_statistics()
+    find, judge, _ = statistics_of(jax.random.key(0), model)
     if scorers is not None:
         find, judge = join(find, scorers[0]), join(judge, scorers[1])
     classes = scorers.classes if isinstance(scorers, Scorers) else ()
