@@ -77,7 +77,8 @@ def run_demo(options: argparse.Namespace) -> None:
     print(f"{options.output}: curve.npz, map.png, distances.png, history.png, edit.png, samples/")
     print(
         f"{Path(options.output) / PAGE}: open it in a browser to walk the curve; sfvq-jax explore"
-        f" {options.model} {Path(options.output) / 'curve.npz'} renders it live"
+        f" {options.model} {Path(options.output) / 'curve.npz'} renders it live, with the"
+        " extra [explore]"
     )
     print(_map_report(model, record))
 

@@ -29,7 +29,7 @@ from sfvq_jax.io.curve_file import curve_sha256, load_curve
 from sfvq_jax.io.label_file import Label, labels_path, load_labels
 from sfvq_jax.io.output import new_file
 
-MOST_DIRECTIONS = 500
+MOST_DIRECTIONS = 150
 
 
 def add_explore(command: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from sfvq_jax.io.label_file import Label
 STATIC = Path(__file__).with_name("static")
 MODULES = ("words.js", "source.js", "tracks.js", "panels.js", "labels.js", "main.js")
 FRAMES_A_LINE = 8  # images from a codeword to the next; half as many of large images
+MOST_LIMITED = 127  # lines, up to which it is measured how far each goes
 STRENGTHS = (-2.0, -1.0, 1.0, 2.0)  # of strips, beside 0, which all have in common
 FRAME_PIXELS, STRIP_PIXELS = 24e6, 16e6  # of all images of a kind; more of them are smaller
 SMALL = 64  # pixels, up to which an image keeps its size
@@ -43,7 +44,8 @@ def export_page(
     Args:
       subject: what it shows.
       labels: that it shows at first.
-      limits: whether it is measured how far each line goes, which takes most of the time.
+      limits: whether it is measured how far each line goes, which takes most of the time; of more
+        than 127 lines it is not.
       on_step: called with how many steps of how many are done.
 
     Raises:
@@ -92,7 +94,7 @@ def export_page(
             )
     cards = []
     for line in range(lines):
-        cards.append(measures.line(line, (0, layers - 1), limits=limits))
+        cards.append(measures.line(line, (0, layers - 1), limits=limits and lines <= MOST_LIMITED))
         step()
     about |= {
         "live": False,

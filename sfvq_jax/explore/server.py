@@ -11,7 +11,6 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,7 @@ from sfvq_jax.io.reading import parse_json
 STATIC = Path(__file__).with_name("static")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 MOST_ASKED = 2**16  # bytes of a request, but for labels
+MOST_CARDS = 4096  # of lines, that are kept
 QUIET = 0.25  # seconds without a picture before a line is measured
 SHEET_COLUMNS = 32  # images in a row of a sheet
 HEADERS = {
@@ -94,7 +94,7 @@ class Explorer:
             )
         self.revision = 0
         self.queue = Queue()
-        self._cards = ThreadPoolExecutor(1, "cards")
+        self._cards = Queue()
         self._known_cards: dict[tuple[int, tuple[int, int]], Any] = {}
         self._last_picture = 0.0
         for count in (0, SEEDS):  # which compiles both programs
@@ -114,7 +114,7 @@ class Explorer:
 
     def close(self) -> None:
         self.queue.close()
-        self._cards.shutdown(wait=False, cancel_futures=True)
+        self._cards.close()
 
     # What the page asks for.
 
@@ -135,29 +135,29 @@ class Explorer:
     async def picture(self, request: Request) -> Response:
         """The tiles of a view; 204 where a newer request of the same page overtook it."""
         content = await asked(request)
-        view = parse_view(content, self.subject)
-        page = content.get("page")
-        if type(page) is not str or len(page) > 40:
-            raise ValueError("page is no short text")
+        view, page = parse_view(content, self.subject), page_of(content)
         self._last_picture = time.monotonic()
         found = await asyncio.wrap_future(self.queue.put(page, lambda: self.pictures.sheet(view)))
         self._last_picture = time.monotonic()
         return Response(status_code=204) if found is None else as_response(found)
 
     async def card(self, request: Request) -> Response:
-        """What a line does; 204 where this model's images are too slow to measure it."""
+        """What a line does, null where that cannot be measured; 204 where another line of the same
+        page was asked for before its turn."""
         content = await asked(request)
         line = whole(content.get("line"), 0, self.subject.curve.num_lines - 1)
-        key = line, layer_range(content.get("layers"), self.subject)
+        key, page = (line, layer_range(content.get("layers"), self.subject)), page_of(content)
         if key not in self._known_cards:
-            work = asyncio.get_running_loop().run_in_executor(self._cards, self._measure, key)
-            self._known_cards[key] = await work
-            while len(self._known_cards) > 4096:
+            work = self._cards.put(page, lambda: (self._measure(key),))
+            found = await asyncio.wrap_future(work)
+            if found is None:
+                return Response(status_code=204)
+            self._known_cards[key] = found[0]
+            while len(self._known_cards) > MOST_CARDS:
                 self._known_cards.pop(next(iter(self._known_cards)))
-        found = self._known_cards[key]
-        return Response(status_code=204) if found is None else JSONResponse(found)
+        return JSONResponse(self._known_cards[key])
 
-    def _measure(self, key: tuple[int, tuple[int, int]]) -> Any:
+    def _measure(self, key: tuple[int, tuple[int, int]]) -> dict[str, Any] | None:
         self._wait_for_quiet()
         return self.measures.line(*key, pause=self._wait_for_quiet)
 
@@ -209,6 +209,14 @@ class Explorer:
             "file": "" if self._file is None else str(self._file),
             "labels": [label._asdict() for label in self.labels.labels],
         }
+
+
+def page_of(content: dict[str, Any]) -> str:
+    """Which of the open pages asks."""
+    page = content.get("page")
+    if not isinstance(page, str) or len(page) > 40:
+        raise ValueError("page is no short text")
+    return page
 
 
 def as_response(found: tuple[bytes, str]) -> Response:
@@ -302,7 +310,10 @@ class Guard:
         origins = headers.get(b"origin", [])
         if origins and origins != [b"http://" + named[0]]:
             return "another site's pages may not ask this server"
-        if headers.get(b"sec-fetch-site", [b"none"])[0] not in (b"same-origin", b"none"):
+        site = headers.get(b"sec-fetch-site", [b"none"])[0]
+        # a link to the page may stand anywhere, if it is followed in a window of its own
+        opened = headers.get(b"sec-fetch-dest") == [b"document"] and scope["method"] == "GET"
+        if site not in (b"same-origin", b"none") and not opened:
             return "another site's pages may not ask this server"
         start, token, _ = (scope["path"] + "//").encode().split(b"/", 2)
         if start or not secrets.compare_digest(token, self._token):
@@ -361,7 +372,10 @@ def bound(host: str, port: int) -> socket.socket:
 
 def server_of(app: Any) -> uvicorn.Server:
     """What serves an application: `.run([listener])`, until Control-C, SIGTERM or should_exit."""
-    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", ws="none")
+    config = uvicorn.Config(
+        app, log_level="error", access_log=False, lifespan="off", ws="none",
+        timeout_graceful_shutdown=2,
+    )  # fmt: skip
     return uvicorn.Server(config)
 
 

@@ -39,7 +39,6 @@ async function main() {
     },
     about,
   );
-  if (!source.live) state.stack = state.stack.slice(0, 1);
   const thumbs = await source.sheet("codewords");
   const labels = new Labels(source);
   const film = new Film(about, thumbs);

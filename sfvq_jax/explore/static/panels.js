@@ -31,7 +31,7 @@ export class Card {
     if (this.source.live) this.plain(line, layers, "measuring …");
     try {
       const card = await this.source.card(line, layers);
-      if (this.key !== key) return;
+      if (this.key !== key || card === undefined) return;
       if (card) this.fill(line, card);
       else this.plain(line, layers, "nothing can be measured here");
     } catch (error) {

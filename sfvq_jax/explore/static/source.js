@@ -7,7 +7,8 @@
 //   show(view, painted)       calls painted(here, seeds) once: here = [sheet, index],
 //                             seeds = a list of them; never, if a newer view overtakes it
 //   strip(id)                 a promise of [strength, sheet, index] of a direction or a line
-//   card(line, layers)        a promise of what the line does, or null
+//   card(line, layers)        a promise of what the line does; null where that is not known,
+//                             undefined where another line was asked for meanwhile
 //   rows(codeword, label)     a promise of {sheet, rows} of the user's latents at a bar, or null
 //   save(labels)              a promise of the labels as they are kept
 
@@ -109,8 +110,8 @@ class LiveSource {
   }
 
   async card(line, layers) {
-    const answer = await this.post("card", { line, layers });
-    return answer.status === 204 ? null : answer.json();
+    const answer = await this.post("card", { line, layers, page: this.page });
+    return answer.status === 204 ? undefined : answer.json();
   }
 
   async rows(codeword, label) {
@@ -135,7 +136,7 @@ class FrozenSource {
     this.about = about;
     this.key = `sfvq-jax labels ${about.curve.sha256}`;
     const own = kept(this.key, null);
-    if (own) about.labels = own;
+    if (own && isLabels(own.labels)) about.labels = { file: "", revision: 0, labels: own.labels };
   }
 
   async open() {
@@ -195,6 +196,12 @@ class FrozenSource {
     return { ...content, others: false };
   }
 }
+
+const isLabels = (list) =>
+  Array.isArray(list) &&
+  list.every(
+    (l) => typeof l?.text === "string" && Number.isFinite(l.start) && Number.isFinite(l.stop),
+  );
 
 export function openSource() {
   const data = document.getElementById("data");

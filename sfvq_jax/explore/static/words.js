@@ -66,7 +66,7 @@ export function fromHash(hash, state, about) {
     return first <= stop && stop < about.model.layers ? [first, stop] : otherwise;
   };
   const stack = [];
-  for (const text of words.getAll("edit").slice(0, 16)) {
+  for (const text of words.getAll("edit").slice(0, about.live ? 16 : 1)) {
     const found = /^([a-z]+:\d+)\*(-?[\d.]+)@(\d+-\d+)$/.exec(text);
     const known = found && lookUp(found[1], about);
     if (known) {
@@ -152,6 +152,8 @@ export function asPython(state, about) {
   const truncation = state.truncation === null ? "" : `, truncation=${state.truncation}`;
   const edits = state.before ? [] : state.stack.filter((edit) => edit.strength !== 0);
   const lines = [
+    "from pathlib import Path",
+    "",
     "import jax",
     "import jax.numpy as jnp",
     "import ports, sfvq_jax",
@@ -160,7 +162,7 @@ export function asPython(state, about) {
     "",
     `record = sfvq_jax.load_curve(${python(about.curve.name)})`,
     `name = ${python(about.model.name)}`,
-    "folder = ports.bundled(name) if (ports.BUNDLED / name).is_dir() else name",
+    "folder = name if Path(name).exists() else ports.bundled(name)",
     "model = ports.load(folder).space_named(record.space)",
     "spread = model.sample(jax.random.key(0), 2**14)",
     "",

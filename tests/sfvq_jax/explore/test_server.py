@@ -122,6 +122,14 @@ def test_other_origins_are_refused(client, headers):
     assert client.get(f"/{TOKEN}/about.json", headers=headers).status_code == 403
 
 
+def test_a_link_on_another_site_may_be_followed(client):
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}
+    assert client.get(f"/{TOKEN}/", headers=headers).status_code == 200
+    assert post(client, "labels", {"labels": [], "revision": 0}, **headers).status_code == 403
+    headers["sec-fetch-dest"] = "iframe"
+    assert client.get(f"/{TOKEN}/", headers=headers).status_code == 403
+
+
 def test_the_page_itself_is_let_in(client):
     headers = {"origin": f"http://{client.host}", "sec-fetch-site": "same-origin"}
     assert client.get(f"/{TOKEN}/about.json", headers=headers).status_code == 200
@@ -228,12 +236,12 @@ def test_labels_are_limited_in_size(client):
 
 
 def test_a_line_is_measured(client):
-    card = post(client, "card", {"line": 5, "layers": [0, 1]}).json()
+    card = post(client, "card", {"line": 5, "layers": [0, 1], "page": "a"}).json()
     assert card["name"].endswith("all layers")
     mean, low, high = card["judged"]["x position"]
     assert low < mean < high
     assert mean > 0.2
-    assert card == post(client, "card", {"line": 5, "layers": [0, 1]}).json()
+    assert card == post(client, "card", {"line": 5, "layers": [0, 1], "page": "a"}).json()
 
 
 def test_one_s_own_latents_are_shown_at_a_bar(client, explorer):
