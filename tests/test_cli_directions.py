@@ -97,6 +97,8 @@ def test_directions_are_files_a_table_and_a_picture(folder):
     with (folder / "found/directions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == [path.name for path in direction_files(folder)]
+    vectors = [load_direction(path).direction.vector for path in direction_files(folder)]
+    np.testing.assert_array_equal(np.load(folder / "found/directions.npy"), vectors)
     for row, measured in zip(rows, table, strict=True):
         assert row["confirmed"] == str(measured["confirmed"])
         for name, effect in measured["judged"].items():

@@ -121,6 +121,10 @@ def test_the_direction_came_back_from_its_file(page):
     assert_allclose(record.direction.vector, right.direction.vector, rtol=1e-6)
     assert (record.name, record.space) == (right.name, "spots-z")
     assert record.direction.layers == (0, 0)
+    again = page["theirs"].direction
+    assert_allclose(again.vector, right.direction.vector, rtol=1e-5, atol=1e-6)
+    assert_allclose(again.unit, right.direction.unit, rtol=0.1)
+    assert again.layers == (0, 0)
 
 
 def test_a_solver_of_one_s_own_fits_and_its_numbers_are_vmapped():

@@ -118,6 +118,8 @@ def _write(
             index.append({"file": name, "name": direction.name} | measured_of(direction))
         (path / DIRECTIONS_MARKER).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
         write_table(path / "directions.csv", [entry["file"] for entry in index], found)
+        vectors = [np.asarray(direction.direction.vector) for direction in found]
+        np.save(path / "directions.npy", np.reshape(vectors, (-1, model.latent_dim)))
         draw_effects(found).savefig(path / "effects.png")
         draw_directions(model, found, drawn_key).savefig(path / "directions.png")
     rows = [
@@ -127,7 +129,7 @@ def _write(
     print(table([("file", *DIRECTION_COLUMNS), *rows]))
     confirmed = sum(direction.confirmed for direction in found)
     told = f"{options.output}: {len(found)} directions, {confirmed} confirmed"
-    print(f"{told}; directions.csv, directions.png, effects.png")
+    print(f"{told}; directions.csv, directions.npy, directions.png, effects.png")
 
 
 def draw_directions(model: LatentModel, found: Sequence[FoundDirection], key: jax.Array) -> Figure:

@@ -32,6 +32,7 @@ COMMANDS = {  # module of this package with `add_NAME` and `run_NAME` -> what it
     "project": "tells where every latent lies on a curve",
     "scorer": "learns attributes from labelled images",
     "directions": "finds and names directions, layers included",
+    "adopt": "directions of GANSpace, SeFa, LatentCLR or InterFaceGAN -> our form",
     "dimensions": "finds the latent dimensions that control a concept",
     "compare": "compares SFVQ with other methods",
     "edit": "draws seeds moved along directions",
