@@ -85,7 +85,7 @@ def test_the_first_of_many_are_taken_and_the_rest_is_not_looked_at():
         (np.eye(D, dtype=int), "of type int"),
         (np.ones((2, 3, D)), r"shape \(2, 3, 4\); vectors are \[D\]"),
         (np.ones((0, D)), "shape"),
-        (np.float32(1.0) * np.ones(()), "shape"),
+        (np.array(1.0), "shape"),
         ({"lat_comp": [1.0]}, "lat_comp is of type list"),
         ({"model": {"nets.0.linear.weight": np.ones((D, D))}}, "another direction at every latent"),
         ({"g_ema": {}, "g": {}}, "it holds g_ema, g; expected an array"),
