@@ -138,9 +138,14 @@ export function asCommand(state, about) {
   const plain = files.every(
     (found, i) => found.file && String(found.layers) === String(edits[i].layers),
   );
-  if (!plain || state.along !== 0) {
+  if (state.along !== 0) {
     return {
-      why: "a command takes direction files in their own layers, without a line: save the edits as directions, or copy as Python",
+      why: "a command moves along a line or along directions: set the strength of the line to 0, or copy as Python",
+    };
+  }
+  if (!plain) {
+    return {
+      why: "a command takes direction files in their own layers: save the edits as directions, or copy as Python",
     };
   }
   const words = files.map((found, i) => ` --direction ${quoted(`${found.file}:${edits[i].strength}`)}`);
