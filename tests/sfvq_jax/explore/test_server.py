@@ -1,5 +1,6 @@
 """The server of the live page: what it tells, what it renders, and whom it refuses."""
 
+import contextlib
 import http.client
 import io
 import json
@@ -57,12 +58,12 @@ class Client(NamedTuple):
         return self.request("POST", path, content, headers)
 
     def request(self, method, path, content=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path, content, headers or {})
-        answer = connection.getresponse()
-        found = Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-        connection.close()
-        return found
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        with contextlib.closing(connection):
+            connection.request(method, path, content, headers or {})
+            answer = connection.getresponse()
+            told = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, told, answer.read())
 
 
 @pytest.fixture(scope="module")
