@@ -35,7 +35,6 @@ def add_adopt(command: argparse.ArgumentParser) -> None:
         "adopt ffhq/ stylegan_ffhq_age_w_boundary.npy --layers 0-7 -o theirs/",
         "adopt ffhq/ ffhq-red_hair-style-comp10.pkl ffhq-smile-style-comp46.pkl -o theirs/",
         "adopt ffhq/ stylegan2-ffhq_style_ipca_c80_n1000000_w.npz --count 20 -o theirs/",
-        "edit ffhq/ --direction theirs/00-red-hair.json -o red/",
     )
     command.add_argument("model", help="a converted generator, or a bundled one")
     command.add_argument(

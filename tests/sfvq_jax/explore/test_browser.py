@@ -194,9 +194,9 @@ def test_a_stranger_labels_all_codewords_by_the_keyboard(browser, link, explorer
             page.wait_for_timeout(60)
         page.keyboard.press("Control+z")
         page.keyboard.press("2")
-        page.wait_for_timeout(200)
+        labelled = "12 of 12 codewords labelled, 8 lines agree; kept in "
+        sync_api.expect(page.locator("#labels-told")).to_contain_text(labelled)
         told = page.inner_text("#labels-told")
-        assert told.startswith("12 of 12 codewords labelled, 8 lines agree; kept in ")
         file = told.split("kept in ")[1]
         with page.expect_download() as csv:
             page.click("#labels-csv")
@@ -211,12 +211,10 @@ def test_a_stranger_labels_all_codewords_by_the_keyboard(browser, link, explorer
         page.fill("#position", "7.5")
         page.press("#position", "Enter")
         page.click("#label-form button[type=submit]")
-        page.wait_for_timeout(150)
-        assert ", 6 lines agree" not in page.inner_text("#labels-told")
-        assert page.locator("#labels li.left-out").count() == 1
+        sync_api.expect(page.locator("#labels li.left-out")).to_have_count(1)
+        assert ", 8 lines agree" not in page.inner_text("#labels-told")
         page.click("#undo")
-        page.wait_for_timeout(150)
-        assert page.locator("#labels li.left-out").count() == 0
+        sync_api.expect(page.locator("#labels li.left-out")).to_have_count(0)
 
 
 def test_labels_of_a_file_stay_in_the_browser(browser, exported, evil):
@@ -225,10 +223,11 @@ def test_labels_of_a_file_stay_in_the_browser(browser, exported, evil):
         page.keyboard.press("l")
         page.keyboard.type("cap")
         page.keyboard.press("Enter")
-        page.wait_for_timeout(100)
+        sync_api.expect(page.locator("#labels li")).to_have_count(2)
+        page.wait_for_function("localStorage.length > 0")
         page.reload()
         page.wait_for_selector("body[data-ready]")
-        assert page.locator("#labels li").count() == 2
+        sync_api.expect(page.locator("#labels li")).to_have_count(2)
         with page.expect_download() as saved:
             page.click("#labels-json")
         content = json.loads(saved.value.path().read_text())
