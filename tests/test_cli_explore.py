@@ -10,6 +10,7 @@ from PIL import Image
 import ports
 from sfvq_jax import Curve, CurveRecord, save_curve
 from sfvq_jax.cli import main
+from sfvq_jax.interpret.directions import bench
 from sfvq_jax.io.curve_file import curve_sha256
 from sfvq_jax.io.label_file import Label, Labels, save_labels
 
@@ -29,7 +30,9 @@ def curve(tmp_path_factory):
     return path
 
 
-def test_export_writes_one_file_with_the_labels(curve, tmp_path, capsys):
+def test_export_writes_one_file_with_the_labels(curve, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "BANK", 128)
+    monkeypatch.setattr(bench, "HELD_OUT", 64)
     np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(40, 64)))
     output = tmp_path / "map.html"
     data = ["--data", str(tmp_path / "mine.npy")]
