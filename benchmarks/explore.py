@@ -99,7 +99,7 @@ def measure(name: str, space: str | None, requests: int) -> dict[str, Any]:
     began = time.perf_counter()
     explorer = Explorer(subject)
     started = time.perf_counter() - began
-    with contextlib.closing(explorer), serving(explorer) as port:
+    with contextlib.closing(explorer), serving(explorer, TOKEN) as port:
         client = [sys.executable, "-m", "benchmarks.explore", "--client", str(port)]
         subprocess.run([*client, "--requests", "100"], check=True, capture_output=True)
         before = resident()
@@ -128,9 +128,10 @@ def measure(name: str, space: str | None, requests: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def serving(explorer: Explorer) -> Iterator[int]:
+def serving(explorer: Explorer, token: str) -> Iterator[int]:
+    """The port at which a page is served meanwhile."""
     with bound("127.0.0.1", 0) as listener:
-        server = server_of(app_of(explorer, TOKEN))
+        server = server_of(app_of(explorer, token))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

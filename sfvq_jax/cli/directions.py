@@ -132,6 +132,21 @@ def _write(
     print(f"{told}; directions.csv, directions.npy, directions.png, effects.png")
 
 
+def indexed(folder: Path) -> list[tuple[str, Path]]:
+    """Attribute and file of each direction in a folder that `directions` or `adopt` wrote."""
+    index = folder / DIRECTIONS_MARKER
+    try:
+        rows = json.loads(index.read_text(encoding="utf-8"))
+        return [(str(row["attribute"]), folder / Path(str(row["file"])).name) for row in rows]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} holds no {index.name}: name a direction's .json, or a folder that"
+            " `directions` wrote"
+        ) from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{index} is damaged: name a direction's .json in {folder}") from error
+
+
 def draw_directions(model: LatentModel, found: Sequence[FoundDirection], key: jax.Array) -> Figure:
     """The directions with the greatest effect on their attribute, confirmed ones first."""
 

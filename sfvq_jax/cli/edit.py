@@ -1,7 +1,6 @@
 """`edit`: latents, of seeds or of a file, moved along directions, of a line or of files."""
 
 import argparse
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ from sfvq_jax.cli.common import (
     shown,
     strength_list,
 )
-from sfvq_jax.cli.directions import DIRECTIONS_MARKER
+from sfvq_jax.cli.directions import indexed
 from sfvq_jax.cli.latents import MOST_ROWS, Latents, file_latents, seed_latents
 from sfvq_jax.interpret import (
     Direction,
@@ -316,23 +315,13 @@ def _file_of(name: str, attribute: str | None) -> Path:
     path = Path(name)
     if not path.is_dir():
         return path
-    index = path / DIRECTIONS_MARKER
-    try:
-        rows = json.loads(index.read_text(encoding="utf-8"))
-        found = {str(row["attribute"]): Path(str(row["file"])).name for row in reversed(rows)}
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path} holds no {index.name}: name a direction's .json, or a folder that"
-            " `directions` wrote"
-        ) from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{index} is damaged: name a direction's .json in {path}") from error
+    found = dict(reversed(indexed(path)))
     if attribute not in found:
         raise ValueError(
             f"name with --attribute which direction of {path}: there are"
             f" {', '.join(map(shown, reversed(found)))}"
         )
-    return path / found[attribute]
+    return found[attribute]
 
 
 def _file_and_weight(text: str) -> tuple[str, float]:

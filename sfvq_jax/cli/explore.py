@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from sfvq_jax.cli.common import (
     load_for,
     with_statistics,
 )
-from sfvq_jax.cli.directions import DIRECTIONS_MARKER
+from sfvq_jax.cli.directions import indexed
 from sfvq_jax.cli.map import add_labels, read_labels
 from sfvq_jax.explore.export import export_page
 from sfvq_jax.explore.subject import NamedDirection, Subject, own_data
@@ -131,29 +130,13 @@ def _directions(names: Sequence[str]) -> list[NamedDirection]:
     files: list[Path] = []
     for name in names:
         path = Path(name)
-        files += _listed(path) if path.is_dir() else [path]
+        files += [file for _, file in indexed(path)] if path.is_dir() else [path]
     if len(files) > MOST_DIRECTIONS:
         raise ValueError(
             f"there are {len(files)} directions, and a page shows up to {MOST_DIRECTIONS}: name"
             " fewer"
         )
     return [NamedDirection(str(file), load_direction(file)) for file in files]
-
-
-def _listed(folder: Path) -> list[Path]:
-    index = folder / DIRECTIONS_MARKER
-    try:
-        return [
-            folder / Path(str(row["file"])).name
-            for row in json.loads(index.read_text(encoding="utf-8"))
-        ]
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{folder} holds no {index.name}: name a direction's .json, or a folder that"
-            " `directions` wrote"
-        ) from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{index} is damaged: name a direction's .json in {folder}") from error
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from sfvq_jax.explore.subject import SEEDS, OwnData, Subject, nearest_codewords
 from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret import Bench, Direction
 from sfvq_jax.interpret.directions.bench import BANK, BATCH, HELD_OUT, Limits
-from sfvq_jax.interpret.directions.finding import name_of
+from sfvq_jax.interpret.directions.finding import entanglement_of, name_of
 from sfvq_jax.interpret.geometry import nearest
 from sfvq_jax.interpret.map.health import OUTLIER_QUANTILE
 from sfvq_jax.io.curve_file import curve_sha256
@@ -89,15 +89,13 @@ class Measures:
         comparisons = len(bench.find.names)
         effects, judged = bench.effects(direction, self._measured_on, found, comparisons)
         attribute = max(effects, key=lambda name: abs(effects[name].mean))
-        own = effects[attribute].mean
-        others = [effect.mean for name, effect in effects.items() if name != attribute]
         return {
             "name": name_of(attribute, effects, layers, bench.model.num_layers),
             "attribute": attribute,
             "layers": list(layers),
             "effects": {name: _interval(effect) for name, effect in effects.items()},
             "judged": {name: _interval(effect) for name, effect in judged.items()},
-            "entanglement": float(np.linalg.norm(others) / max(abs(own), 1e-12)),
+            "entanglement": entanglement_of(attribute, effects),
             "limits": list(found) if limits else None,
         }
 

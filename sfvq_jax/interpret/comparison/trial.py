@@ -22,7 +22,7 @@ from sfvq_jax.interpret.directions import (
     merit_of,
     search_vectors,
 )
-from sfvq_jax.interpret.edit import Direction, edit_latents, layer_steps
+from sfvq_jax.interpret.edit import Direction, layer_steps
 from sfvq_jax.projection import project
 from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_share
 from sfvq_jax.short import short_repr
@@ -168,10 +168,6 @@ class Trial(NamedTuple):
         variances = np.einsum("md,md->m", exact @ self.covariance, exact)
         return exact, np.sqrt(np.maximum(variances, 0))
 
-    def _codes(self, latents: Array, direction: Direction, strength: float) -> Array:
-        layers = self.bench.model.num_layers
-        return edit_latents(latents, direction, jnp.array([strength]), layers)[:, 0]
-
     def _tried(self, direction: Direction) -> _Tried:
         changes = self.bench.found_changes(direction, self.chosen_on)
         price = layers_price(direction.layers, self.bench.model.num_layers)
@@ -181,8 +177,7 @@ class Trial(NamedTuple):
     def _reached_beyond(self, direction: Direction, column: int, strengths: np.ndarray) -> bool:
         """Whether fresh latents change as wanted at one of these strengths."""
         for strength in strengths:
-            codes = self._codes(self.fresh, direction, float(strength))
-            (after,) = self.bench.look(codes, self.bench.judged)
+            (after,) = self.bench.look_at(direction, self.fresh, float(strength), self.bench.judged)
             if (after - self.fresh_judged)[:, column].mean() >= self.change:
                 return True
         return False
@@ -196,9 +191,8 @@ class Trial(NamedTuple):
         edit = edit._replace(reached_where_chosen=True)
         most = float(walk.strengths[-1]) if walk.limit is None else walk.limit
         strength = min(strength, most)
-        codes = self._codes(self.fresh, direction, strength)
         functions = [self.bench.judged, *([] if self.features is None else [self.features])]
-        seen = self.bench.look(codes, *functions)
+        seen = self.bench.look_at(direction, self.fresh, strength, *functions)
         changes = (seen[0] - self.fresh_judged)[:, self.columns.judge]
         change = float(changes[:, number].mean())
         between = (walk.strengths > strength) & (walk.strengths < most)
@@ -222,8 +216,9 @@ class Trial(NamedTuple):
         n = min(PATH_LATENTS, len(self.fresh))
         path = {0.0: self.fresh_judged[:n], 1.0: end[:n]}
         for part in (-1.0, -0.5, 0.5):
-            codes = self._codes(self.fresh[:n], direction, part * strength)
-            (path[part],) = self.bench.look(codes, self.bench.judged)
+            (path[part],) = self.bench.look_at(
+                direction, self.fresh[:n], part * strength, self.bench.judged
+            )
         scores = np.stack(list(path.values()))[:, :, self.columns.judge]  # [parts, n, attributes]
         correlations = np.abs(path_correlations(np.array(list(path)), scores))
         return float(correlations[number] / max(correlations.sum(), 1e-12))

@@ -168,7 +168,7 @@ class Bench:
         render, widths = method(self.model, "render"), []
 
         def call(codes: Array) -> np.ndarray:
-            images = _call(render, codes)
+            images = called(render, codes)
             parts = [np.asarray(function(images)) for function in functions]
             widths[:] = [part.shape[1] for part in parts]
             if self.on_images is not None:
@@ -178,6 +178,17 @@ class Bench:
         codes = codes_of(latents, self.model.num_layers)
         columns = in_batches(call, codes, self._batch)
         return np.split(columns, np.cumsum(widths)[:-1], axis=1)
+
+    def look_at(
+        self,
+        direction: Direction,
+        latents: Array,
+        strength: float,
+        *functions: Callable[[Array], Any],
+    ) -> list[np.ndarray]:
+        """What functions give for images of edited latents."""
+        steps, layers = jnp.array([strength]), self.model.num_layers
+        return self.look(edit_latents(latents, direction, steps, layers)[:, 0], *functions)
 
     def limits(self, direction: Direction, latents: Array) -> Limits:
         """Strengths below and above 0 at which images leave the distribution (`limit`)."""
@@ -190,7 +201,7 @@ class Bench:
         """
         strengths, shares = [0.0], [1.0]
         for strength in STRENGTHS:
-            seen = self._at(direction, latents, sign * strength, *self.kinds)
+            seen = self.look_at(direction, latents, sign * strength, *self.kinds)
             strengths.append(strength)
             shares.append(float(self.inside(seen).mean()))
             limit = first_crossing(np.array(strengths), np.array(shares), STAYS)
@@ -203,7 +214,7 @@ class Bench:
         shares, changes = [1.0], [np.zeros(len(self.judge.names))]
         (start,) = self.look(latents, self.judged)
         for strength in STRENGTHS:
-            judged, *seen = self._at(direction, latents, strength, self.judged, *self.kinds)
+            judged, *seen = self.look_at(direction, latents, strength, self.judged, *self.kinds)
             shares.append(float(self.inside(seen).mean()))
             changes.append((judged - start).mean(0))
         return Walk(np.array([0.0, *STRENGTHS]), np.array(shares), np.array(changes))
@@ -217,12 +228,12 @@ class Bench:
         for sign in (-1, 1):
             strength = sign * MEASURED_AT
             for _ in range(HALVED):
-                found, *seen = self._at(direction, latents, strength, self.found, *self.kinds)
+                found, *seen = self.look_at(direction, latents, strength, self.found, *self.kinds)
                 if self.inside(seen).mean() >= STAYS:
                     break
                 strength /= 2
             else:
-                (found,) = self._at(direction, latents, strength, self.found)
+                (found,) = self.look_at(direction, latents, strength, self.found)
             sides.append((strength, found))
         (low, down), (high, up) = sides
         return (up - down) / (high - low)
@@ -244,7 +255,9 @@ class Bench:
         """
         low, high = within(limits)
         functions = (self.found, self.judged)
-        down, up = (self._at(direction, latents, strength, *functions) for strength in (low, high))
+        down, up = (
+            self.look_at(direction, latents, strength, *functions) for strength in (low, high)
+        )
         found, judged = ((b - a) / (high - low) for a, b in zip(down, up, strict=True))
         return (
             {name: effect(found[:, i], comparisons) for i, name in enumerate(self.find.names)},
@@ -275,7 +288,7 @@ class Bench:
         lacking = latents[self.look(latents, self.has)[0][:, column] == 0]
         if len(lacking) == 0:
             return Gain(strength, share(0, 0), share(0, 0))
-        (has,) = self._at(direction, lacking, strength, self.has)
+        (has,) = self.look_at(direction, lacking, strength, self.has)
         vectors = jax.random.normal(key, lacking.shape)
         vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
         of_layer = (layer_steps(direction, layers) != 0).any(1).astype(vectors.dtype)
@@ -283,17 +296,6 @@ class Bench:
         (by_chance,) = self.look(codes_of(lacking, layers) + steps, self.has)
         gained = [int(part[:, column].sum()) for part in (has, by_chance)]
         return Gain(strength, *(share(count, len(lacking), comparisons) for count in gained))
-
-    def _at(
-        self,
-        direction: Direction,
-        latents: Array,
-        strength: float,
-        *functions: Callable[[Array], Any],
-    ) -> list[np.ndarray]:
-        """What functions give for images of edited latents."""
-        steps, layers = jnp.array([strength]), self.model.num_layers
-        return self.look(edit_latents(latents, direction, steps, layers)[:, 0], *functions)
 
 
 def first_crossing(strengths: np.ndarray, values: np.ndarray, least: float) -> float | None:
@@ -321,5 +323,6 @@ def effect(changes: np.ndarray, comparisons: int = 1) -> Effect:
 
 
 @jax.jit
-def _call(function: jax.tree_util.Partial, x: Array) -> Array:
+def called(function: jax.tree_util.Partial, x: Array) -> Array:
+    """A model's method, compiled once for each shape."""
     return function(x)

@@ -225,8 +225,6 @@ def _measured(
     direction = chosen.direction
     limits = bench.limits(direction, limited_on)
     effects, judged = bench.effects(direction, latents, limits, comparisons)
-    own = effects[attribute].mean
-    others = [effect.mean for name, effect in effects.items() if name != attribute]
     gain = None
     if attribute in judged:
         gain = bench.gain(key, direction, latents, attribute, limits, comparisons)
@@ -237,10 +235,16 @@ def _measured(
         codewords=chosen.codewords,
         effects=effects,
         judged=judged,
-        entanglement=float(np.linalg.norm(others) / abs(own)),
+        entanglement=entanglement_of(attribute, effects),
         limits=limits,
         gain=gain,
     )
+
+
+def entanglement_of(attribute: str, effects: Mapping[str, Effect]) -> float:
+    """Root of the sum of squares of the effects on all other attributes ÷ that on this one."""
+    others = [effect.mean for name, effect in effects.items() if name != attribute]
+    return float(np.linalg.norm(others) / max(abs(effects[attribute].mean), 1e-12))
 
 
 def name_of(

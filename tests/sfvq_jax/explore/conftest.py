@@ -1,8 +1,5 @@
 """A small subject: a model of spots of light whose names are an attack."""
 
-import contextlib
-import threading
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -93,22 +90,6 @@ def explorer(subject, tmp_path_factory):
     made = Explorer(subject, curve)
     yield made
     made.close()
-
-
-@contextlib.contextmanager
-def serving(explorer, token):
-    """The port at which a page is served meanwhile."""
-    from sfvq_jax.explore.server import app_of, bound, server_of
-
-    with bound("127.0.0.1", 0) as listener:
-        server = server_of(app_of(explorer, token))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from sfvq_jax.explore.export import MOST_BYTES, export_page
 from sfvq_jax.interpret import load_direction
 from sfvq_jax.io.label_file import Label, agreeing_lines, load_labels
 from sfvq_jax.views import Page
-from tests.sfvq_jax.explore.conftest import serving
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
 pytest.importorskip("sfvq_jax.explore.server", reason="the live page takes the extra [explore]")
@@ -42,6 +41,8 @@ def browser():
 
 @pytest.fixture(scope="module")
 def link(explorer):
+    from benchmarks.explore import serving  # which takes the extra
+
     with serving(explorer, "token") as port:
         yield f"http://127.0.0.1:{port}/token/"
 

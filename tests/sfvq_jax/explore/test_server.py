@@ -19,7 +19,6 @@ from sfvq_jax.images import render_images
 from sfvq_jax.interpret import edit_latents, line_direction
 from sfvq_jax.interpret.edit import Direction
 from sfvq_jax.io.label_file import load_labels
-from tests.sfvq_jax.explore.conftest import serving
 
 server = pytest.importorskip(
     "sfvq_jax.explore.server", reason="the live page takes the extra [explore]"
@@ -68,6 +67,8 @@ class Client(NamedTuple):
 
 @pytest.fixture(scope="module")
 def client(explorer):
+    from benchmarks.explore import serving  # which takes the extra
+
     with serving(explorer, TOKEN) as port:
         yield Client(port)
 

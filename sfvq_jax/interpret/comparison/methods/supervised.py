@@ -16,6 +16,7 @@ import scipy.optimize
 from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.comparison.methods.method import Fitted, in_all_ranges
+from sfvq_jax.interpret.directions.bench import called
 from sfvq_jax.interpret.edit import codes_of
 from sfvq_jax.interpret.geometry import unit_rows
 from sfvq_jax.latent_model import LatentModel, method
@@ -78,7 +79,7 @@ def _fitted(
     latents = model.sample(key, samples)
     render = method(model, "render")
     scores = in_batches(
-        lambda codes: scorer(_render(render, codes)),
+        lambda codes: scorer(called(render, codes)),
         codes_of(latents, model.num_layers),
         batch_of(model, BATCH),
     )
@@ -109,8 +110,3 @@ def _normal(x: np.ndarray, scores: np.ndarray, has: np.ndarray) -> np.ndarray:
 
     start = np.zeros(centred.shape[1])
     return scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B").x[:-1]
-
-
-@jax.jit
-def _render(render: jax.tree_util.Partial, codes: Array) -> Array:
-    return render(codes)
