@@ -1,5 +1,6 @@
 """What is measured, with how sure that is."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,36 @@ def share(count: int, n: int, comparisons: int = 1) -> Interval:
     half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5 / (1 + z**2 / n)
     # rounding leaves no end on the wrong side
     return Interval(p, min(max(centre - half, 0.0), p), max(min(centre + half, 1.0), p))
+
+
+def share_over_seeds(means: np.ndarray, trials: int) -> Interval:
+    """Wilson's interval of a share, of what it is with each of S >= 2 seeds, [S].
+
+    Where seeds differ by more than independent trials would, these count as fewer: as so many as
+    have the variance that the mean has (Kish's design effect, with the correction of Korn &
+    Graubard, 1998, for few seeds).
+    """
+    mean, s = float(means.mean()), len(means)
+    t, normal = scipy.stats.t.ppf(1 - _tail(1), s - 1), scipy.stats.norm.ppf(1 - _tail(1))
+    variance = float(means.var(ddof=1)) / s * (t / normal) ** 2
+    worth = trials if variance == 0 else min(mean * (1 - mean) / variance, trials)
+    n = max(int(worth), 1)
+    count = round(mean * n, 6)  # no whole number; the interval holds those of both around it
+    low, high = share(math.floor(count), n).low, share(math.ceil(count), n).high
+    return Interval(mean, min(low, mean), max(high, mean))  # not beside it by rounding
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P-values of M tests [M], adjusted: that any is below .05 by chance has probability .05.
+
+    By Holm (1979): the least is multiplied by M, the next by M - 1, …, and none falls below the one
+    before it.
+    """
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    steps = p[order] * np.arange(len(p), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
 
 
 def _tail(comparisons: int) -> float:

@@ -3,7 +3,6 @@
 Seeds are independent, the attributes of one seed are not: all intervals and tests are over seeds.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import scipy.stats
 
 from sfvq_jax.interpret.comparison.measures import Edit, Order, Recognition
-from sfvq_jax.interpret.intervals import Interval, interval, share
+from sfvq_jax.interpret.intervals import Interval, holm, interval, share_over_seeds
 from sfvq_jax.short import short_repr
 
 Place = tuple[int, str]  # seed and attribute
@@ -119,11 +118,11 @@ def summary(comparison: Comparison) -> list[MethodSummary]:
             MethodSummary(
                 method=name,
                 directions=recognitions[0].directions,
-                reached=_share_over_seeds(reached, len(edits)),
+                reached=share_over_seeds(reached, len(edits)),
                 failed=sum(e.reached_where_chosen and not e.reached for e in edits) / seeds,
                 # pairs of one direction may all be told apart or none, so they count as one trial
                 **{
-                    name: _share_over_seeds(
+                    name: share_over_seeds(
                         np.array([getattr(r, field) for r in recognitions]),
                         sum(r.recognised for r in recognitions),
                     )
@@ -132,7 +131,7 @@ def summary(comparison: Comparison) -> list[MethodSummary]:
                 recognised=recognitions[0].recognised,
                 shared=len(both) / seeds,
                 # and so do the latents of one edit
-                agree=_share_over_seeds(agree, len(both)) if len(agree) > 1 else None,
+                agree=share_over_seeds(agree, len(both)) if len(agree) > 1 else None,
                 **over_seeds,
             )
         )
@@ -168,19 +167,6 @@ def _p_of_no_gap(values: np.ndarray) -> float:
     return float(2 * scipy.stats.t.sf(abs(values.mean()) / error, len(values) - 1))
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """P-values of M tests [M], adjusted: that any is below .05 by chance has probability .05.
-
-    By Holm (1979): the least is multiplied by M, the next by M - 1, …, and none falls below the one
-    before it.
-    """
-    order = np.argsort(p)
-    adjusted = np.empty(len(p))
-    steps = p[order] * np.arange(len(p), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
-
-
 def _seed_means(edits: Sequence[Edit], values: Sequence[float | None]) -> np.ndarray:
     """Of values that belong to edits, the mean of each seed that has any, [S]."""
     by_seed: dict[int, list[float]] = {}
@@ -194,23 +180,6 @@ def _over_seeds(edits: Sequence[Edit], values: Sequence[float | None]) -> Interv
     """Of the means of each seed; None for fewer than two seeds."""
     means = _seed_means(edits, values)
     return interval(means) if len(means) > 1 else None
-
-
-def _share_over_seeds(means: np.ndarray, trials: int) -> Interval:
-    """Wilson's interval of a share, of what it is with each of S >= 2 seeds, [S].
-
-    Where seeds differ by more than independent trials would, these count as fewer: as so many as
-    have the variance that the mean has (Kish's design effect, with the correction of Korn &
-    Graubard, 1998, for few seeds).
-    """
-    mean, s = float(means.mean()), len(means)
-    t, normal = scipy.stats.t.ppf(0.975, s - 1), scipy.stats.norm.ppf(0.975)
-    variance = float(means.var(ddof=1)) / s * (t / normal) ** 2
-    worth = trials if variance == 0 else min(mean * (1 - mean) / variance, trials)
-    n = max(int(worth), 1)
-    count = round(mean * n, 6)  # no whole number; the interval holds those of both around it
-    low, high = share(math.floor(count), n).low, share(math.ceil(count), n).high
-    return Interval(mean, min(low, mean), max(high, mean))  # not beside it by rounding
 
 
 def _gap(own: float | None, other: float | None) -> float | None:

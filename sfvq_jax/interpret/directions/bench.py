@@ -272,6 +272,8 @@ class Bench:
         attribute: str,
         limits: Limits = (None, None),
         comparisons: int = 1,
+        *,
+        has: np.ndarray | None = None,
     ) -> Gain:
         """Of an attribute of the judge, at the upper limit.
 
@@ -282,19 +284,22 @@ class Bench:
           attribute: its name.
           limits: of the direction.
           comparisons: intervals that are to hold together, see `interval`.
+          has: what `has` says of the latents' images, where that is known, [N, A].
         """
         column, layers = self.judge.index(attribute), self.model.num_layers
         strength = STRENGTHS[-1] if limits[1] is None else limits[1]
-        lacking = latents[self.look(latents, self.has)[0][:, column] == 0]
+        if has is None:
+            (has,) = self.look(latents, self.has)
+        lacking = latents[has[:, column] == 0]
         if len(lacking) == 0:
             return Gain(strength, share(0, 0), share(0, 0))
-        (has,) = self.look_at(direction, lacking, strength, self.has)
+        (after,) = self.look_at(direction, lacking, strength, self.has)
         vectors = jax.random.normal(key, lacking.shape)
         vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
         of_layer = (layer_steps(direction, layers) != 0).any(1).astype(vectors.dtype)
         steps = strength * direction.unit * vectors[:, None] * of_layer[None, :, None]
         (by_chance,) = self.look(codes_of(lacking, layers) + steps, self.has)
-        gained = [int(part[:, column].sum()) for part in (has, by_chance)]
+        gained = [int(part[:, column].sum()) for part in (after, by_chance)]
         return Gain(strength, *(share(count, len(lacking), comparisons) for count in gained))
 
 

@@ -26,7 +26,7 @@ from sfvq_jax.interpret.directions.bench import (
     Gain,
     Limits,
 )
-from sfvq_jax.interpret.directions.choosing import Choice, Chosen
+from sfvq_jax.interpret.directions.choosing import FEW, KEPT, Choice, Chosen
 from sfvq_jax.interpret.directions.gradients import attribute_gradients
 from sfvq_jax.interpret.directions.screening import Candidate, search, search_reached
 from sfvq_jax.interpret.edit import Direction
@@ -150,7 +150,7 @@ def find_directions(
             f"the curve has {curve.latent_dim} dimensions, the model's latents {model.latent_dim}"
         )
     keys = jax.random.split(key, 7)
-    tried = 2 * CHOSEN_ON * (2 * SHORTLIST + LAYERS_TRIED * per_attribute)
+    tried = 2 * (2 * SHORTLIST * FEW + per_attribute * (KEPT * CHOSEN_ON + LAYERS_TRIED * FEW))
     measured = per_attribute * (2 * LIMITED_ON * len(STRENGTHS) + 4 * latents)
     work = Work(
         {
@@ -192,18 +192,17 @@ def find_directions(
     limited_on, comparisons = model.sample(keys[5], LIMITED_ON), per_attribute * len(columns)
     found: list[FoundDirection] = []
 
+    @functools.cache
+    def had() -> np.ndarray:
+        return bench.look(measured_on, bench.has)[0]
+
     def best_of(name: str, column: int, candidates: Sequence[Sequence[Candidate]]) -> list:
         choice = Choice(bench, curve, spread, chosen_on, column)
-        ranked = sorted(
-            (choice.of(c.codewords, c.layers) for c in itertools.chain(*candidates)),
-            key=lambda chosen: -chosen.merit,
-        )
-        best = {frozenset(chosen.codewords): chosen for chosen in reversed(ranked)}
+        tried = [(c.codewords, c.layers) for c in itertools.chain(*candidates)]
         directions = []
-        for chosen in sorted(best.values(), key=lambda c: -c.merit)[:per_attribute]:
-            chosen = choice.with_better_layers(chosen)
+        for chosen in choice.best(tried, per_attribute):
             chance = jax.random.fold_in(keys[6], len(found) + len(directions))
-            latents_of = (limited_on, measured_on)
+            latents_of = (limited_on, measured_on, had)
             directions.append(_measured(bench, chance, name, chosen, *latents_of, comparisons))
         return directions
 
@@ -220,6 +219,7 @@ def _measured(
     chosen: Chosen,
     limited_on: Array,
     latents: Array,
+    had: Callable[[], np.ndarray],
     comparisons: int,
 ) -> FoundDirection:
     direction = chosen.direction
@@ -227,7 +227,7 @@ def _measured(
     effects, judged = bench.effects(direction, latents, limits, comparisons)
     gain = None
     if attribute in judged:
-        gain = bench.gain(key, direction, latents, attribute, limits, comparisons)
+        gain = bench.gain(key, direction, latents, attribute, limits, comparisons, has=had())
     return FoundDirection(
         name=name_of(attribute, effects, direction.layers, bench.model.num_layers),
         attribute=attribute,

@@ -4,6 +4,7 @@ Letters: N samples, D dimensions, M directions, F features.
 """
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from sfvq_jax.interpret.attributes import small_pixels
 from sfvq_jax.interpret.comparison.methods.method import COUNT, Fitted, draw_latents, in_all_ranges
 from sfvq_jax.interpret.geometry import numpy_generator, onto_span, unit_rows
 from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.memory import differentiable_rows
 
 Array = jax.Array
 
@@ -97,14 +99,17 @@ class LatentCLR:
                 jnp.matmul(vectors, projector, precision="highest")
             )
         state = optax.scale_by_adam().init(vectors)
-        losses = []
+        losses, images = [], self.batch * (chosen + 1)
+        room = differentiable_rows(features, (model.latent_dim,), images)
+        at_once = max(n for n in range(1, room + 1) if images % n == 0)
         for step in range(self.steps):  # singly, as scanned convolutions crawl on CPU
             rate = np.float32(self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2)
             start = latents[random.choice(len(latents), self.batch, replace=False)]
             rows = random.choice(self.count, chosen, replace=False)
             vectors, state, loss = _step(
-                features, vectors, state, start, rows, length, self.temperature, rate, projector
-            )
+                features, vectors, state, start, rows, length, self.temperature, rate, projector,
+                at_once=at_once,
+            )  # fmt: skip
             losses.append(loss)
         return Training(unit_rows(vectors), np.asarray(losses, np.float32))
 
@@ -136,7 +141,7 @@ def contrastive_loss(changes: Array, temperature: float | Array) -> Array:
     return -jnp.log(same / other).mean()
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="at_once")
 def _step(
     features: jax.tree_util.Partial,
     vectors: Array,
@@ -147,6 +152,8 @@ def _step(
     temperature: Array,
     rate: Array,
     projector: Array | None,
+    *,
+    at_once: int,
 ) -> tuple[Array, optax.OptState, Array]:
     """One of Adam, for some rows [m] of the vectors [M, D] and latents [n, D]."""
     d = vectors.shape[1]
@@ -155,7 +162,7 @@ def _step(
         chosen = vectors[rows]
         chosen = chosen * (length * jax.lax.rsqrt(jnp.sum(chosen**2, 1, keepdims=True)))
         edited = (latents[None] + chosen[:, None]).reshape(-1, d)
-        found = features(jnp.concatenate([latents, edited]))
+        found = _in_parts(features, jnp.concatenate([latents, edited]), at_once)
         n = latents.shape[0]
         changes = found[n:].reshape(len(rows), n, -1) - found[None, :n]
         return contrastive_loss(changes, temperature)
@@ -167,6 +174,18 @@ def _step(
     if projector is not None:
         vectors = jnp.matmul(vectors, projector, precision="highest")
     return vectors, state, value
+
+
+def _in_parts(features: jax.tree_util.Partial, latents: Array, at_once: int) -> Array:
+    """Features of latents [N, D], so many at once, for whose derivative others are computed again.
+
+    A direction is contrasted with all others, while memory may have room for few images.
+    """
+    if at_once == len(latents):
+        return features(latents)
+    parts = latents.reshape(-1, at_once, latents.shape[1])
+    found = jax.lax.map(jax.checkpoint(features), parts)
+    return found.reshape(len(latents), -1)
 
 
 def _small_images(render: jax.tree_util.Partial, latents: Array) -> Array:

@@ -24,9 +24,9 @@ from sfvq_jax.interpret import (
 )
 from sfvq_jax.interpret.comparison import trial
 from sfvq_jax.interpret.comparison.measures import Edit, Order, Recognition
-from sfvq_jax.interpret.comparison.tables import _share_over_seeds, holm
 from sfvq_jax.interpret.comparison.trial import path_correlations
 from sfvq_jax.interpret.directions import Bench, bench
+from sfvq_jax.interpret.intervals import holm, share_over_seeds
 
 D, L, A = 5, 2, 3
 NAMES = ("left", "middle", "right")
@@ -322,13 +322,13 @@ def test_gaps_are_adjusted_for_as_many_methods():
 
 
 def test_intervals_of_shares_stay_shares_and_are_wider_where_seeds_differ():
-    alike = _share_over_seeds(np.array([0.9, 0.9, 0.9, 0.9]), 80)
+    alike = share_over_seeds(np.array([0.9, 0.9, 0.9, 0.9]), 80)
     wilson = scipy.stats.binomtest(72, 80).proportion_ci(0.95, "wilson")
     assert_allclose(alike, [0.9, wilson.low, wilson.high])
-    apart = _share_over_seeds(np.array([0.6, 1.0, 1.0, 1.0]), 80)
+    apart = share_over_seeds(np.array([0.6, 1.0, 1.0, 1.0]), 80)
     assert 0 < apart.low < alike.low
     assert alike.high < apart.high <= 1
-    everything = _share_over_seeds(np.ones(2), 10)
+    everything = share_over_seeds(np.ones(2), 10)
     assert everything.low < everything.mean == pytest.approx(everything.high) == 1
 
 

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA as SklearnPCA
 from sklearn.svm import LinearSVC
 
 from ports import biggan, stylegan2
-from sfvq_jax import Curve, LeastSquares
+from sfvq_jax import Curve, LeastSquares, limited_memory
 from sfvq_jax.interpret import Scorer
 from sfvq_jax.interpret.comparison.comparing import default_methods
 from sfvq_jax.interpret.comparison.methods.gan_space import PCA
@@ -354,9 +354,17 @@ class TestLatentCLR:
         assert inside.min() > 0.9
 
     def test_without_features_images_do(self):
-        images = LatentCLR(count=3, steps=3, batch=2).train(KEY, PLAIN)
+        images = LatentCLR(count=3, steps=3, batch=2, directions_a_step=2).train(KEY, PLAIN)
         assert images.vectors.shape == (3, D)
         assert np.isfinite(images.losses).all()
+
+    def test_little_memory_gives_the_same(self):
+        method = LatentCLR(count=3, steps=3, batch=2, directions_a_step=2)
+        expected = method.train(KEY, PLAIN)
+        with limited_memory(1):
+            found = method.train(KEY, PLAIN)
+        assert_allclose(found.losses, expected.losses, rtol=1e-5)
+        assert_allclose(found.vectors, expected.vectors, atol=1e-5)
 
     @pytest.mark.parametrize("change", [{"count": 1}, {"directions_a_step": 1}, {"batch": 1}])
     def test_nothing_to_contrast_is_refused(self, change):
