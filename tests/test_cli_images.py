@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sfvq_jax import Curve, CurveRecord, load_curve, save_curve
-from sfvq_jax.cli.common import load_for
+from sfvq_jax.cli.models import load_for
 from sfvq_jax.cli.scorer import read_labelled
 
 from .test_cli import refused

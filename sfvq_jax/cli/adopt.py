@@ -14,14 +14,13 @@ from sfvq_jax.cli.common import (
     DEVIATION_SAMPLES,
     add_examples,
     add_output,
-    add_space_options,
     layer_range,
-    load_model,
     shown,
     slug,
     table,
 )
 from sfvq_jax.cli.directions import DIRECTIONS_MARKER
+from sfvq_jax.cli.models import add_model, add_space_options, load_model
 from sfvq_jax.interpret import import_directions, save_direction
 from sfvq_jax.io.output import new_folder
 from sfvq_jax.io.reading import Arrays, reading
@@ -36,7 +35,7 @@ def add_adopt(command: argparse.ArgumentParser) -> None:
         "adopt ffhq/ ffhq-red_hair-style-comp10.pkl ffhq-smile-style-comp46.pkl -o theirs/",
         "adopt ffhq/ stylegan2-ffhq_style_ipca_c80_n1000000_w.npz --count 20 -o theirs/",
     )
-    command.add_argument("model", help="a converted generator, or a bundled one")
+    add_model(command)
     command.add_argument(
         "files",
         nargs="+",

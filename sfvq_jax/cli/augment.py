@@ -11,15 +11,14 @@ import numpy as np
 from sfvq_jax.cli.common import (
     add_examples,
     add_memory,
-    add_model_and_curve,
     add_output,
     add_scorer_option,
     add_seed,
     fitted_scorers,
-    load_both,
     scorers_of,
     shown,
 )
+from sfvq_jax.cli.models import add_model_and_curve, load_both
 from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret import (
     Scorer,

@@ -17,9 +17,8 @@ from sfvq_jax.io.output import check_free, new_file
 if TYPE_CHECKING:  # what takes long to import is imported where it is used
     from matplotlib.figure import Figure
 
-    import ports
     from sfvq_jax import CurveRecord, LatentModel
-    from sfvq_jax.interpret import DirectionRecord, Scorer, Scorers
+    from sfvq_jax.interpret import Scorer, Scorers
     from sfvq_jax.interpret.work import Progress
     from sfvq_jax.io.parts import Parts
 
@@ -100,21 +99,6 @@ def _seed(text: str) -> int:
     if re.fullmatch(r"\d{1,10}", text) and int(text) <= LARGEST_SEED:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to {LARGEST_SEED}")
-
-
-def add_model_and_curve(command: argparse.ArgumentParser, *, arrays: bool = False) -> None:
-    help = "a converted generator, or a bundled one"
-    command.add_argument("model", help=help + (", or latents in an .npy" if arrays else ""))
-    command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
-
-
-def add_space_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--space",
-        help="of a StyleGAN2 w (the default) or z, of a BigGAN linear (the default) or z",
-    )
-    command.add_argument("--label", type=int, help="of z, the class that it is for")
-    command.add_argument("--truncation", type=float, help="of z, or of a BigGAN's latents")
 
 
 def add_scorer_option(command: argparse.ArgumentParser) -> None:
@@ -240,63 +224,6 @@ def layer_range(text: str) -> tuple[int, int]:
     return layers[0], layers[-1]
 
 
-def load_model(name: str, options: argparse.Namespace) -> "LatentModel":
-    """A converted generator or a bundled one, in the latent space that the options name."""
-    import ports
-
-    model = load_generator(name)
-    default = "linear" if isinstance(model, ports.BigGAN) and options.label is None else "z"
-    if isinstance(model, ports.StyleGAN2) and (options.label, options.truncation) == (None, None):
-        default = "w"
-    return model.space(options.space or default, options.label, options.truncation)
-
-
-def is_of_latents(name: str) -> bool:
-    """Whether a name is that of an .npy, or of what its reader has to say something about."""
-    return name.endswith(".npy") or Path(name).is_file()
-
-
-def check_no_space(name: str, options: argparse.Namespace) -> None:
-    """Raises ValueError where the options choose a space of what has only one."""
-    if (options.space, options.label, options.truncation) != (None, None, None):
-        raise ValueError(f"{name} has one latent space: leave out --space, --label, --truncation")
-
-
-def load_generator(name: str) -> "ports.StyleGAN2 | ports.BigGAN":
-    """A converted generator's folder, or the name of a bundled one."""
-    import ports
-
-    model = ports.load(model_folder(name))
-    if isinstance(model, ports.Classifier):
-        raise ValueError(f"{name} is a classifier and no generator")
-    return model
-
-
-def load_both(options: argparse.Namespace) -> "tuple[LatentModel, CurveRecord]":
-    """The model and the curve of a command, which belong together."""
-    from sfvq_jax import load_curve
-
-    record = load_curve(options.curve)
-    return load_for(options.model, [record]), record
-
-
-def load_for(name: str, records: "Sequence[CurveRecord | DirectionRecord]") -> "LatentModel":
-    """The model that curves or directions belong to, in their latent space."""
-    from sfvq_jax import check_belongs
-
-    model = load_generator(name).space_named(records[0].space)
-    for record in records:
-        check_belongs(record, model)
-        if not record.model_hash:
-            what = "curve" if hasattr(record, "curve") else "direction"
-            warnings.warn(
-                f"the {what} does not say which model it is of: it is taken for one of {name},"
-                f" space {model.latent_space}",
-                stacklevel=2,
-            )
-    return model
-
-
 def direction_source(record: "CurveRecord", codewords: tuple[int, int]) -> dict:
     """Where a direction between two codewords comes from."""
     from sfvq_jax.io.curve_file import curve_sha256
@@ -311,7 +238,9 @@ def fitted_scorers(options: argparse.Namespace) -> "Scorers | None":
 
     if options.scorer is not None:
         return load_scorers(options.scorer)
-    if _is_bundled(options.model):
+    from sfvq_jax.cli.models import is_bundled
+
+    if is_bundled(options.model):
         return load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
     return None
 
@@ -345,19 +274,6 @@ def with_statistics(
     elif refused := set(missing) & set(attributes or ()):
         raise ValueError(f"{no_background(sorted(refused), background)}: ask for others")
     return find, judge
-
-
-def model_folder(name: str) -> str | Path:
-    """The folder of a bundled model's name; any other name as it is."""
-    import ports
-
-    return ports.bundled(name) if _is_bundled(name) else name
-
-
-def _is_bundled(name: str) -> bool:
-    import ports
-
-    return not Path(name).exists() and (ports.BUNDLED / name).is_dir()
 
 
 def save_figure(figure: "Figure", path: str, options: argparse.Namespace) -> None:

@@ -11,15 +11,14 @@ from sfvq_jax.cli.common import (
     add_output,
     add_scorer_option,
     add_seed,
-    add_space_options,
     fitted_scorers,
     kept_parts,
-    load_model,
     name_list,
     progress_bar,
     table,
     with_statistics,
 )
+from sfvq_jax.cli.models import add_model, add_space_options, load_model
 from sfvq_jax.cli.scorer import add_labels, read_labelled
 from sfvq_jax.interpret import (
     Comparison,
@@ -64,7 +63,7 @@ def add_compare(command: argparse.ArgumentParser) -> None:
         "compare ffhq/ --images photos/ -o comparison/",
         "compare fashion_mnist --seeds 3 -o comparison/",
     )
-    command.add_argument("model", help="a converted generator, or a bundled one")
+    add_model(command)
     add_space_options(command)
     add_scorer_option(command)
     command.add_argument("--images", help="labelled images to learn two scorers from, as `scorer`")

@@ -9,18 +9,13 @@ import numpy as np
 
 import ports
 from sfvq_jax.cli.augment import write_stretch
-from sfvq_jax.cli.common import (
-    DEVIATION_SAMPLES,
-    add_examples,
-    add_output,
-    load_model,
-    with_statistics,
-)
+from sfvq_jax.cli.common import DEVIATION_SAMPLES, add_examples, add_output, with_statistics
 from sfvq_jax.cli.edit import draw_edit, truncated
 from sfvq_jax.cli.explore import exported
 from sfvq_jax.cli.fit import add_fit_options, fit_model
 from sfvq_jax.cli.latents import seed_latents
 from sfvq_jax.cli.map import draw_map
+from sfvq_jax.cli.models import load_model
 from sfvq_jax.explore.subject import Subject
 from sfvq_jax.interpret import Direction, DirectionRecord, line_direction, load_scorers
 from sfvq_jax.interpret.augment.dataset import MANIFEST
@@ -30,7 +25,7 @@ from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.quality import class_runs_by_chance, codebook_quality, same_class_share
 from sfvq_jax.views import distance_figure, history_figure
 
-DEMO_MODEL = "fashion_mnist"
+DEMO_MODELS = DEMO_MODEL, _ = "fashion_mnist", "fashion_mnist_biggan"
 DEMO_LINE = 12
 SAMPLES, PAGE = "samples", "map.html"
 DEMO_MARKER = f"{SAMPLES}/{MANIFEST}"  # what the folder always holds, and hardly another one
@@ -41,7 +36,7 @@ def add_demo(command: argparse.ArgumentParser) -> None:
     add_output(command, "folder (%(default)s)", marker=DEMO_MARKER, default="sfvq-jax-demo")
     add_examples(command, "demo", "demo fashion_mnist_biggan --bits 5 -o biggan-demo/")
     command.add_argument(
-        "model", nargs="?", default=DEMO_MODEL, help="fashion_mnist_biggan, or (%(default)s)"
+        "model", nargs="?", default=DEMO_MODEL, choices=DEMO_MODELS, help="(%(default)s)"
     )
     add_fit_options(command)
 

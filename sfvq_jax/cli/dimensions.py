@@ -18,17 +18,14 @@ from sfvq_jax.cli.common import (
     add_output,
     add_scorer_option,
     add_seed,
-    add_space_options,
-    check_no_space,
     fitted_scorers,
     kept_parts,
-    load_for,
-    load_model,
     name_list,
     progress_bar,
     slug,
     table,
 )
+from sfvq_jax.cli.models import add_model, add_space_options, check_no_space, load_for, load_model
 from sfvq_jax.images import render_images
 from sfvq_jax.interpret import (
     Direction,
@@ -86,7 +83,7 @@ def add_dimensions(command: argparse.ArgumentParser) -> None:
         "dimensions fashion_mnist --space z --sources sneaker --targets bag,boot -o sets/",
         "dimensions ffhq/ --curve curve.npz --scorer scorer.npz -o sets/",
     )
-    command.add_argument("model", help="a converted generator, or a bundled one")
+    add_model(command)
     add_space_options(command)
     add_scorer_option(command)
     command.add_argument(

@@ -14,19 +14,18 @@ from matplotlib.figure import Figure
 from sfvq_jax.cli.common import (
     add_examples,
     add_memory,
-    add_model_and_curve,
     add_output,
     add_scorer_option,
     add_seed,
     direction_source,
     kept_parts,
-    load_both,
     name_list,
     progress_bar,
     scorers_of,
     slug,
     table,
 )
+from sfvq_jax.cli.models import add_model_and_curve, load_both
 from sfvq_jax.interpret import (
     Direction,
     DirectionRecord,

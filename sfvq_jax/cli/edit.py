@@ -22,8 +22,6 @@ from sfvq_jax.cli.common import (
     direction_source,
     integer_list,
     layer_range,
-    load_both,
-    load_for,
     name_list,
     save_figure,
     scorers_of,
@@ -32,6 +30,7 @@ from sfvq_jax.cli.common import (
 )
 from sfvq_jax.cli.directions import indexed
 from sfvq_jax.cli.latents import MOST_ROWS, Latents, file_latents, seed_latents
+from sfvq_jax.cli.models import add_model, load_both, load_for
 from sfvq_jax.interpret import (
     Direction,
     DirectionRecord,
@@ -76,7 +75,7 @@ def add_edit(command: argparse.ArgumentParser) -> None:
         "edit ffhq/ --direction smile.json --latents mine.npy --rows 3,5 -o smile/",
         "edit ffhq/ --direction directions/03-smile.json --hold brightness -o smile.png",
     )
-    command.add_argument("model", help="a converted generator, or a bundled one")
+    add_model(command)
     command.add_argument("curve", nargs="?", help="a curve.npz, for --line")
     command.add_argument("--line", type=int, help="line of the curve, from 0")
     command.add_argument(

@@ -12,15 +12,14 @@ from tqdm import tqdm
 from sfvq_jax.cli.common import (
     add_examples,
     add_memory,
-    add_model_and_curve,
     add_output,
     add_scorer_option,
     fitted_scorers,
-    load_for,
     with_statistics,
 )
 from sfvq_jax.cli.directions import indexed
 from sfvq_jax.cli.map import add_labels, read_labels
+from sfvq_jax.cli.models import add_model_and_curve, load_for
 from sfvq_jax.explore.export import export_page
 from sfvq_jax.explore.subject import NamedDirection, Subject, own_data
 from sfvq_jax.interpret import load_direction

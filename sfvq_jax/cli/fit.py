@@ -13,17 +13,9 @@ from typing import Any
 import jax
 
 from sfvq_jax.adam import Adam
-from sfvq_jax.cli.common import (
-    add_examples,
-    add_output,
-    add_seed,
-    add_space_options,
-    check_no_space,
-    check_outputs,
-    is_of_latents,
-    load_model,
-)
+from sfvq_jax.cli.common import add_examples, add_output, add_seed, check_outputs
 from sfvq_jax.cli.joining import add_distributed_options, together
+from sfvq_jax.cli.models import add_space_options, check_no_space, is_of_latents, load_model
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import fit
 from sfvq_jax.history import Report

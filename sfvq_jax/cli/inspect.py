@@ -4,7 +4,8 @@ import argparse
 import json
 
 import ports
-from sfvq_jax.cli.common import add_examples, model_folder, shown
+from sfvq_jax.cli.common import add_examples, shown
+from sfvq_jax.cli.models import model_folder
 
 
 def add_inspect(command: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ports
+from sfvq_jax.cli.models import check_no_space
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.rows.npy import npy_rows
 
@@ -77,7 +78,9 @@ def file_latents(model: LatentModel, spread: jax.Array, options: argparse.Namesp
 def _space_of(model: LatentModel, options: argparse.Namespace) -> LatentModel:
     """The space that --space names, from which there is a way to the model's."""
     generator = getattr(model, "model", model)
-    assert isinstance(generator, ports.StyleGAN2 | ports.BigGAN)
+    if not isinstance(generator, ports.StyleGAN2 | ports.BigGAN):
+        check_no_space(options.model, options)
+        return model
     source = generator.space(options.space, options.label, options.truncation)
     space = getattr(model, "latent_space", "")
     if source.latent_space == space:

@@ -6,16 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from sfvq_jax.cli.common import (
-    FIGURE_ENDINGS,
-    add_examples,
-    add_memory,
-    add_model_and_curve,
-    add_output,
-    is_of_latents,
-    load_for,
-    save_figure,
-)
+from sfvq_jax.cli.common import FIGURE_ENDINGS, add_examples, add_memory, add_output, save_figure
+from sfvq_jax.cli.models import add_model_and_curve, is_of_latents, load_for
 from sfvq_jax.interpret import rows_at
 from sfvq_jax.io.curve_file import CurveRecord, load_curve
 from sfvq_jax.io.reading import Arrays, reading

@@ -6,8 +6,9 @@ import sys
 import jax
 from tqdm import tqdm
 
-from sfvq_jax.cli.common import add_examples, add_output, check_outputs, is_of_latents
+from sfvq_jax.cli.common import add_examples, add_output, check_outputs
 from sfvq_jax.cli.joining import add_distributed_options, together
+from sfvq_jax.cli.models import is_of_latents
 from sfvq_jax.io.curve_file import load_curve
 from sfvq_jax.io.positions import write_positions
 from sfvq_jax.processes import in_every_process

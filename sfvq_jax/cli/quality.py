@@ -7,15 +7,13 @@ import jax
 from sfvq_jax.cli.common import (
     add_examples,
     add_memory,
-    add_model_and_curve,
     add_scorer_option,
     add_seed,
     fitted_scorers,
-    is_of_latents,
-    load_for,
     table,
 )
 from sfvq_jax.cli.map import add_labels, check_drawn, read_labels
+from sfvq_jax.cli.models import add_model_and_curve, is_of_latents, load_for
 from sfvq_jax.interpret import map_quality, report
 from sfvq_jax.io.curve_file import load_curve
 from sfvq_jax.sources import as_source

@@ -6,13 +6,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sfvq_jax.cli.augment import stretch_of_text
-from sfvq_jax.cli.common import (
-    add_examples,
-    add_memory,
-    add_model_and_curve,
-    add_output,
-    load_both,
-)
+from sfvq_jax.cli.common import add_examples, add_memory, add_output
+from sfvq_jax.cli.models import add_model_and_curve, load_both
 from sfvq_jax.io.sweeps import KINDS
 from sfvq_jax.views.walk import WALK_MARKER, write_walk
 

@@ -37,6 +37,7 @@ from sfvq_jax.interpret.dimensions.moves import (
 )
 from sfvq_jax.interpret.directions import Bench
 from sfvq_jax.interpret.directions.bench import BANK, HELD_OUT
+from sfvq_jax.interpret.directions.gradients import check_differentiable
 from sfvq_jax.interpret.geometry import numpy_generator
 from sfvq_jax.interpret.intervals import Interval
 from sfvq_jax.interpret.intervals import share as share_interval
@@ -195,6 +196,8 @@ def translate(
     goals = goals_of(names, sources, targets, exclusive)
     find, judge = find.select(names), judge.select(names)
     _check_traceable(model, find)
+    if mask_steps:
+        check_differentiable(model, find, "masks are optimised by derivatives (0 steps: none)")
     bench_key, spread_key, pool_key, fresh_key, mask_key, key = jax.random.split(key, 6)
     spread = model.sample(spread_key, SPREAD_SAMPLES)
     axes = coordinates(spread)

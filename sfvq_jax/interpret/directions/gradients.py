@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sfvq_jax.images import batch_of, in_batches
@@ -23,6 +24,10 @@ from sfvq_jax.memory import differentiable_rows
 Array = jax.Array
 
 GRADIENT_BATCH = 32
+NOT_IN_JAX = (
+    "{}, so the scorer that finds and the model's render must be written in JAX; a function of"
+    " other arrays can judge"
+)
 
 
 def attribute_gradients(
@@ -59,13 +64,21 @@ def attribute_gradients(
                 on_images(DERIVATIVE * len(part))
         return np.stack(found, 1)
 
+    check_differentiable(model, scorer, "directions are found by derivatives")
+    return in_batches(gradients, latents, batch)
+
+
+def check_differentiable(model: LatentModel, scorer: Scorer, why: str) -> None:
+    """Raises ValueError where JAX knows no derivative of the scorer of the model's images."""
+    codes = jax.ShapeDtypeStruct((1, model.num_layers, model.latent_dim), jnp.float32)
     try:
-        return in_batches(gradients, latents, batch)
+        jax.eval_shape(jax.grad(lambda codes: scorer(model.render(codes)).sum()), codes)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
-        raise ValueError(
-            "directions are found by derivatives, so the scorer that finds and the model's render"
-            " must be written in JAX; a function of other arrays can judge"
-        ) from error
+        raise ValueError(NOT_IN_JAX.format(why)) from error
+    except ValueError as error:
+        if "callback" in str(error).lower():  # of `jax.pure_callback`, which has none
+            raise ValueError(NOT_IN_JAX.format(why)) from error
+        raise
 
 
 def derivatives_of(model: LatentModel, scorer: Scorer, most: int) -> int:

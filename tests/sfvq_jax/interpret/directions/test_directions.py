@@ -100,6 +100,15 @@ class TestScreen:
         with pytest.raises(ValueError, match="must be written in JAX"):
             attribute_gradients(MODEL, JUDGE, MODEL.sample(jax.random.key(0), 2))
 
+    def test_a_callback_has_no_derivative_and_is_told_so(self):
+        class Called(type(MODEL)):
+            def render(self, latents):
+                shape = jax.eval_shape(super().render, latents)
+                return jax.pure_callback(lambda x: np.zeros(shape.shape, np.float32), shape, latents)
+
+        with pytest.raises(ValueError, match="found by derivatives, so .* must be written in JAX"):
+            attribute_gradients(Called(), PIXELS, MODEL.sample(jax.random.key(0), 2))
+
     @pytest.mark.parametrize("pairs", [True, False])
     def test_search_finds_the_best_of_all_candidates_and_layer_ranges(self, pairs):
         weights = np.float64(Linear.weights)
