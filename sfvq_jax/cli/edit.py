@@ -104,7 +104,8 @@ def add_edit(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seeds", type=integer_list, help="first-last or a list (0-3)")
     command.add_argument(
         "--latents",
-        help="latents of yours in place of seeds: an .npy [N, D] or, one code a layer, [N, L, D]",
+        help="latents of yours in place of seeds: an .npy [N, D] or, one code a layer, [N, L, D];"
+        " or the .npz of `invert`",
     )
     command.add_argument(
         "--rows", type=integer_list, help=f"of --latents; all by default, up to {MOST_ROWS}"

@@ -11,6 +11,8 @@ import numpy as np
 
 import ports
 from sfvq_jax.cli.models import check_no_space
+from sfvq_jax.io.curve_file import check_belongs
+from sfvq_jax.io.latents_file import load_latents
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.rows.npy import npy_rows
 
@@ -45,7 +47,7 @@ def seed_latents(model: LatentModel, seeds: Sequence[int], truncation: float | N
 def file_latents(model: LatentModel, spread: jax.Array, options: argparse.Namespace) -> Latents:
     """Rows of an .npy, checked, in the space of the directions."""
     source = model if options.space is None else _space_of(model, options)
-    values, rows = read_latents(options.latents, source, options.rows)
+    values, rows, names = read_latents(options.latents, source, options.rows)
     if source is not model:
         if values.ndim == 3 and isinstance(source, ports.BigGANSpace):
             raise ValueError(
@@ -72,7 +74,7 @@ def file_latents(model: LatentModel, spread: jax.Array, options: argparse.Namesp
         )
     about = {"latents": options.latents, "rows": rows, "space": options.space}
     about |= {"label": options.label, "truncation": options.truncation}
-    return Latents(values, [f"row {row}" for row in rows], about)
+    return Latents(values, names, about)
 
 
 def _space_of(model: LatentModel, options: argparse.Namespace) -> LatentModel:
@@ -95,13 +97,15 @@ def _space_of(model: LatentModel, options: argparse.Namespace) -> LatentModel:
 
 def read_latents(
     path: str, model: LatentModel, rows: Sequence[int] | None
-) -> tuple[jax.Array, list[int]]:
-    """Rows of an .npy [N, D] or [N, L, D] as float32, and which they are; only these are read.
+) -> tuple[jax.Array, list[int], list[str]]:
+    """Rows of an .npy [N, D] or [N, L, D], or of what `invert` wrote: float32, numbers, names.
 
     Raises:
       FileNotFoundError: nothing there.
       ValueError: something else, another shape, no such row, or numbers that are not finite.
     """
+    if path.endswith(".npz"):
+        return _inverted(path, model, rows)
     d, layers = model.latent_dim, model.num_layers
     wanted = f"[N, {d}] or, one code a layer, [N, {layers}, {d}]"
     found = npy_rows(path, f"latents go in an .npy {wanted}")
@@ -114,11 +118,7 @@ def read_latents(
         )
     if not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(f"{path} is of type {found.dtype}; latents are floating point numbers")
-    if rows is None and n > MOST_ROWS:
-        raise ValueError(f"{path} has {n} latents: choose some of them, such as --rows 0-15")
-    rows = list(range(n)) if rows is None else list(rows)
-    if not max(rows) < n:
-        raise ValueError(f"row {max(rows)} is outside 0-{n - 1}, the latents of {path}")
+    rows = _checked_rows(path, n, rows)
     with found.opened() as opened, np.errstate(over="ignore"):
         values = np.concatenate([opened[row : row + 1] for row in rows]).astype(np.float32)
     finite = np.isfinite(values).reshape(len(rows), -1).all(1)
@@ -127,4 +127,28 @@ def read_latents(
             f"row {rows[int(finite.argmin())]} of {path} has values that are NaN, infinite or too"
             " large for float32: leave it out by --rows"
         )
-    return jnp.asarray(values), rows
+    return jnp.asarray(values), rows, [f"row {row}" for row in rows]
+
+
+def _checked_rows(path: str, n: int, rows: Sequence[int] | None) -> list[int]:
+    if rows is None and n > MOST_ROWS:
+        raise ValueError(f"{path} has {n} latents: choose some of them, such as --rows 0-15")
+    rows = list(range(n)) if rows is None else list(rows)
+    if not max(rows) < n:
+        raise ValueError(f"row {max(rows)} is outside 0-{n - 1}, the latents of {path}")
+    return rows
+
+
+def _inverted(
+    path: str, model: LatentModel, rows: Sequence[int] | None
+) -> tuple[jax.Array, list[int], list[str]]:
+    """Of the file that `invert` wrote, in the model's own space."""
+    record = load_latents(path)
+    check_belongs(record, model)
+    shape, n = record.latents.shape[1:], len(record.latents)
+    if shape not in ((model.latent_dim,), (model.num_layers, model.latent_dim)):
+        raise ValueError(
+            f"{path} has {shape[0]} codes an image, and the model {model.num_layers} layers"
+        )
+    rows = _checked_rows(path, n, rows)
+    return jnp.asarray(record.latents[np.array(rows)]), rows, [record.names[row] for row in rows]

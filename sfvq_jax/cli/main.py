@@ -36,6 +36,7 @@ COMMANDS = {  # module of this package with `add_NAME` and `run_NAME` -> what it
     "dimensions": "finds the latent dimensions that control a concept",
     "compare": "compares SFVQ with other methods",
     "edit": "draws seeds moved along directions",
+    "invert": "finds the latents of photographs",
     "augment": "writes a dataset of new images",
     "walk": "films the images along a curve",
     "explore": "opens a page to walk a curve, label and edit; or writes it as one file",

@@ -101,6 +101,7 @@ from .edit import (
     render_edits,
 )
 from .intervals import Interval
+from .inversion import ImageDistance, Inversion, invert
 from .map import Finding, MapQuality, RowsAt, map_quality, report, rows_at
 
 __all__ = [
@@ -126,8 +127,10 @@ __all__ = [
     "Gap",
     "GrownSet",
     "Hyperplane",
+    "ImageDistance",
     "Inside",
     "Interval",
+    "Inversion",
     "KMeans",
     "LabelledPlaces",
     "LatentCLR",
@@ -170,6 +173,7 @@ __all__ = [
     "import_directions",
     "intervene",
     "intervention_effects",
+    "invert",
     "join",
     "joint_scores",
     "judging_statistics",

@@ -149,10 +149,11 @@ def check_belongs(record: Any, model: LatentModel) -> None:
     """Raises ValueError, naming both, where a record is of another space or model than `model`.
 
     Args:
-      record: of a curve or a direction: what has `space`, `model_hash` and `latent_dim`.
+      record: of a curve, a direction or latents: `space`, `model_hash` and `latent_dim`.
       model: the one that it is to be used with.
     """
-    what = "curve" if isinstance(record, CurveRecord) else "direction"
+    kinds = {"curve": "curve", "direction": "direction", "latents": "file of latents"}
+    what = next(kind for name, kind in kinds.items() if hasattr(record, name))
     space, model_hash = getattr(model, "latent_space", ""), getattr(model, "model_hash", "")
     if record.space and space and record.space != space:
         raise ValueError(f"the {what} is of space {record.space}, but the model has space {space}")

@@ -15,6 +15,7 @@ from sfvq_jax.views.grids import (
     directions_figure,
     edit_figure,
     interventions_figure,
+    inversion_figure,
     map_figure,
 )
 from sfvq_jax.views.page import Page, explore
@@ -32,6 +33,7 @@ __all__ = [
     "history_figure",
     "importance_figure",
     "interventions_figure",
+    "inversion_figure",
     "map_figure",
     "render_images",
     "to_uint8",

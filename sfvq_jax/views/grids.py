@@ -113,6 +113,22 @@ def edit_figure(
     return figure
 
 
+def inversion_figure(photos: np.ndarray, rendered: np.ndarray, columns: int = 8) -> Figure:
+    """Photographs [N, H, W, C], and what is rendered from their latents below each, likewise."""
+    photos = _pictures(photos, "[N, H, W, C]")
+    rendered = _pictures(rendered, "[N, H, W, C]", N=len(photos))
+    columns = min(columns, len(photos))
+    rows = 2 * -(-len(photos) // columns)
+    figure, cells = _image_grid(rows, columns, _aspect(photos), "photographs, rendered below")
+    for cell in cells.flat:
+        cell.set_axis_off()
+    for i in range(len(photos)):
+        row, column = 2 * (i // columns), i % columns
+        _show_image(cells[row, column], photos[i])
+        _show_image(cells[row + 1, column], rendered[i])
+    return figure
+
+
 def directions_figure(
     images: np.ndarray,
     names: Sequence[str],

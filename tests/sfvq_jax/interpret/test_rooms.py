@@ -16,6 +16,7 @@ ROOMS = (
     "attributes",
     "map",
     "edit",
+    "inversion",
     "directions",
     "augment",
     "comparison",

@@ -104,9 +104,9 @@ class TestScreen:
         class Called(type(MODEL)):
             def render(self, latents):
                 shape = jax.eval_shape(super().render, latents)
-                return jax.pure_callback(lambda x: np.zeros(shape.shape, np.float32), shape, latents)
+                return jax.pure_callback(lambda _: np.zeros(shape.shape, "float32"), shape, latents)
 
-        with pytest.raises(ValueError, match="found by derivatives, so .* must be written in JAX"):
+        with pytest.raises(ValueError, match="must be written in JAX"):
             attribute_gradients(Called(), PIXELS, MODEL.sample(jax.random.key(0), 2))
 
     @pytest.mark.parametrize("pairs", [True, False])

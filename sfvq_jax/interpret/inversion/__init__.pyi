@@ -1,0 +1,4 @@
+from .likeness import ImageDistance
+from .optimising import Inversion, invert
+
+__all__ = ["ImageDistance", "Inversion", "invert"]

@@ -1,0 +1,92 @@
+"""How unlike two images are: pixels at several scales, and a network's features.
+
+Letters: N images of H x W pixels and C channels, E numbers that describe one, F features.
+"""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.images import in_batches
+
+Array = jax.Array
+
+COARSEST = 4  # pixels of a side, at least
+LEAST_VARIANCE = 1e-6  # of a pixel or a feature
+
+
+@flax.struct.dataclass
+class ImageDistance:
+    """Images as points, whose squared distance says how unlike they are.
+
+    That is the mean over scales of the mean squared difference of pixels, at full size and averaged
+    over 2x2, 4x4, …, plus the mean squared difference of features; each in units of its variance
+    over a model's images. Two of these that have nothing to do with each other so are about 2 apart
+    (4 with features).
+
+    Attributes:
+      deviations: of pixels at each scale, [S].
+      feature_deviations: [F]; None without features.
+      features: images [N, H, W, C] -> [N, F], differentiable.
+      finest: scales with larger sides are left out.
+    """
+
+    deviations: Array
+    feature_deviations: Array | None
+    features: Callable[[Array], Array] | None
+    finest: int = flax.struct.field(pytree_node=False, default=2**30)
+
+    @classmethod
+    def among(
+        cls, images: Array, features: Callable[[Array], Array] | None = None, batch: int = 64
+    ) -> "ImageDistance":
+        """In units of the variance over images [N, H, W, C], float32 in [-1, 1]."""
+        variances = jnp.stack([jnp.var(scale, 0).mean() for scale in scales(images)])
+        of_features = None
+        if features is not None:
+            features = jax.tree_util.Partial(features)
+            of_features = _deviation(jnp.var(in_batches(jax.jit(features), images, batch), 0))
+        return cls(_deviation(variances), of_features, features)
+
+    def at_most(self, side: int) -> "ImageDistance":
+        """Without scales that are finer than so many pixels a side."""
+        return self.replace(finest=side)  # type: ignore[attr-defined]
+
+    def __call__(self, images: Array) -> Array:
+        """The points of images [N, H, W, C], [N, E]."""
+        parts, n = [], images.shape[0]
+        kept = [
+            (scale, deviation)
+            for scale, deviation in zip(scales(images), self.deviations, strict=True)
+            if max(scale.shape[1:3]) <= self.finest
+        ]
+        for scale, deviation in kept:
+            pixels = scale.reshape(n, -1)
+            parts.append(pixels / (deviation * jnp.sqrt(1.0 * len(kept) * pixels.shape[1])))
+        if self.features is not None:
+            found = self.features(images) / self.feature_deviations[None]
+            parts.append(found / jnp.sqrt(1.0 * found.shape[1]))
+        return jnp.concatenate(parts, 1)
+
+
+def scales(images: Array) -> list[Array]:
+    """Images [N, H, W, C] and their halves, averages of 2x2 pixels, down to `COARSEST` a side."""
+    found = [images]
+    while min(found[-1].shape[1:3]) >= 2 * COARSEST:
+        n, h, w, c = found[-1].shape
+        even = found[-1][:, : h // 2 * 2, : w // 2 * 2]
+        found.append(even.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4)))
+    return found
+
+
+def _deviation(variance: Array) -> Array:
+    return jnp.sqrt(jnp.maximum(variance, LEAST_VARIANCE))
+
+
+def psnr(images: Array | np.ndarray, wanted: Array | np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of images in [-1, 1], [N, H, W, C] each, in dB: [N]."""
+    squares = np.square(np.clip(images, -1, 1) - np.asarray(wanted), dtype=np.float64)
+    return 10 * np.log10(4 / np.maximum(squares.mean((1, 2, 3)), 1e-12))

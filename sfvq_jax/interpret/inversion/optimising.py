@@ -1,0 +1,306 @@
+"""Images into a latent space: the latents whose images are most like them.
+
+Letters: N images of H x W pixels and C channels, D dimensions, R of them in which latents differ, L
+layers, F features, P positions on a curve.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sfvq_jax.curve import Curve, decode
+from sfvq_jax.images import batch_of, check_images, image_shape, render_images
+from sfvq_jax.interpret.edit import codes_of
+from sfvq_jax.interpret.geometry import largest_eigen, nearest
+from sfvq_jax.interpret.inversion.likeness import ImageDistance, psnr
+from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.memory import differentiable_rows
+from sfvq_jax.short import short_repr
+
+Array = jax.Array
+
+ADAM = optax.scale_by_adam(b2=0.99)
+SPREAD_SAMPLES = 2**13  # latents, for mean and covariance
+OWN_IMAGES = 512  # of the model, whose variances are units of the distance
+BATCH = 64  # images at once, at most
+PLACES_A_LINE = 8  # of the curve, whose images are compared
+FINEST = 32  # pixels a side, for that
+LOOKED_BACK = 20  # steps, over which it is told whether anything is gained
+LEAST_GAIN = 1e-3  # share of the objective
+
+
+class Inversion(NamedTuple):
+    """Latents of images.
+
+    Attributes:
+      latents: [N, D], or of each layer [N, L, D].
+      psnr: of the images rendered from them, in dB, [N].
+      objective: the least so far after 0, 1, 2, … steps, [N, steps + 1]; what stopped earlier keeps
+        its last.
+    """
+
+    latents: Array
+    psnr: np.ndarray
+    objective: np.ndarray
+
+    __repr__ = short_repr
+
+
+@flax.struct.dataclass
+class Whitened:
+    """A space of latents in coordinates of mean 0 and variance 1 that do not correlate.
+
+    Attributes:
+      mean: of the latents, [D].
+      axes: one standard deviation along each principal component, [R, D].
+    """
+
+    mean: Array
+    axes: Array
+
+    @classmethod
+    def of(cls, latents: Array) -> "Whitened":
+        x = np.asarray(latents, np.float64)
+        mean = x.mean(0)
+        eigen = largest_eigen(np.atleast_2d(np.cov(x, rowvar=False)), x.shape[1])
+        axes = (eigen.vectors * np.sqrt(eigen.values)).T
+        return cls(jnp.asarray(mean, jnp.float32), jnp.asarray(axes, jnp.float32))
+
+    def latents(self, coordinates: Array) -> Array:
+        """[…, R] -> […, D]."""
+        moved = jnp.matmul(coordinates, self.axes, precision="highest")
+        return jnp.broadcast_to(self.mean, moved.shape) + moved
+
+    def coordinates(self, latents: Array) -> Array:
+        """[…, D] -> […, R], of their projections onto the span."""
+        lengths = (self.axes**2).sum(1)
+        centred = latents - jnp.broadcast_to(self.mean, latents.shape)
+        return jnp.matmul(centred, (self.axes / lengths[:, None]).T, precision="highest")
+
+
+def invert(
+    key: Array,
+    model: LatentModel,
+    images: Array | np.ndarray,
+    *,
+    start: Curve | Array | str = "mean",
+    layers: bool = False,
+    features: Callable[[Array], Array] | None = None,
+    pull: float = 0.01,
+    steps: int = 200,
+    learning_rate: float = 0.1,
+    on_step: Callable[[int, int], Any] | None = None,
+) -> Inversion:
+    """The latents of images, by Adam on what their renderings differ in.
+
+    Least is the squared `ImageDistance` of rendering and image, plus `pull` times the mean square
+    of the latent's coordinates in standard deviations along the principal components of the space
+    (of a normal distribution, its negative log density × 2 ÷ R): a strong pull keeps latents where
+    edits work, a weak one keeps the image. Steps are in these coordinates, so that one learning
+    rate serves every space. A batch ends early where no image has gained a thousandth for 20 steps.
+
+    Args:
+      key: a PRNG key, for the latents that measure the space.
+      model: whose `render` JAX can differentiate.
+      images: [N, H, W, C] of the model's size, uint8, or floats in [-1, 1].
+      start: "mean", the mean latent; a curve, the best of the positions along it; "encoder", what
+        `model.encode(images)` gives, [N, D]; or latents, [N, D] or [N, L, D].
+      layers: whether each layer gets a code of its own, [L, D], instead of one [D] for all.
+      features: images -> [N, F], differentiable, such as a scorer's.
+      pull: toward the distribution.
+      steps: of Adam, at most.
+      learning_rate: in standard deviations; falls to 0 as a cosine does.
+      on_step: called with how many of how many steps are done.
+
+    Raises:
+      ValueError: images of another size, a start that is none, numbers that are out of range, or a
+        `render` that JAX cannot differentiate.
+    """
+    pixels = jnp.asarray(_checked(images, model))
+    if steps < 1 or pull < 0 or not learning_rate > 0:
+        raise ValueError(
+            f"steps is {steps}, pull {pull}, learning_rate {learning_rate}; expected 1 or more, 0"
+            " or more, and a number above 0"
+        )
+    spread_key, images_key = jax.random.split(key)
+    space = Whitened.of(model.sample(spread_key, SPREAD_SAMPLES))
+    own = render_images(model, model.sample(images_key, OWN_IMAGES)) / 127.5 - 1
+    distance = ImageDistance.among(jnp.asarray(own, jnp.float32), features)
+    begun = _starts(start, model, space, distance, pixels)
+    if layers:
+        begun = codes_of(begun, model.num_layers)
+    elif begun.ndim == 3:
+        raise ValueError("start has a code for each layer: ask for layers=True, or give [N, D]")
+    coordinates = space.coordinates(begun)
+    objective = functools.partial(_objective, method(model, "render"), distance, space)
+    batch = _batch(objective, model, coordinates, pixels)
+    count, parts = len(pixels), []
+    batches = -(-count // batch)
+    for i in range(batches):
+        rows = np.minimum(np.arange(i * batch, (i + 1) * batch), count - 1)  # the last comes again
+        told = None if on_step is None else functools.partial(_told, on_step, i, batches, steps)
+        parts.append(
+            _optimised(objective, coordinates[rows], pixels[rows], pull, steps, learning_rate, told)
+        )
+    best, history = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
+    latents = space.latents(jnp.asarray(best))
+    rendered = render_images(model, latents) / 127.5 - 1
+    return Inversion(latents, psnr(rendered, pixels), history)
+
+
+def _told(on_step: Callable[[int, int], Any], batch: int, batches: int, steps: int, i: int) -> None:
+    on_step(batch * steps + i, batches * steps)
+
+
+def _checked(images: Array | np.ndarray, model: LatentModel) -> np.ndarray:
+    """Images as float32 in [-1, 1]."""
+    array, wanted = check_images(images), image_shape(model)
+    if wanted and array.shape[1:] != wanted:
+        raise ValueError(
+            f"images have shape {array.shape}; the model's are [N, {', '.join(map(str, wanted))}]"
+        )
+    return (array / np.float32(127.5) - 1 if array.dtype == np.uint8 else array).astype(np.float32)
+
+
+def _starts(
+    start: Curve | Array | str,
+    model: LatentModel,
+    space: Whitened,
+    distance: ImageDistance,
+    images: Array,
+) -> Array:
+    n, d, layers = len(images), model.latent_dim, model.num_layers
+    if isinstance(start, Curve):
+        if start.latent_dim != d:
+            raise ValueError(
+                f"the curve has {start.latent_dim} dimensions, the model's latents {d}"
+            )
+        return _nearest_along(start, model, distance.at_most(FINEST), images)
+    if isinstance(start, str):
+        if start == "mean":
+            return jnp.broadcast_to(space.mean, (n, d))
+        if start == "encoder" and hasattr(model, "encode"):
+            start = jnp.asarray(model.encode(images))  # type: ignore[attr-defined]
+        elif start == "encoder":
+            raise ValueError('the model has no encode(images): start from a curve, or "mean"')
+        else:
+            raise ValueError(f'start is {start!r}; expected "mean", "encoder", a curve or latents')
+    if start.shape not in ((n, d), (n, layers, d)):
+        raise ValueError(
+            f"{n} images start from latents of shape {start.shape}; expected [{n}, {d}] or"
+            f" [{n}, {layers}, {d}]"
+        )
+    return start
+
+
+def _nearest_along(
+    curve: Curve, model: LatentModel, distance: ImageDistance, images: Array
+) -> Array:
+    """The points of the curve whose images are the nearest, [N, D]."""
+    places = jnp.arange(PLACES_A_LINE * curve.num_lines + 1) / PLACES_A_LINE
+    points = decode(curve, places)
+    along = render_images(model, points) / 127.5 - 1
+
+    def described(images: Array | np.ndarray) -> Array:
+        parts = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+        return jnp.concatenate([_points(distance, jnp.asarray(x, jnp.float32)) for x in parts])
+
+    return points[nearest(described(along), described(images)).point]
+
+
+@jax.jit
+def _points(distance: ImageDistance, images: Array) -> Array:
+    return distance(images)
+
+
+def _batch(objective: Callable, model: LatentModel, coordinates: Array, images: Array) -> int:
+    """How many images are optimised at once."""
+    shape = coordinates.shape[1:]
+    size = int(np.prod(shape))
+    pixels = images[0].size
+
+    def of_rows(rows: Array) -> Array:
+        own = rows[:, :size].reshape(-1, *shape)
+        return objective(own, rows[:, size:].reshape(-1, *images.shape[1:]), 0.0)
+
+    most = batch_of(model, min(BATCH, len(images)))
+    return differentiable_rows(of_rows, (size + pixels,), most)
+
+
+def _objective(
+    render: jax.tree_util.Partial,
+    distance: ImageDistance,
+    space: Whitened,
+    coordinates: Array,
+    images: Array,
+    pull: float | Array,
+) -> Array:
+    """Of each image, [N]."""
+    rendered = render(space.latents(coordinates))
+    unlike = jnp.sum((distance(rendered) - distance(images)) ** 2, 1)
+    n = coordinates.shape[0]
+    return unlike + pull * (coordinates.reshape(n, -1) ** 2).mean(1)
+
+
+def _optimised(
+    objective: Callable,
+    coordinates: Array,
+    images: Array,
+    pull: float,
+    steps: int,
+    learning_rate: float,
+    told: Callable[[int], None] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best coordinates of a batch and what was least after each step, [N, steps + 1]."""
+    step = functools.partial(_step, *objective.args)  # type: ignore[attr-defined]
+    state, best = ADAM.init(coordinates), coordinates
+    least = jnp.full(len(images), jnp.inf)
+    history = np.empty((len(images), steps + 1), np.float32)
+    for i in range(steps + 1):  # singly, as scanned convolutions crawl on CPUs
+        rate = np.float32(learning_rate * (1 + np.cos(np.pi * i / steps)) / 2)
+        coordinates, state, best, least = step(
+            coordinates, images, np.float32(pull), rate, state, best, least
+        )
+        history[:, i] = least
+        if told is not None:
+            told(i)
+        if i >= LOOKED_BACK:
+            before = history[:, i - LOOKED_BACK]
+            if (history[:, i] > (1 - LEAST_GAIN) * before).all():
+                history[:, i + 1 :] = history[:, i : i + 1]
+                break
+    return np.asarray(best), history
+
+
+@jax.jit
+def _step(
+    render: jax.tree_util.Partial,
+    distance: ImageDistance,
+    space: Whitened,
+    coordinates: Array,
+    images: Array,
+    pull: Array,
+    rate: Array,
+    state: optax.OptState,
+    best: Array,
+    least: Array,
+) -> tuple[Array, optax.OptState, Array, Array]:
+    """One of Adam, and the best before it."""
+
+    def total(coordinates: Array) -> tuple[Array, Array]:
+        each = _objective(render, distance, space, coordinates, images, pull)
+        return each.sum(), each
+
+    gradient, each = jax.grad(total, has_aux=True)(coordinates)
+    better = each < least
+    shape = (-1,) + (1,) * (coordinates.ndim - 1)
+    best = jnp.where(better.reshape(shape), coordinates, best)
+    with jax.numpy_dtype_promotion("standard"):  # Adam counts steps in integers
+        updates, state = ADAM.update(gradient, state)
+    return coordinates - rate * updates, state, best, jnp.minimum(each, least)
