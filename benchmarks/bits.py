@@ -30,12 +30,11 @@ from matplotlib.axes import Axes
 import ports
 from benchmarks.labels import (
     Row,
-    agreeing_lines,
-    around_lines,
+    draw_labelled,
     draw_latents,
     labels_of,
+    lines_of,
     models,
-    places_on_lines,
 )
 from benchmarks.report import report, use_cores
 from benchmarks.training.data import load_fashion_mnist, to_float
@@ -61,7 +60,7 @@ BITS = range(2, 11)
 LATENTS = 2**17  # to fit to
 FRESH = 2**13  # to measure with
 IMAGES = 5_000
-NOISE = 0.0  # of `sample_around`: on the lines themselves
+NOISE = 0.0  # of `augment --labels`: on the lines themselves
 SAMPLES = "samples of the model"  # in place of bits
 MEASURES = (  # of a curve: those that have intervals
     "distortion ÷ variance",
@@ -116,30 +115,28 @@ def measure(
         "trustworthiness": quality.trustworthiness,
         "class runs": same_class_share(labels),
         "class runs by chance": class_runs_by_chance(labels),
-        **augmentation(key, seed, model, curve, labels, latents.fresh, judge, test, quick),
+        **augmentation(key, model, curve, labels, judge, test, quick),
         "seconds": seconds,
     }
 
 
 def augmentation(
     key: Array,
-    seed: int,
     model: LatentModel,
     curve: Curve,
     labels: np.ndarray,
-    fresh: Array,
     judge: Classifier,
     test: Judged,
     quick: bool,
 ) -> Row:
     """What images are worth that are drawn on lines whose ends agree; nothing without any."""
-    if not len(agreeing_lines(labels)):
+    if not lines_of(labels):
         return {"classes drawn": 0}
-    random = np.random.default_rng(seed)
-    places = places_on_lines(random, labels, IMAGES // 5 if quick else IMAGES)
-    judged = look(model, around_lines(key, curve, places, fresh, NOISE), places.labels, judge)
+    count = IMAGES // 5 if quick else IMAGES
+    latents, drawn = draw_labelled(key, model, curve, labels, count, NOISE)
+    judged = look(model, latents, drawn, judge)
     return {
-        "classes drawn": len(np.unique(places.labels)),
+        "classes drawn": len(np.unique(drawn)),
         "purity": judged.given_their_class,
         "Fréchet distance": frechet_distance(judged.features, test.features),
     }

@@ -5,12 +5,12 @@
 
 For W of the bundled StyleGAN2 and the first linear layer of the bundled BigGAN: a curve of 64
 codewords is fitted; each codeword's image is labelled once, by the bundled classifier in place of a
-person; images are drawn with that label from the lines whose two ends agree, and at two distances
-around them (the noise of `sample_around`); and a small classifier is trained on them, which is
-tested on the real test images. Beside it, with as many labels and the same training: images of 64
-random latents; images from straight lines between two of these that have the same label; and 64
-real images. What is special about a curve is its gain over these straight lines. The BigGAN has
-seen all labels in its training, the StyleGAN2 none.
+person on the page of `explore`; latents are drawn as `augment --labels` does, on the lines whose
+two ends agree, and at two distances around them (`--noise`); and a small classifier is trained on
+their images, which is tested on the real test images. Beside it, with as many labels and the same
+training: images of 64 random latents; images from straight lines between two of these that have the
+same label; and 64 real images. What is special about a curve is its gain over these straight lines.
+The BigGAN has seen all labels in its training, the StyleGAN2 none.
 
 Classes are drawn equally often in training, so far as they have images. Intervals are of 95 %, by
 Student's t over the seeds of curve, latents, real images and initial parameters.
@@ -40,10 +40,11 @@ from benchmarks.training.classifier import accuracy
 from benchmarks.training.data import CLASSES, load_fashion_mnist, to_float
 from ports.biggan import BigGAN
 from ports.classifier import Classifier
-from sfvq_jax import Curve, LatentModel, LeastSquares, decode, fit
+from sfvq_jax import Curve, LatentModel, LeastSquares, fit
 from sfvq_jax.images import in_batches, render_images
-from sfvq_jax.interpret import Interval, sample_around
+from sfvq_jax.interpret import Interval, sample_labelled
 from sfvq_jax.interpret.intervals import interval
+from sfvq_jax.io.label_file import Label, agreeing_lines
 
 Array = jax.Array
 Row = dict[str, Any]
@@ -51,7 +52,6 @@ Row = dict[str, Any]
 FIGURE = Path(__file__).parents[1] / "docs" / "labels.png"
 BITS = 6
 LATENTS = 2**17  # to fit to
-AROUND = 2**13  # of them, as whose residuals those of new latents are
 IMAGES = 10_000  # to train on
 STEPS = 300
 BATCH = 64
@@ -137,67 +137,44 @@ def _render(model: LatentModel, latents: Array) -> np.ndarray:
     return render_images(model, latents, batch=RENDERED_AT_ONCE)
 
 
-def agreeing_lines(labels: np.ndarray) -> np.ndarray:
-    """Numbers of the lines whose two ends have the same of labels [K]."""
-    return np.flatnonzero(labels[1:] == labels[:-1])
+def lines_of(labels: np.ndarray) -> dict[str, list[int]]:
+    """Lines that `augment --labels` draws from, by class, once codewords have labels [K]."""
+    by_hand = [Label(k, k, CLASSES[c]) for k, c in enumerate(labels)]  # as the page keeps them
+    return agreeing_lines(by_hand, len(labels) - 1)
 
 
-class Places(NamedTuple):
-    """Where to draw images: between two of the labelled points.
-
-    Attributes:
-      ends: numbers of the two, [N, 2].
-      fractions: of the way from one to the other, [N].
-      labels: of both, [N].
-    """
-
-    ends: np.ndarray
-    fractions: np.ndarray
-    labels: np.ndarray
-
-    def points(self, latents: Array) -> Array:
-        start, stop = (latents[self.ends[:, i]] for i in (0, 1))
-        return start + jnp.asarray(self.fractions, jnp.float32)[:, None] * (stop - start)
+def draw_labelled(
+    key: Array, model: LatentModel, curve: Curve, labels: np.ndarray, count: int, noise: float
+) -> tuple[Array, np.ndarray]:
+    """What `augment --labels` draws: latents [N, D], and the class of each, [N]."""
+    samples = sample_labelled(key, model, curve, lines_of(labels), count, noise=noise)
+    classes = np.array([CLASSES.index(name) for name in samples.names])
+    return jnp.asarray(samples.latents), classes[samples.labels]
 
 
-def places_on_lines(random: np.random.Generator, labels: np.ndarray, count: int) -> Places:
-    """Uniform on the lines of a curve whose ends agree, equally many of each class that has such.
+def draw_between(
+    random: np.random.Generator, latents: Array, labels: np.ndarray, count: int
+) -> tuple[Array, np.ndarray]:
+    """Likewise, on straight lines between any two latents [K, D] of the same label, in any order.
 
     Args:
       random: of the draw.
-      labels: of the codewords, in order, [K].
-      count: N.
+      latents: of the labels [K].
+      count: N; of each class that two have, equally many.
     """
-    lines = agreeing_lines(labels)
-    return _places(random, np.stack([lines, lines + 1], 1), labels, count)
-
-
-def places_between(random: np.random.Generator, labels: np.ndarray, count: int) -> Places:
-    """Likewise, on straight lines between any two points of the same label, in whatever order."""
     pairs = np.stack(np.triu_indices(len(labels), 1), 1)
-    return _places(random, pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]], labels, count)
-
-
-def _places(
-    random: np.random.Generator, pairs: np.ndarray, labels: np.ndarray, count: int
-) -> Places:
+    pairs = pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]]
     of_pairs = labels[pairs[:, 0]]
     classes = np.unique(of_pairs)
     if not len(classes):
-        raise ValueError("no two points that are next to each other have the same label")
+        raise ValueError("no two latents have the same label")
     wanted = classes[np.arange(count) % len(classes)]
     ends = np.empty((count, 2), np.int64)
     for c in classes:
         ends[wanted == c] = random.choice(pairs[of_pairs == c], (wanted == c).sum())
-    return Places(ends, random.uniform(size=count), wanted)
-
-
-def around_lines(key: Array, curve: Curve, places: Places, latents: Array, noise: float) -> Array:
-    """Latents [N, D] at places on a curve's lines, as far from it as `sample_around` says."""
-    positions = jnp.asarray(places.ends[:, 0] + places.fractions, jnp.float32)
-    if noise == 0:
-        return decode(curve, positions)
-    return sample_around(key, curve, positions, latents, noise=noise)
+    start, stop = (latents[ends[:, i]] for i in (0, 1))
+    fractions = jnp.asarray(random.uniform(size=(count, 1)), jnp.float32)
+    return start + fractions * (stop - start), wanted
 
 
 def train(
@@ -250,17 +227,16 @@ def trainings(
     solver = LeastSquares(rounds=2) if quick else LeastSquares()
     curve = fit(keys[1], latents, bits=bits, solver=solver).curve
     labels = labels_of(model, judge, curve.codewords)
-    places = places_on_lines(random, labels, count)
     for method, noise in CURVE.items():
-        new = around_lines(keys[2], curve, places, latents[:AROUND], noise)
-        yield _Training(method, _render(model, new), places.labels, len(np.unique(labels)))
+        new, drawn = draw_labelled(keys[2], model, curve, labels, count, noise)
+        yield _Training(method, _render(model, new), drawn, len(np.unique(labels)))
 
     chosen = model.sample(keys[3], 2**bits)
     labels = labels_of(model, judge, chosen)
     classes = len(np.unique(labels))
     yield _Training("random latents", _render(model, chosen), labels, classes)
-    places = places_between(random, labels, count)
-    yield _Training(STRAIGHT, _render(model, places.points(chosen)), places.labels, classes)
+    new, drawn = draw_between(random, chosen, labels, count)
+    yield _Training(STRAIGHT, _render(model, new), drawn, classes)
 
 
 def measure(

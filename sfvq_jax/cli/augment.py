@@ -22,20 +22,20 @@ from sfvq_jax.cli.models import add_model_and_curve, load_both
 from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret import (
     Scorer,
-    labelled_places,
     positions_along,
     sample_around,
     sample_balanced,
     sample_by_attribute,
+    sample_labelled,
     write_dataset,
 )
 from sfvq_jax.interpret.augment.dataset import MANIFEST
+from sfvq_jax.interpret.augment.lines import REAL_LATENTS
 from sfvq_jax.interpret.edit.apply import check_line
 from sfvq_jax.io.curve_file import CurveRecord, curve_sha256
 from sfvq_jax.io.label_file import agreeing_lines, load_labels
 from sfvq_jax.latent_model import LatentModel
 
-REAL_LATENTS = 2**14  # for the noise around the curve
 JUDGED_BESIDE = 512  # images that tell what is much of an attribute
 BATCH = 64  # images judged at once, fewer where they are large
 
@@ -200,15 +200,12 @@ def write_labelled(
         options.labels, curve_sha256=curve_sha256(record), num_lines=curve.num_lines
     )
     lines = agreeing_lines(labels.labels, curve.num_lines)
-    place_key, real_key, key = jax.random.split(key, 3)
-    places = labelled_places(place_key, lines, options.count)
     noise = options.noise or 0.0
-    real = model.sample(real_key, REAL_LATENTS)
-    positions = jax.numpy.asarray(places.positions)
-    latents = sample_around(key, curve, positions, real, noise=noise)
+    samples = sample_labelled(key, model, curve, lines, options.count, noise=noise)
     write_dataset(
-        options.output, model, latents, positions=places.positions, labels=places.labels,
-        names=places.names, about=_about(record, {"seed": options.seed, "noise": noise}),
+        options.output, model, samples.latents, positions=samples.positions,
+        labels=samples.labels, names=samples.names,
+        about=_about(record, {"seed": options.seed, "noise": noise}),
         overwrite=options.overwrite,
     )  # fmt: skip
     told = ", ".join(f"{shown(name)} from {len(of_it)}" for name, of_it in lines.items())

@@ -21,13 +21,13 @@ from .attributes import (
     statistics_of,
 )
 from .augment import (
-    LabelledPlaces,
+    LabelledSamples,
     Samples,
-    labelled_places,
     positions_along,
     sample_around,
     sample_balanced,
     sample_by_attribute,
+    sample_labelled,
     write_dataset,
 )
 from .comparison import (
@@ -132,7 +132,7 @@ __all__ = [
     "Interval",
     "Inversion",
     "KMeans",
-    "LabelledPlaces",
+    "LabelledSamples",
     "LatentCLR",
     "MapQuality",
     "Method",
@@ -177,7 +177,6 @@ __all__ = [
     "join",
     "joint_scores",
     "judging_statistics",
-    "labelled_places",
     "latent_axes",
     "line_direction",
     "load_direction",
@@ -197,6 +196,7 @@ __all__ = [
     "sample_around",
     "sample_balanced",
     "sample_by_attribute",
+    "sample_labelled",
     "save_direction",
     "save_scorers",
     "small_pixels",

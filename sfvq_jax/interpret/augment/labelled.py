@@ -1,38 +1,60 @@
-"""Places to draw a labelled dataset from: lines of a curve that a person labelled."""
+"""New latents of the classes that a person gave to lines of a curve."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from sfvq_jax.curve import Curve
+from sfvq_jax.interpret.augment.lines import REAL_LATENTS, sample_around
 from sfvq_jax.interpret.geometry import numpy_generator
+from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
 
-class LabelledPlaces(NamedTuple):
-    """Positions on the curve, [N] float32, and the index of each one's class in the names, [N]."""
+class LabelledSamples(NamedTuple):
+    """Latents of classes; NumPy arrays.
 
+    Attributes:
+      latents: [N, D].
+      positions: on the curve, on or around which they were drawn, [N].
+      labels: the index of each one's class in the names, [N] int32.
+      names: of the classes.
+    """
+
+    latents: np.ndarray
     positions: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
 
+    __repr__ = short_repr
 
-def labelled_places(key: Array, lines: Mapping[str, Sequence[int]], count: int) -> LabelledPlaces:
-    """Random places on lines of known classes, equally many of each, in random order.
+
+def sample_labelled(
+    key: Array,
+    model: LatentModel,
+    curve: Curve,
+    lines: Mapping[str, Sequence[int]],
+    count: int,
+    *,
+    noise: float = 0.0,
+) -> LabelledSamples:
+    """Latents on lines of known classes, or around them, equally many of each, in random order.
 
     Args:
-      key: a PRNG key; the same one gives the same places.
+      key: a PRNG key; the same one gives the same latents, and the same positions for any noise.
+      model: the generator.
+      curve: fitted to latents of this model.
       lines: of each class, whose lines all get about as many.
       count: how many, N; where it is no multiple of the classes, the first get one more.
+      noise: of `sample_around`: 0 on the curve, to 1, as far from it as latents of the model.
 
     Raises:
-      ValueError: no lines, or a count below 1.
-
-    >>> places = labelled_places(jax.random.key(0), {"bag": [3], "boot": [7, 8]}, 4)
-    >>> sorted(int(p) for p in places.positions), sorted(places.labels.tolist())
-    ([3, 3, 7, 8], [0, 0, 1, 1])
+      ValueError: no lines, a count below 1, or a noise outside 0-1.
     """
     if not lines:
         raise ValueError(
@@ -41,7 +63,8 @@ def labelled_places(key: Array, lines: Mapping[str, Sequence[int]], count: int) 
         )
     if count < 1:
         raise ValueError(f"count is {count}; ask for at least one sample")
-    random = numpy_generator(key)
+    place_key, real_key, key = jax.random.split(key, 3)
+    random = numpy_generator(place_key)
     labels = np.arange(count) % len(lines)
     chosen = np.empty(count, np.int64)
     for label, of_class in enumerate(lines.values()):
@@ -49,4 +72,7 @@ def labelled_places(key: Array, lines: Mapping[str, Sequence[int]], count: int) 
         chosen[at] = np.resize(random.permutation(of_class), len(at))
     positions = (chosen + random.uniform(0, 1, count)).astype(np.float32)
     order = random.permutation(count)
-    return LabelledPlaces(positions[order], labels[order].astype(np.int32), tuple(lines))
+    positions, labels = positions[order], labels[order].astype(np.int32)
+    real = model.sample(real_key, REAL_LATENTS)
+    latents = sample_around(key, curve, jnp.asarray(positions), real, noise=noise)
+    return LabelledSamples(np.asarray(latents), positions, labels, tuple(lines))

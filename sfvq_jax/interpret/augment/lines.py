@@ -14,6 +14,7 @@ from sfvq_jax.projection import project
 
 Array = jax.Array
 
+REAL_LATENTS = 2**14  # drawn of a model, for the noise around its curve
 DRAWN_AT_ONCE = 256  # latents of `sample_around` in memory at once, each with its neighbours
 
 

@@ -1,10 +1,7 @@
-"""Labels in a file, and the dataset that is drawn from lines whose ends agree."""
+"""Labels in a file, and the lines whose ends agree."""
 
-import jax
-import numpy as np
 import pytest
 
-from sfvq_jax.interpret import labelled_places
 from sfvq_jax.io.label_file import (
     Label,
     Labels,
@@ -55,22 +52,3 @@ def test_lines_agree_where_both_ends_do_and_nothing_is_left_out():
     labels = [Label(0, 3, "boot"), Label(4, 6, "bag"), Label(1.2, 1.4, "blurred", True)]
     assert agreeing_lines(labels, 6) == {"bag": [4, 5], "boot": [0, 2]}
     assert agreeing_lines([Label(k, k, "x") for k in (0, 1)], 6) == {"x": [0]}
-
-
-def test_classes_and_lines_are_drawn_equally_often():
-    lines = {"bag": [4, 5], "boot": [0], "hat": [7, 8, 9]}
-    places = labelled_places(jax.random.key(0), lines, 300)
-    assert places.names == ("bag", "boot", "hat")
-    assert np.bincount(places.labels).tolist() == [100, 100, 100]
-    line = places.positions.astype(int)
-    for label, of_class in enumerate(lines.values()):
-        counts = np.bincount(line[places.labels == label], minlength=10)
-        assert np.flatnonzero(counts).tolist() == of_class
-        assert np.ptp(counts[of_class]) <= 1
-    again = labelled_places(jax.random.key(0), lines, 300)
-    assert np.array_equal(again.positions, places.positions)
-
-
-def test_no_lines_are_an_error_that_says_what_to_do():
-    with pytest.raises(ValueError, match="label more of them"):
-        labelled_places(jax.random.key(0), {}, 3)

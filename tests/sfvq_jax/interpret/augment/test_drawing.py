@@ -1,15 +1,19 @@
 """New latents of wanted attributes, and of several classes."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sfvq_jax import Curve
+from sfvq_jax import Curve, decode
 from sfvq_jax.interpret.attributes.scorer import Scorer
 from sfvq_jax.interpret.augment.attributes import sample_by_attribute
 from sfvq_jax.interpret.augment.balance import sample_balanced
+from sfvq_jax.interpret.augment.labelled import sample_labelled
 
 
 class Blobs:
@@ -140,3 +144,34 @@ class TestSampleBalanced:
             jax.random.key(0), BLOBS, along_x, SCORER, 1, names=["left", "right"], **OPTIONS
         )
         assert_array_equal(samples.labels, [0])
+
+
+class TestSampleLabelled:
+    LINES: ClassVar = {"bag": [2, 3], "boot": [0], "hat": [4, 5, 6]}
+
+    def sample(self, along_x, **options):
+        return sample_labelled(jax.random.key(0), BLOBS, along_x, self.LINES, 900, **options)
+
+    def test_classes_and_lines_are_drawn_equally_often_and_uniformly(self, along_x):
+        samples = self.sample(along_x)
+        assert samples.names == ("bag", "boot", "hat")
+        assert np.bincount(samples.labels).tolist() == [300, 300, 300]
+        line, fraction = np.divmod(samples.positions, 1)
+        for label, of_class in enumerate(self.LINES.values()):
+            counts = np.bincount(line[samples.labels == label].astype(int), minlength=7)
+            assert np.flatnonzero(counts).tolist() == of_class
+            assert np.ptp(counts[of_class]) <= 1
+        assert scipy.stats.kstest(fraction, "uniform").pvalue > 0.01
+        assert 400 < (np.diff(samples.labels) != 0).sum() < 750, "in random order"
+
+    def test_they_lie_on_the_curve_or_around_the_same_positions(self, along_x):
+        on, around = self.sample(along_x), self.sample(along_x, noise=1.0)
+        assert_array_equal(on.latents, decode(along_x, on.positions))
+        assert_array_equal(on.positions, around.positions)
+        assert_array_equal(on.labels, around.labels)
+        real = np.asarray(BLOBS.sample(jax.random.key(9), 4096))
+        assert_allclose(around.latents[:, 1:].std(0), real[:, 1:].std(0), rtol=0.15)
+
+    def test_no_lines_are_an_error_that_says_what_to_do(self, along_x):
+        with pytest.raises(ValueError, match="label more of them"):
+            sample_labelled(jax.random.key(0), BLOBS, along_x, {}, 3)
