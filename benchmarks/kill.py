@@ -72,7 +72,10 @@ COMMANDS = {
     "directions": Command(
         "directions {}/model {}/w.npz --attributes brightness --latents 16 --overwrite -o", "found"
     ),
+    "adopt": Command("adopt {}/model {}/theirs.npy --overwrite -o", "theirs"),
     "augment": Command("augment {}/model {}/w.npz --line 1 --count 8 --overwrite -o", "samples"),
+    "walk": Command("walk {}/model {}/w.npz --frames 2 --overwrite -o", "walk.gif"),
+    "explore": Command("explore {}/model {}/w.npz --overwrite --export", "map.html"),
     "dimensions": Command(
         "dimensions {}/model --scorer {}/scorer.npz --latents 4 --fresh 4 --mask-steps 2"
         " --overwrite -o",
@@ -153,10 +156,11 @@ def _summarise(name: str, event: str, rounds: list[Round]) -> dict[str, Any]:
 
 
 def make_inputs(folder: Path, upstream: Path | None) -> None:
-    """Latents, curves, a small generator, labelled images, and upstream's pickle."""
+    """Latents, curves, a small generator, directions, labelled images, and upstream's pickle."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     np.save(folder / "x.npy", rng.normal(size=(20_000, 16)).astype(np.float32))
+    np.save(folder / "theirs.npy", rng.normal(size=(3, 8)).astype(np.float32))
     for name, width in (("c", 16), ("w", 8)):
         np.savez(folder / f"{name}.npz", codewords=rng.normal(size=(8, width)).astype(np.float32))
     model = init(jax.random.key(0), StyleGAN2Config(8, 0, 8, 8, 1, 2, 0, 8, (8, 8)))

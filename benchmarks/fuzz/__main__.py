@@ -4,10 +4,10 @@
     python -m benchmarks.fuzz --checkpoints FOLDER           # also of upstream's checkpoints there
     python -m benchmarks.fuzz --kinds curve,model --case 7   # one case of these
 
-`kinds.py` makes small curves, scorers, directions, converted models, states of fits, labelled
-images, images and latents; `mutations.py` damages them: their bytes, JSON, arrays and archives, and
-pickles opcode by opcode. In half of the cases checksums are made right again. A child process
-(`reader.py`) reads each mutant as a command does and goes on to use it.
+`kinds.py` makes small curves, their labels, scorers, directions, converted models, states of fits,
+labelled images, images and latents; `mutations.py` damages them: their bytes, JSON, arrays and
+archives, and pickles opcode by opcode. In half of the cases checksums are made right again. A child
+process (`reader.py`) reads each mutant as a command does and goes on to use it.
 """
 
 import argparse

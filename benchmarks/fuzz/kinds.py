@@ -34,12 +34,20 @@ from sfvq_jax.interpret.directions.file import DirectionRecord, load_direction, 
 from sfvq_jax.interpret.edit.apply import Direction, edit_latents
 from sfvq_jax.io.curve_file import CurveRecord, load_curve, save_curve
 from sfvq_jax.io.image_files import read_image
+from sfvq_jax.io.label_file import (
+    Label,
+    Labels,
+    agreeing_lines,
+    load_labels,
+    save_labels,
+)
 from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.sources import as_source
 from sfvq_jax.views.charts import history_figure
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+OF_CURVE = "5f" * 32  # the hash of the curve that is labelled
 UPSTREAM = (".pkl", ".pt", ".pth", ".bin", ".safetensors")
 SMALL, LARGE = 2**26, 2**31  # bytes; Orbax's threads and compiled programs take more than a file
 
@@ -125,7 +133,7 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-# --- curves, scorers, directions --------------------------------------------------------------
+# --- curves and their labels, scorers, directions ---------------------------------------------
 
 
 def _curves(base: Path) -> list[Subject]:
@@ -145,6 +153,21 @@ def _use_curve(record: CurveRecord) -> None:
     repr(record)
     if record.history is not None:
         history_figure(record.history)
+
+
+def _label_files(base: Path) -> list[Subject]:
+    labels = (Label(0, 0, "boot"), Label(1, 3.5, "boot"), Label(5.2, 6, "blurred <b>", True))
+    save_labels(base / "curve.labels.json", Labels(labels, OF_CURVE))
+    return _alone("label-file", base)
+
+
+def _read_label_file(path: Path) -> Labels:
+    return load_labels(path, curve_sha256=OF_CURVE, num_lines=7)
+
+
+def _use_label_file(found: Labels) -> None:
+    lines = agreeing_lines(found.labels, 7)
+    assert all(0 <= j < 7 for of_label in lines.values() for j in of_label)
 
 
 def _scorers(base: Path) -> list[Subject]:
@@ -342,6 +365,7 @@ def _use_latents(source: Any) -> None:
 
 _MAKERS = {
     "curve": _curves,
+    "label-file": _label_files,
     "scorer": _scorers,
     "direction": _directions,
     "model reference": _converted,
@@ -353,6 +377,7 @@ _MAKERS = {
 KINDS = {
     "checkpoint": Kind(upstream.read, strict=True, share=2),
     "curve": Kind(load_curve, _use_curve, share=2),
+    "label-file": Kind(_read_label_file, _use_label_file),
     "scorer": Kind(load_scorers, _use_scorers, share=2, memory=LARGE),
     "direction": Kind(load_direction, _use_direction),
     "model": Kind(ports.load, _use_model, _mend_model, memory=LARGE),

@@ -1,12 +1,12 @@
 """What a person says of a curve's codewords, lines and stretches: one small JSON file."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from sfvq_jax.io.output import library_version, new_file
 from sfvq_jax.io.reading import check_format, parse_json, reading
@@ -118,33 +118,25 @@ def load_labels(path: str | Path, *, curve_sha256: str, num_lines: int) -> Label
 
 def codeword_labels(labels: Iterable[Label], count: int) -> list[str | None]:
     """Of each of `count` codewords the latest label that covers it, None without or left out."""
-    of_codeword: list[str | None] = [None] * count
-    for label in labels:
-        for k in range(math.ceil(label.start), math.floor(label.stop) + 1):
-            if k < count:
-                of_codeword[k] = None if label.leave_out else label.text
-    return of_codeword
+    labels = list(labels)
+    latest = np.full(count, len(labels))
+    for i, label in enumerate(labels):
+        latest[math.ceil(label.start) : math.floor(label.stop) + 1] = i
+    texts = [*(None if label.leave_out else label.text for label in labels), None]
+    return [texts[i] for i in latest.tolist()]
 
 
 def agreeing_lines(labels: Iterable[Label], num_lines: int) -> dict[str, list[int]]:
     """By label, in order of the alphabet, the lines whose two ends have it, none of it left out."""
     labels = list(labels)
     ends = codeword_labels(labels, num_lines + 1)
-    left_out = [label for label in labels if label.leave_out]
+    left_out = np.zeros(num_lines, bool)
+    for label in labels:
+        if label.leave_out:
+            left_out[math.floor(label.start) : math.ceil(label.stop)] = True
     lines: dict[str, list[int]] = {}
-    for j in range(num_lines):
+    for j in np.flatnonzero(~left_out).tolist():
         text = ends[j]
-        if text is None or ends[j + 1] != text:
-            continue
-        if not any(label.start < j + 1 and label.stop > j for label in left_out):
+        if text is not None and ends[j + 1] == text:
             lines.setdefault(text, []).append(j)
     return dict(sorted(lines.items()))
-
-
-def as_csv(labels: Iterable[Label]) -> str:
-    """A table of labels, with a row of names first."""
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(Label._fields)
-    writer.writerows(label._replace(leave_out=int(label.leave_out)) for label in labels)
-    return file.getvalue()

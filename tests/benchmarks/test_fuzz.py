@@ -8,7 +8,14 @@ import pytest
 
 from benchmarks.fuzz import kinds, mutations, reader
 
-CHEAP = ("curve", "scorer", "direction", "image", "latents")  # no program takes long to compile
+CHEAP = (
+    "curve",
+    "label-file",
+    "scorer",
+    "direction",
+    "image",
+    "latents",
+)  # no program takes long to compile
 
 
 @pytest.fixture(scope="module")
