@@ -94,13 +94,15 @@ export class Labelling {
     const [start, stop] = this.target();
     const others = this.labels.list.filter((l) => l.start !== start || l.stop !== stop);
     const label = { start: round(start, 4), stop: round(stop, 4), text: said, leave_out: leaveOut };
-    await this.set([...others, label]);
+    const saved = this.set([...others, label]);
+    // at once, so that the next key labels the next codeword however long a disk takes
     if (byId("target").value !== "stretch") {
       const { codewords } = this.labels.about.curve;
       const next = byId("target").value === "line" ? stop + 0.5 : stop + 1;
       this.changed({ position: Math.min(next, codewords - 1) });
     }
     if (document.activeElement === byId("label")) byId("label").select();
+    await saved;
   }
 
   async set(list, undoing = false) {

@@ -8,15 +8,28 @@ import json
 import re
 import shlex
 import shutil
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import ports
+from sfvq_jax import CurveRecord, LeastSquares, fit, save_curve
+from sfvq_jax.cli import main
 from sfvq_jax.cli.edit import add_edit
+from sfvq_jax.explore import survey
 from sfvq_jax.explore.export import MOST_BYTES, export_page
-from sfvq_jax.interpret import load_direction
-from sfvq_jax.io.label_file import Label, agreeing_lines, load_labels
+from sfvq_jax.explore.subject import Subject
+from sfvq_jax.interpret import load_direction, load_scorers
+from sfvq_jax.io.label_file import (
+    Label,
+    agreeing_lines,
+    codeword_labels,
+    labels_path,
+    load_labels,
+)
 from sfvq_jax.views import Page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
@@ -39,12 +52,19 @@ def browser():
         opened.close()
 
 
+@contextlib.contextmanager
+def serving(explorer):
+    """The link of a page that is served meanwhile."""
+    from benchmarks import explore  # which takes the extra
+
+    with explore.serving(explorer, "token") as port:
+        yield f"http://127.0.0.1:{port}/token/"
+
+
 @pytest.fixture(scope="module")
 def link(explorer):
-    from benchmarks.explore import serving  # which takes the extra
-
-    with serving(explorer, "token") as port:
-        yield f"http://127.0.0.1:{port}/token/"
+    with serving(explorer) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -180,19 +200,76 @@ def test_addresses_that_make_no_sense_are_ignored(browser, link, hash):
         assert position(page) == 0
 
 
-def test_a_stranger_labels_all_codewords_by_the_keyboard(browser, link, explorer):
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    """A curve of 64 codewords of the bundled StyleGAN2: its page, its file, and what the bundled
+    scorer calls its codewords."""
+    from sfvq_jax.explore.server import Explorer
+
+    model: Any = ports.load(ports.bundled("fashion_mnist"))
+    solver = LeastSquares(rounds=2, samples="all")
+    curve = fit(jax.random.key(0), model.sample(jax.random.key(1), 4096), bits=6, solver=solver)
+    record = CurveRecord(curve.curve, model.latent_space, model.model_hash)
+    file = tmp_path_factory.mktemp("generated") / "curve.npz"
+    save_curve(file, record)
+    scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
+    subject = Subject(model, record, scorers.find, scorers.judge, scorers.classes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(survey, "SLOWEST", 0.0)  # no line is measured, which takes long
+        explorer = Explorer(subject, file)
+    scores = np.asarray(scorers.find(model.render(curve.curve.codewords)))
+    columns = [scorers.find.index(name) for name in scorers.classes]
+    yield explorer, file, [scorers.classes[c] for c in scores[:, columns].argmax(1)]
+    explorer.close()
+
+
+def test_a_stranger_labels_64_codewords_which_gives_a_labelled_dataset(
+    browser, generated, tmp_path
+):
+    explorer, file, names = generated
+    given = []
+    with serving(explorer) as link, opened(browser, link) as page:
+        for name in names:  # as fast as keys can be pressed
+            page.focus("#scrubber")
+            if name in given[:9]:
+                page.keyboard.press(str(1 + given.index(name)))
+                continue
+            page.keyboard.press("l")
+            page.keyboard.type(name)
+            page.keyboard.press("Enter")
+            given += [] if name in given else [name]
+        told = page.locator("#labels-told")
+        sync_api.expect(told).to_contain_text("64 of 64 codewords labelled")
+        for _ in range(100):
+            if len(explorer.labels.labels) == 64:
+                break
+            page.wait_for_timeout(50)
+    hash = explorer.labels.curve_sha256
+    labels = load_labels(labels_path(file), curve_sha256=hash, num_lines=63).labels
+    assert codeword_labels(labels, 64) == names
+
+    words = f"--labels {labels_path(file)} --count 128 -o {tmp_path}/labelled.npz"
+    assert main(["augment", "fashion_mnist", str(file), *words.split()]) == 0
+    judge: Any = ports.load(ports.bundled("fashion_mnist_classifier"))
+    with np.load(tmp_path / "labelled.npz") as made:
+        said = np.asarray(judge(made["images"] / np.float32(127.5) - 1)[0]).argmax(1)
+        drawn = np.array(json.loads(str(made["manifest"]))["names"])[made["labels"]]
+    assert len(set(drawn)) >= 4
+    purity = (np.array(judge.class_names)[said] == drawn).mean()
+    assert purity > 0.75  # .97 of ten classes by benchmarks.labels
+
+
+def test_labels_are_given_by_the_keyboard_undone_and_there_again(browser, link, explorer):
     with opened(browser, link) as page:
         page.keyboard.press("l")
         for text in ("left", "<b>right</b>"):
             page.keyboard.type(text)
             page.keyboard.press("Enter")
-            page.wait_for_timeout(60)
         assert position(page) == 2
         page.keyboard.press("Control+z")  # of the text field itself
         page.focus("#scrubber")
         for k in range(2, CODEWORDS):
             page.keyboard.press("1" if k < 6 else "2")
-            page.wait_for_timeout(60)
         page.keyboard.press("Control+z")
         page.keyboard.press("2")
         labelled = "12 of 12 codewords labelled, 8 lines agree; kept in "
