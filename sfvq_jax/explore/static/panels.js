@@ -155,13 +155,15 @@ export class Edits {
     };
   }
 
-  // Of lines what is known of their ends: the attribute that changes most.
+  // Of lines what is known of their ends: the attribute that changes most; of a file's also what
+  // their cards tell.
   ofLines() {
     const { about } = this;
     const classes = about.classes;
     return about.use.map((_, j) => {
       const changes = about.attributes.map((a) => [a.name, a.values[2 * j + 2] - a.values[2 * j]]);
       changes.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
+      const card = about.card_of?.[j];
       const ends = classes && [j, j + 1].map((k) => classes.names[classes.of_codewords[k]]);
       const kinds = ends ? (ends[0] === ends[1] ? ` · ${ends[0]}` : ` · ${ends.join(" to ")}`) : "";
       const what = changes
@@ -174,8 +176,8 @@ export class Edits {
         effect: changes.length ? Math.abs(changes[0][1]) : null,
         interval: "end to end",
         gained: null,
-        entanglement: null,
-        limits: null,
+        entanglement: card?.entanglement ?? null,
+        limits: card?.limits ?? null,
         layers: [0, about.model.layers - 1],
         confirmed: null,
       };

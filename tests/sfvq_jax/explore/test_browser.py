@@ -356,6 +356,8 @@ def test_the_table_is_searched_and_sorted_and_a_line_is_measured(browser, url):
         shown = page.locator("#table tbody td:nth-child(3)").all_inner_texts()
         effects = [float(text) for text in shown]
         assert effects == sorted(effects, reverse=True)
+        known = "–" not in page.locator("#table tbody td:nth-child(5)").all_inner_texts()
+        assert known == url.startswith("file:")  # what the cards tell of entanglement
         page.wait_for_selector("#card .effects")
         assert "entangled" in page.inner_text("#card")
         assert "Line 5" in page.inner_text("#card")
