@@ -41,6 +41,7 @@ from sfvq_jax.io.label_file import (
     load_labels,
     save_labels,
 )
+from sfvq_jax.io.latents_file import LatentsRecord, load_latents, save_latents
 from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.sources import as_source
 from sfvq_jax.views.charts import history_figure
@@ -168,6 +169,18 @@ def _read_label_file(path: Path) -> Labels:
 def _use_label_file(found: Labels) -> None:
     lines = agreeing_lines(found.labels, 7)
     assert all(0 <= j < 7 for of_label in lines.values() for j in of_label)
+
+
+def _latent_files(base: Path) -> list[Subject]:
+    record = LatentsRecord(X[:6], tuple(f"{i}.png" for i in range(6)), "stylegan2-w", "0123abcd")
+    save_latents(base / "photos.npz", record)
+    save_latents(base / "codes.npz", record._replace(latents=X[:12].reshape(6, 2, 4)))
+    return _alone("latent-file", base)
+
+
+def _use_latent_file(found: LatentsRecord) -> None:
+    assert len(found.names) == len(found.latents)
+    repr(found)
 
 
 def _scorers(base: Path) -> list[Subject]:
@@ -366,6 +379,7 @@ def _use_latents(source: Any) -> None:
 _MAKERS = {
     "curve": _curves,
     "label-file": _label_files,
+    "latent-file": _latent_files,
     "scorer": _scorers,
     "direction": _directions,
     "model reference": _converted,
@@ -378,6 +392,7 @@ KINDS = {
     "checkpoint": Kind(upstream.read, strict=True, share=2),
     "curve": Kind(load_curve, _use_curve, share=2),
     "label-file": Kind(_read_label_file, _use_label_file),
+    "latent-file": Kind(load_latents, _use_latent_file),
     "scorer": Kind(load_scorers, _use_scorers, share=2, memory=LARGE),
     "direction": Kind(load_direction, _use_direction),
     "model": Kind(ports.load, _use_model, _mend_model, memory=LARGE),
