@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = next((word for word in arguments if not word.startswith("-")), None)
     debug = "--debug" in arguments or os.environ.get(DEBUG, "0") not in ("", "0")
-    status, options = 2, argparse.Namespace()
+    status, options, refused = 2, argparse.Namespace(), False
     with (
         _lasting_streams() as output,
         _plain_messages(f"sfvq-jax {name}", debug=debug),
@@ -69,12 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (KeyboardInterrupt, _TerminatedError, Exception) as error:
             if debug:
                 traceback.print_exception(error)
-            said = sentence(error)
+            said, refused = sentence(error), isinstance(error, ValueError)
             if isinstance(error, KeyboardInterrupt | _TerminatedError):
                 status = 130 if isinstance(error, KeyboardInterrupt) else 128 + signal.SIGTERM
                 said = f"stopped{_how_to_go_on(options)}"
             print(f"sfvq-jax {name}: {said}", file=sys.stderr)
-        gc.collect()  # of a save that failed, more errors are logged when its tasks are freed
+        if status != 0 and not refused:
+            gc.collect()  # of a save that failed, more errors are logged when its tasks are freed
     return status
 
 
