@@ -26,6 +26,10 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# to look for garbage after every 700 objects, of which JAX makes many that stay, takes up to a
+# fifth of the time of tests that trace much
+gc.set_threshold(50_000, 20, 20)
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a run in the background of a shell has Control-C ignored, and so would have what it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
