@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import json
 import re
 
@@ -12,13 +13,14 @@ from PIL import Image
 
 import ports
 from sfvq_jax import CurveRecord, decode, load_curve, save_curve
-from sfvq_jax.cli import compare, main
+from sfvq_jax.cli import augment, compare, main
 from sfvq_jax.cli.common import with_statistics
 from sfvq_jax.interpret import (
     PCA,
     RandomDirections,
     load_direction,
     load_scorers,
+    sample_by_attribute,
 )
 from sfvq_jax.interpret.attributes import fitting, statistics
 from sfvq_jax.interpret.comparison import trial
@@ -55,6 +57,13 @@ def folder(tmp_path_factory):
             assert run(*command) == 0
         assert not (folder / "found.part").exists()
     return folder
+
+
+@pytest.fixture
+def few_surveyed(monkeypatch):
+    """`augment` looks at fewer images first, to be quick."""
+    few = functools.partial(sample_by_attribute, surveyed=768)
+    monkeypatch.setattr(augment, "sample_by_attribute", few)
 
 
 @contextlib.contextmanager
@@ -149,6 +158,7 @@ def test_augment_writes_a_line_as_pngs_with_a_manifest(folder, tmp_path):
         np.testing.assert_allclose(samples["latents"], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("few_surveyed")
 def test_augment_gives_what_is_asked_for(folder, tmp_path, capsys):
     curve = folder / "c.npz"
     ask = ["--attribute", "trouser", "--count", 20, "-o", tmp_path / "trousers.npz"]
@@ -206,6 +216,7 @@ def test_quality_is_told_in_words_and_a_fit_from_the_curve_mends_it(folder, tmp_
     assert neighbours(tmp_path / "s.npz") < 0.4 < 0.8 < neighbours(mended)
 
 
+@pytest.mark.usefixtures("few_surveyed")
 def test_a_scorer_is_learnt_from_a_folder_of_images(folder, tmp_path, capsys):
     random = np.random.default_rng(0)
     for name, level in (("dark", 40), ("light", 200)):
