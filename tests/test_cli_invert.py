@@ -47,7 +47,7 @@ def test_photographs_come_back_from_the_curve_and_are_edited(folder, run, tmp_pa
     told = capsys.readouterr().out
     assert "photograph  likeness (PSNR)" in told
     record = load_latents(latents)
-    assert record.names == ("0.png", "1.png", "2.png", "3.png")
+    assert record.names == ("0", "1", "2", "3")
     assert (record.space, record.model_hash) == ("stylegan2-w", MODEL.model_hash)
     error = np.linalg.norm(record.latents - W, axis=1) / np.linalg.norm(W - W.mean(0), axis=1)
     assert error.max() < 0.5
@@ -56,7 +56,7 @@ def test_photographs_come_back_from_the_curve_and_are_edited(folder, run, tmp_pa
     edit = ["--line", 1, "--strength", 1, "--latents", latents, "--rows", "2,0"]
     output = ["-o", tmp_path / "e"]
     assert run("edit", "fashion_mnist", folder / "c.npz", *edit, *output) == 0
-    assert (tmp_path / "e/images/2-png/0_unedited.png").exists()
+    assert (tmp_path / "e/images/2/0_unedited.png").exists()
     unedited = np.load(tmp_path / "e/latents.npy")[0]
     assert_allclose(unedited[0], record.latents[2], rtol=1e-6)
 
@@ -64,8 +64,10 @@ def test_photographs_come_back_from_the_curve_and_are_edited(folder, run, tmp_pa
 def test_each_layer_has_a_code_of_its_own(folder, run, tmp_path):
     latents = tmp_path / "l.npz"
     options = ["--each-layer", *STEPS, "-o", latents]
-    assert run("invert", "fashion_mnist", folder / "photos/1.png", *options) == 0
-    assert load_latents(latents).latents.shape == (1, 8, 64)
+    assert run("invert", "fashion_mnist", *[folder / "photos/1.png"] * 2, *options) == 0
+    record = load_latents(latents)
+    assert record.latents.shape == (2, 8, 64)
+    assert record.names == ("1", "1-2")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,6 @@ def add_invert(command: argparse.ArgumentParser) -> None:
         command,
         "invert ffhq/ me.jpg you.png --curve curve.npz -o us.npz",
         "invert ffhq/ photos/ --curve curve.npz --each-layer --overview photos.png -o photos.npz",
-        "edit ffhq/ --direction smile.json --latents us.npz -o smiling/",
     )
     add_model(command)
     command.add_argument("photos", nargs="+", help="images, or folders of them")
@@ -93,7 +92,7 @@ def run_invert(options: argparse.Namespace) -> None:
             jax.random.key(options.seed), model, photos, start=start, layers=options.each_layer,
             features=features, pull=options.pull, steps=options.steps, on_step=show,
         )  # fmt: skip
-    names = tuple(file.name for file in files)
+    names = _names(files)
     space, model_hash = getattr(model, "latent_space", ""), getattr(model, "model_hash", "")
     record = LatentsRecord(np.asarray(found.latents), names, space, model_hash)
     save_latents(options.output, record, overwrite=options.overwrite)
@@ -119,3 +118,14 @@ def _files(named: list[str]) -> list[Path]:
         else:
             raise FileNotFoundError(f"{path}: there is no such file")
     return files
+
+
+def _names(files: list[Path]) -> tuple[str, ...]:
+    """Those of the files without their endings; of several with one name the others are counted."""
+    names: list[str] = []
+    for file in files:
+        count = 1
+        while (name := file.stem[:80] + f"-{count}" * (count > 1)) in names:
+            count += 1
+        names.append(name)
+    return tuple(names)

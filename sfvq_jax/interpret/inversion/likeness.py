@@ -66,7 +66,7 @@ class ImageDistance:
         for scale, deviation in kept:
             pixels = scale.reshape(n, -1)
             parts.append(pixels / (deviation * jnp.sqrt(1.0 * len(kept) * pixels.shape[1])))
-        if self.features is not None:
+        if self.features is not None and self.feature_deviations is not None:
             found = self.features(images) / self.feature_deviations[None]
             parts.append(found / jnp.sqrt(1.0 * found.shape[1]))
         return jnp.concatenate(parts, 1)

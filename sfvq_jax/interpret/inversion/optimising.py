@@ -303,4 +303,5 @@ def _step(
     best = jnp.where(better.reshape(shape), coordinates, best)
     with jax.numpy_dtype_promotion("standard"):  # Adam counts steps in integers
         updates, state = ADAM.update(gradient, state)
-    return coordinates - rate * updates, state, best, jnp.minimum(each, least)
+    coordinates = jax.tree.map(lambda x, update: x - rate * update, coordinates, updates)
+    return coordinates, state, best, jnp.minimum(each, least)
