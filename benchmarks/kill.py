@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from PIL import Image
 
 from benchmarks.report import report
 from ports import checkpoint
@@ -74,6 +75,7 @@ COMMANDS = {
     ),
     "adopt": Command("adopt {}/model {}/theirs.npy --overwrite -o", "theirs"),
     "augment": Command("augment {}/model {}/w.npz --line 1 --count 8 --overwrite -o", "samples"),
+    "invert": Command("invert {}/model {}/photo.png --steps 5 --overwrite -o", "photos.npz"),
     "walk": Command("walk {}/model {}/w.npz --frames 2 --overwrite -o", "walk.gif"),
     "explore": Command("explore {}/model {}/w.npz --overwrite --export", "map.html"),
     "dimensions": Command(
@@ -156,7 +158,7 @@ def _summarise(name: str, event: str, rounds: list[Round]) -> dict[str, Any]:
 
 
 def make_inputs(folder: Path, upstream: Path | None) -> None:
-    """Latents, curves, a small generator, directions, labelled images, and upstream's pickle."""
+    """Latents, curves, a small generator, directions, images, and upstream's pickle."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     np.save(folder / "x.npy", rng.normal(size=(20_000, 16)).astype(np.float32))
@@ -169,6 +171,7 @@ def make_inputs(folder: Path, upstream: Path | None) -> None:
     )
     pixels = rng.integers(0, 255, (80, 8, 8, 1)).astype(np.uint8)
     pixels[::2] //= 3
+    Image.fromarray(pixels[1, ..., 0]).save(folder / "photo.png")
     np.savez(folder / "images.npz", images=pixels, labels=np.arange(80) % 2)
     scorer = Command("scorer {}/images.npz --epochs 1 -o", "scorer.npz")
     status, _, errors = _run(scorer, folder, folder)
