@@ -96,6 +96,11 @@ def differentiable_rows(
     return min(max(int((room - alone) / a_row) + 1, 1), most)
 
 
+def even_part(count: int, most: int) -> int:
+    """How many of `count` rows to take at once, at most `most`, so that all parts are alike."""
+    return max(n for n in range(1, min(most, count) + 1) if count % n == 0)
+
+
 def _kept_bytes(function: Callable[[Array], Array], shape: tuple[int, ...]) -> int | None:
     def derivative(rows: Array) -> Any:
         return jax.vjp(function, rows)[1]

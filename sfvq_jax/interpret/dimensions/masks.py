@@ -18,6 +18,7 @@ from sfvq_jax.interpret.dimensions.coordinates import Coordinates, How, check_ho
 from sfvq_jax.interpret.dimensions.importance import EXTREME, Ranking
 from sfvq_jax.interpret.directions.gradients import derivatives_of
 from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.memory import even_part
 
 Array = jax.Array
 
@@ -64,7 +65,7 @@ def optimise_mask(
     v = jnp.asarray(START * np.asarray(signs), jnp.float32)
     state, latents = ADAM.init(v), jnp.asarray(latents)
     room = derivatives_of(model, concepts, batch)
-    at_once = max(n for n in range(1, room + 1) if batch % n == 0)
+    at_once = even_part(batch, room)
     step = functools.partial(
         _mask_step, method(model, "render"), concepts, coordinates, how=how, at_once=at_once
     )

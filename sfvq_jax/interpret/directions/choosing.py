@@ -31,7 +31,7 @@ class Choice(NamedTuple):
     """How directions for one attribute are chosen.
 
     All candidates are tried on few latents and the best of them on all: one step of sequential
-    halving (Karnin et al., ICML 2013), which saves two images of three.
+    halving (Karnin et al., ICML 2013), which saves more than half of the images.
     """
 
     bench: Bench

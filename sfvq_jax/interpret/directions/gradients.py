@@ -68,8 +68,8 @@ def attribute_gradients(
     return in_batches(gradients, latents, batch)
 
 
-def check_differentiable(model: LatentModel, scorer: Scorer, why: str) -> None:
-    """Raises ValueError where JAX knows no derivative of the scorer of the model's images."""
+def check_differentiable(model: LatentModel, scorer: Callable[[Array], Array], why: str) -> None:
+    """Raises ValueError where JAX knows no derivative of what is seen in the model's images."""
     codes = jax.ShapeDtypeStruct((1, model.num_layers, model.latent_dim), jnp.float32)
     try:
         jax.eval_shape(jax.grad(lambda codes: scorer(model.render(codes)).sum()), codes)

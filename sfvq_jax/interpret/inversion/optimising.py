@@ -16,6 +16,7 @@ import optax
 
 from sfvq_jax.curve import Curve, decode
 from sfvq_jax.images import batch_of, check_images, image_shape, render_images
+from sfvq_jax.interpret.directions.gradients import check_differentiable
 from sfvq_jax.interpret.edit import codes_of
 from sfvq_jax.interpret.geometry import largest_eigen, nearest
 from sfvq_jax.interpret.inversion.likeness import ImageDistance, psnr
@@ -128,17 +129,19 @@ def invert(
             f"steps is {steps}, pull {pull}, learning_rate {learning_rate}; expected 1 or more, 0"
             " or more, and a number above 0"
         )
+    seen = (lambda images: images) if features is None else features
+    check_differentiable(model, seen, "latents are found by derivatives")
     spread_key, images_key = jax.random.split(key)
     space = Whitened.of(model.sample(spread_key, SPREAD_SAMPLES))
-    own = render_images(model, model.sample(images_key, OWN_IMAGES)) / 127.5 - 1
-    distance = ImageDistance.among(jnp.asarray(own, jnp.float32), features)
+    own = _rendered(model, model.sample(images_key, OWN_IMAGES))
+    distance = ImageDistance.among(own, features)
     begun = _starts(start, model, space, distance, pixels)
     if layers:
         begun = codes_of(begun, model.num_layers)
     elif begun.ndim == 3:
         raise ValueError("start has a code for each layer: ask for layers=True, or give [N, D]")
     coordinates = space.coordinates(begun)
-    objective = functools.partial(_objective, method(model, "render"), distance, space)
+    objective = _Objective(method(model, "render"), distance, space)
     batch = _batch(objective, model, coordinates, pixels)
     count, parts = len(pixels), []
     batches = -(-count // batch)
@@ -150,8 +153,7 @@ def invert(
         )
     best, history = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
     latents = space.latents(jnp.asarray(best))
-    rendered = render_images(model, latents) / 127.5 - 1
-    return Inversion(latents, psnr(rendered, pixels), history)
+    return Inversion(latents, psnr(_rendered(model, latents), pixels), history)
 
 
 def _told(on_step: Callable[[int, int], Any], batch: int, batches: int, steps: int, i: int) -> None:
@@ -165,7 +167,16 @@ def _checked(images: Array | np.ndarray, model: LatentModel) -> np.ndarray:
         raise ValueError(
             f"images have shape {array.shape}; the model's are [N, {', '.join(map(str, wanted))}]"
         )
-    return (array / np.float32(127.5) - 1 if array.dtype == np.uint8 else array).astype(np.float32)
+    return _floats(array) if array.dtype == np.uint8 else array.astype(np.float32)
+
+
+def _rendered(model: LatentModel, latents: Array) -> Array:
+    return jnp.asarray(_floats(render_images(model, latents)))
+
+
+def _floats(images: np.ndarray) -> np.ndarray:
+    """Of uint8, float32 in [-1, 1]."""
+    return images / np.float32(127.5) - 1
 
 
 def _starts(
@@ -205,11 +216,11 @@ def _nearest_along(
     """The points of the curve whose images are the nearest, [N, D]."""
     places = jnp.arange(PLACES_A_LINE * curve.num_lines + 1) / PLACES_A_LINE
     points = decode(curve, places)
-    along = render_images(model, points) / 127.5 - 1
+    along = _rendered(model, points)
 
-    def described(images: Array | np.ndarray) -> Array:
+    def described(images: Array) -> Array:
         parts = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
-        return jnp.concatenate([_points(distance, jnp.asarray(x, jnp.float32)) for x in parts])
+        return jnp.concatenate([_points(distance, part) for part in parts])
 
     return points[nearest(described(along), described(images)).point]
 
@@ -219,37 +230,31 @@ def _points(distance: ImageDistance, images: Array) -> Array:
     return distance(images)
 
 
-def _batch(objective: Callable, model: LatentModel, coordinates: Array, images: Array) -> int:
+class _Objective(NamedTuple):
+    """What is lowered; a pytree."""
+
+    render: jax.tree_util.Partial
+    distance: ImageDistance
+    space: Whitened
+
+    def __call__(self, coordinates: Array, wanted: Array, pull: float | Array) -> Array:
+        """Of each image, whose points are wanted, [N]."""
+        unlike = jnp.sum((self.points(coordinates) - wanted) ** 2, 1)
+        n = coordinates.shape[0]
+        return unlike + pull * (coordinates.reshape(n, -1) ** 2).mean(1)
+
+    def points(self, coordinates: Array) -> Array:
+        return self.distance(self.render(self.space.latents(coordinates)))
+
+
+def _batch(objective: _Objective, model: LatentModel, coordinates: Array, images: Array) -> int:
     """How many images are optimised at once."""
-    shape = coordinates.shape[1:]
-    size = int(np.prod(shape))
-    pixels = images[0].size
-
-    def of_rows(rows: Array) -> Array:
-        own = rows[:, :size].reshape(-1, *shape)
-        return objective(own, rows[:, size:].reshape(-1, *images.shape[1:]), 0.0)
-
     most = batch_of(model, min(BATCH, len(images)))
-    return differentiable_rows(of_rows, (size + pixels,), most)
-
-
-def _objective(
-    render: jax.tree_util.Partial,
-    distance: ImageDistance,
-    space: Whitened,
-    coordinates: Array,
-    images: Array,
-    pull: float | Array,
-) -> Array:
-    """Of each image, [N]."""
-    rendered = render(space.latents(coordinates))
-    unlike = jnp.sum((distance(rendered) - distance(images)) ** 2, 1)
-    n = coordinates.shape[0]
-    return unlike + pull * (coordinates.reshape(n, -1) ** 2).mean(1)
+    return differentiable_rows(objective.points, coordinates.shape[1:], most)
 
 
 def _optimised(
-    objective: Callable,
+    objective: _Objective,
     coordinates: Array,
     images: Array,
     pull: float,
@@ -258,14 +263,14 @@ def _optimised(
     told: Callable[[int], None] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best coordinates of a batch and what was least after each step, [N, steps + 1]."""
-    step = functools.partial(_step, *objective.args)  # type: ignore[attr-defined]
+    wanted = _points(objective.distance, images)
     state, best = ADAM.init(coordinates), coordinates
     least = jnp.full(len(images), jnp.inf)
     history = np.empty((len(images), steps + 1), np.float32)
     for i in range(steps + 1):  # singly, as scanned convolutions crawl on CPUs
         rate = np.float32(learning_rate * (1 + np.cos(np.pi * i / steps)) / 2)
-        coordinates, state, best, least = step(
-            coordinates, images, np.float32(pull), rate, state, best, least
+        coordinates, state, best, least = _step(
+            objective, coordinates, wanted, np.float32(pull), rate, state, best, least
         )
         history[:, i] = least
         if told is not None:
@@ -280,11 +285,9 @@ def _optimised(
 
 @jax.jit
 def _step(
-    render: jax.tree_util.Partial,
-    distance: ImageDistance,
-    space: Whitened,
+    objective: _Objective,
     coordinates: Array,
-    images: Array,
+    wanted: Array,
     pull: Array,
     rate: Array,
     state: optax.OptState,
@@ -294,7 +297,7 @@ def _step(
     """One of Adam, and the best before it."""
 
     def total(coordinates: Array) -> tuple[Array, Array]:
-        each = _objective(render, distance, space, coordinates, images, pull)
+        each = objective(coordinates, wanted, pull)
         return each.sum(), each
 
     gradient, each = jax.grad(total, has_aux=True)(coordinates)

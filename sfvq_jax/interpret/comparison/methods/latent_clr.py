@@ -17,7 +17,7 @@ from sfvq_jax.interpret.attributes import small_pixels
 from sfvq_jax.interpret.comparison.methods.method import COUNT, Fitted, draw_latents, in_all_ranges
 from sfvq_jax.interpret.geometry import numpy_generator, onto_span, unit_rows
 from sfvq_jax.latent_model import LatentModel, method
-from sfvq_jax.memory import differentiable_rows
+from sfvq_jax.memory import differentiable_rows, even_part
 
 Array = jax.Array
 
@@ -101,7 +101,7 @@ class LatentCLR:
         state = optax.scale_by_adam().init(vectors)
         losses, images = [], self.batch * (chosen + 1)
         room = differentiable_rows(features, (model.latent_dim,), images)
-        at_once = max(n for n in range(1, room + 1) if images % n == 0)
+        at_once = even_part(images, room)
         for step in range(self.steps):  # singly, as scanned convolutions crawl on CPU
             rate = np.float32(self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2)
             start = latents[random.choice(len(latents), self.batch, replace=False)]

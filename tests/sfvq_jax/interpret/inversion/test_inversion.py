@@ -125,6 +125,15 @@ class TestInvert:
         with pytest.raises(ValueError, match="no encode"):
             invert(KEY, Blind(), IMAGES, start="encoder")
 
+    def test_a_render_without_derivatives_is_told(self):
+        class Called(Spots):
+            def render(self, latents):
+                image = jax.eval_shape(super().render, latents)
+                return jax.pure_callback(lambda _: np.zeros(image.shape, "float32"), image, latents)
+
+        with pytest.raises(ValueError, match="latents are found by derivatives, so the scorer"):
+            invert(KEY, Called(), IMAGES)
+
 
 class TestImageDistance:
     images = jax.random.uniform(KEY, (64, 16, 16, 3), minval=-1)
