@@ -1,6 +1,6 @@
 """SFVQ beside other methods on the bundled generators, five seeds.
 
-    python -m benchmarks.comparison                       # both, 50 minutes each on a core
+    python -m benchmarks.comparison                       # both, 80 minutes each on a core
     python -m benchmarks.comparison fashion_mnist_biggan  # or one
     python -m benchmarks.comparison --quick               # a trial, nothing saved or drawn
 

@@ -1,6 +1,6 @@
 """Does LatentCLR converge in the steps that `compare` gives it? Its loss after more and fewer.
 
-    python -m benchmarks.latent_clr          # seven minutes on a core
+    python -m benchmarks.latent_clr          # half an hour on a core
     python -m benchmarks.latent_clr --quick  # a trial, nothing saved
 
 In W of the bundled StyleGAN2, 63 directions of which 16 are in a step, one seed. The learning rate
@@ -18,7 +18,7 @@ from benchmarks.report import report, use_cores
 from sfvq_jax.interpret import LatentCLR
 from sfvq_jax.interpret.intervals import interval
 
-STEPS = (50, 200, 800)
+STEPS = (50, 200, 800, 3200)
 
 
 def main() -> None:

@@ -31,10 +31,12 @@ from .augment import (
     write_dataset,
 )
 from .comparison import (
+    ICA,
     PCA,
     SFVQ,
     ClassMeans,
     Comparison,
+    FeaturePCA,
     Fitted,
     Gap,
     Hyperplane,
@@ -105,6 +107,7 @@ from .inversion import ImageDistance, Inversion, invert
 from .map import Finding, MapQuality, RowsAt, map_quality, report, rows_at
 
 __all__ = [
+    "ICA",
     "OF_BACKGROUND",
     "PCA",
     "SFVQ",
@@ -118,6 +121,7 @@ __all__ = [
     "DirectionRecord",
     "Effect",
     "Effects",
+    "FeaturePCA",
     "Finding",
     "Fitted",
     "FittedFunction",

@@ -1,8 +1,10 @@
 from .comparing import compare, default_methods
 from .methods import (
+    ICA,
     PCA,
     SFVQ,
     ClassMeans,
+    FeaturePCA,
     Fitted,
     Hyperplane,
     KMeans,
@@ -15,10 +17,12 @@ from .methods import (
 from .tables import Comparison, Gap, MethodSummary, order_summary, summary
 
 __all__ = [
+    "ICA",
     "PCA",
     "SFVQ",
     "ClassMeans",
     "Comparison",
+    "FeaturePCA",
     "Fitted",
     "Gap",
     "Hyperplane",

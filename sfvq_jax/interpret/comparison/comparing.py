@@ -20,9 +20,11 @@ import numpy as np
 from sfvq_jax.interpret.attributes import Scorer
 from sfvq_jax.interpret.comparison.measures import Edit, Order, Recognition
 from sfvq_jax.interpret.comparison.methods import (
+    ICA,
     PCA,
     SFVQ,
     ClassMeans,
+    FeaturePCA,
     Fitted,
     Hyperplane,
     KMeans,
@@ -52,18 +54,24 @@ def default_methods(
     """All methods that the model allows, each with as many directions.
 
     Lines of 2**bits codewords set the number; pairs of codewords, and of latents, are more. With a
-    scorer come the supervised ones, with a direction for each of its attributes.
+    scorer come components of its features, at most as many as it has, and the supervised ones, with
+    a direction for each of its attributes.
     """
     count, k = 2**bits - 1, 2**bits
     return (
         SFVQ(bits),
         KMeans(k),
         PCA(count),
+        ICA(count),
         *([SeFa(count)] if hasattr(model, "style_weights") else []),
         LatentCLR(count),
         RandomDirections(count),
         RandomPairs(k * (k - 1) // 2),
-        *([] if scorer is None else [ClassMeans(scorer), Hyperplane(scorer)]),
+        *(
+            []
+            if scorer is None
+            else [FeaturePCA(scorer, count), ClassMeans(scorer), Hyperplane(scorer)]
+        ),
     )
 
 

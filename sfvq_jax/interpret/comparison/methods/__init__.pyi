@@ -1,4 +1,5 @@
-from .gan_space import PCA
+from .feature_space import FeaturePCA
+from .gan_space import ICA, PCA
 from .k_means import KMeans
 from .latent_clr import LatentCLR
 from .method import Fitted, Method, in_all_ranges
@@ -8,9 +9,11 @@ from .sfvq import SFVQ, curve_pairs
 from .supervised import ClassMeans, Hyperplane
 
 __all__ = [
+    "ICA",
     "PCA",
     "SFVQ",
     "ClassMeans",
+    "FeaturePCA",
     "Fitted",
     "Hyperplane",
     "KMeans",

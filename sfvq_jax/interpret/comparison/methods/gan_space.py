@@ -1,4 +1,4 @@
-"""GANSpace: principal components.
+"""GANSpace: principal and independent components.
 
 Letters: N samples, F activations, C components.
 """
@@ -10,12 +10,14 @@ import numpy as np
 
 from sfvq_jax.images import in_batches
 from sfvq_jax.interpret.comparison.methods.method import COUNT, Fitted, in_all_ranges
-from sfvq_jax.interpret.geometry import largest_eigen, unit_rows
+from sfvq_jax.interpret.geometry import largest_eigen, numpy_generator, unit_rows
 from sfvq_jax.latent_model import LatentModel, method
 
 Array = jax.Array
 
 BATCH = 256  # latents whose activations are computed at once
+ICA_ROUNDS = 200
+ICA_TOLERANCE = 1e-4  # of a cosine; both are scikit-learn's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +41,55 @@ class PCA:
     name = "GANSpace, PCA"
 
     def fit(self, key: Array, model: LatentModel) -> Fitted:
-        latents = np.asarray(model.sample(key, self.samples))
-        seen = latents
-        if hasattr(model, "activations"):
-            activations = jax.jit(method(model, "activations"))
-            seen = in_batches(activations, latents, BATCH)
-        coordinates = _principal_coordinates(seen.astype(np.float64), self.count)
-        centred = latents - latents.mean(0, dtype=np.float64)
-        # coordinates along different components are uncorrelated, so that each has its own U; its
-        # length does not matter. For the latents themselves it is the component.
-        return Fitted(in_all_ranges(unit_rows(coordinates.T @ centred), model.num_layers))
+        latents, seen = _seen(key, model, self.samples)
+        vectors = _way_back(_principal_coordinates(seen, self.count), latents)
+        return Fitted(in_all_ranges(unit_rows(vectors), model.num_layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class ICA:
+    """Independent components, GANSpace's other choice: of latents or activations, as for `PCA`.
+
+    FastICA (Hyvärinen, 1999, IEEE Transactions on Neural Networks 10(3)), all components at once,
+    by the log of cosh, within the principal components of greatest variance. Where latents are
+    normal, as in Z, all directions are as independent and any are found.
+
+    Attributes:
+      count: of components; those that explain most of the latents' variance come first.
+      samples: N.
+    """
+
+    count: int = COUNT
+    samples: int = 2**14
+
+    name = "GANSpace, ICA"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        latents, seen = _seen(key, model, self.samples)
+        start_key = jax.random.fold_in(key, 1)
+        white = _principal_coordinates(seen, self.count)
+        white *= np.sqrt(len(white)) / np.linalg.norm(white, axis=0)
+        vectors = _way_back(_independent(numpy_generator(start_key), white), latents)
+        vectors = vectors[np.argsort(-np.linalg.norm(vectors, axis=1), kind="stable")]
+        return Fitted(in_all_ranges(unit_rows(vectors), model.num_layers))
+
+
+def _seen(key: Array, model: LatentModel, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Latents [N, D], and their activations where the model has some, [N, F]; float64."""
+    latents = np.asarray(model.sample(key, samples))
+    seen = latents
+    if hasattr(model, "activations"):
+        seen = in_batches(jax.jit(method(model, "activations")), latents, BATCH)
+    return latents.astype(np.float64), seen.astype(np.float64)
+
+
+def _way_back(coordinates: np.ndarray, latents: np.ndarray) -> np.ndarray:
+    """Directions [C, D] in which latents [N, D] change with coordinates [N, C] (see `PCA`).
+
+    Coordinates along different components are uncorrelated, so that each has its own U. Here it is
+    as long as the coordinate's variance makes it; for the latents themselves it is the component.
+    """
+    return coordinates.T @ (latents - latents.mean(0))
 
 
 def _principal_coordinates(x: np.ndarray, count: int) -> np.ndarray:
@@ -58,3 +99,23 @@ def _principal_coordinates(x: np.ndarray, count: int) -> np.ndarray:
     if n < f:  # the same from the smaller of two matrices, but for a factor a component
         return largest_eigen(x @ x.T, count).vectors
     return x @ largest_eigen(x.T @ x, count).vectors
+
+
+def _independent(random: np.random.Generator, white: np.ndarray) -> np.ndarray:
+    """Coordinates [N, C] along independent components, of uncorrelated ones of variance 1."""
+    n, c = white.shape
+    rotation = _orthogonal(random.standard_normal((c, c)))
+    for _ in range(ICA_ROUNDS):
+        slopes = np.tanh(white @ rotation.T)
+        moved = slopes.T @ white / n - (1 - slopes**2).mean(0)[:, None] * rotation
+        before, rotation = rotation, _orthogonal(moved)
+        # of each component; its sign does not matter
+        if np.abs(np.abs((rotation * before).sum(1)) - 1).max() < ICA_TOLERANCE:
+            break
+    return white @ rotation.T
+
+
+def _orthogonal(matrix: np.ndarray) -> np.ndarray:
+    """The nearest orthogonal matrix."""
+    left, _, right = np.linalg.svd(matrix)
+    return left @ right

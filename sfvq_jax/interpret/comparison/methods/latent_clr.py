@@ -59,7 +59,7 @@ class LatentCLR:
     """
 
     count: int = COUNT
-    steps: int = 200
+    steps: int = 800
     batch: int = 8
     directions_a_step: int = 16
     temperature: float = 0.5

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA as SklearnPCA
+from sklearn.decomposition import FastICA
 from sklearn.svm import LinearSVC
 
 from ports import biggan, stylegan2
 from sfvq_jax import Curve, LeastSquares, limited_memory
 from sfvq_jax.interpret import Scorer
 from sfvq_jax.interpret.comparison.comparing import default_methods
-from sfvq_jax.interpret.comparison.methods.gan_space import PCA
+from sfvq_jax.interpret.comparison.methods.feature_space import FeaturePCA
+from sfvq_jax.interpret.comparison.methods.gan_space import ICA, PCA
 from sfvq_jax.interpret.comparison.methods.k_means import KMeans
 from sfvq_jax.interpret.comparison.methods.latent_clr import LatentCLR, contrastive_loss
 from sfvq_jax.interpret.comparison.methods.method import Fitted, Method, in_all_ranges
@@ -81,15 +83,6 @@ class Factors(Plain):
 
 PLAIN, OPEN, FACTORS = Plain(), Open(), Factors()
 KEY = jax.random.key(0)
-SMALL = (
-    SFVQ(bits=2, solver=LeastSquares(rounds=2, samples=1024)),
-    KMeans(codewords=8, samples=512),
-    PCA(count=4, samples=512),
-    SeFa(count=4),
-    LatentCLR(count=5, steps=4, batch=3, directions_a_step=3),
-    RandomDirections(count=5),
-    RandomPairs(count=11),
-)
 WHOLE = (0, L - 1)
 
 
@@ -103,6 +96,18 @@ class Shown(Plain):
 WEIGHTS = np.array([[3, 0, -4, 0, 0, 0], [0, 0, 0, 1, 0, 0]], np.float32) / 5
 LINEAR = Scorer.of(lambda images: images[:, 0, :, 0] @ WEIGHTS.T, ["both", "one"])
 NEVER = Scorer.of(lambda images: images[:, 0, :2, 0], ["never", "relative"], [1e9, None])
+
+SMALL = (
+    SFVQ(bits=2, solver=LeastSquares(rounds=2, samples=1024)),
+    KMeans(codewords=8, samples=512),
+    PCA(count=4, samples=512),
+    ICA(count=4, samples=512),
+    SeFa(count=4),
+    LatentCLR(count=5, steps=4, batch=3, directions_a_step=3),
+    RandomDirections(count=5),
+    RandomPairs(count=11),
+    FeaturePCA(LINEAR, count=2, samples=256, differentiated=4),
+)
 
 
 def assert_same_lines(found, expected, atol=1e-4):
@@ -151,11 +156,11 @@ class TestEveryMethod:
 
     def test_the_defaults_are_what_the_model_allows_with_as_many_directions_each(self):
         methods = default_methods(PLAIN, bits=3)
-        assert len({method.name for method in methods}) == 6
+        assert len({method.name for method in methods}) == 7
         assert SeFa not in map(type, methods)  # for want of style_weights
-        assert [m.count for m in methods if hasattr(m, "count")] == [7, 7, 7, 28]
+        assert [m.count for m in methods if hasattr(m, "count")] == [7, 7, 7, 7, 28]
         more = default_methods(PLAIN, bits=3, scorer=LINEAR)
-        assert [type(method) for method in more[6:]] == [ClassMeans, Hyperplane]
+        assert [type(method) for method in more[7:]] == [FeaturePCA, ClassMeans, Hyperplane]
 
 
 def test_a_method_of_ones_own_is_one():
@@ -269,6 +274,55 @@ class TestPCA:
         found = PCA(samples=256).fit(KEY, Flat()).directions[WHOLE]
         assert found.shape == (3, D)
         assert_allclose(found[:, 3:], 0, atol=1e-6)
+
+
+class Mixed(Plain):
+    """Sources that are independent and not normal."""
+
+    def sample(self, key, n, *, label=None, truncation=None):
+        sources = jax.random.laplace(key, (n, D))
+        return 5 + jnp.matmul(sources, self.mixing, precision="highest")
+
+
+class TestICA:
+    def test_finds_the_sources_that_pca_does_not(self):
+        expected = Mixed.mixing / np.linalg.norm(Mixed.mixing, axis=1, keepdims=True)
+        ica, pca = (
+            np.float64(method.fit(KEY, Mixed()).directions[WHOLE])
+            for method in (ICA(samples=4096), PCA(samples=4096))
+        )
+        assert np.abs(expected @ ica.T).max(1).min() > 0.99
+        assert np.abs(expected @ pca.T).max(1).min() < 0.9
+
+    def test_is_that_of_scikit_learn(self):
+        found = np.float64(ICA(samples=2048).fit(KEY, Mixed()).directions[WHOLE])
+        latents = np.float64(Mixed().sample(KEY, 2048))
+        theirs = FastICA(whiten="unit-variance", random_state=0).fit(latents).mixing_
+        order = np.argsort(-np.linalg.norm(theirs, axis=0))  # of explained variance
+        theirs = (theirs / np.linalg.norm(theirs, axis=0))[:, order]
+        assert_allclose(np.abs(np.sum(found * theirs.T, 1)), 1, atol=1e-3)
+
+
+class TestFeaturePCA:
+    def test_moves_features_along_their_components(self):
+        weights = normal(D, D, seed=7) + 3 * np.eye(D, dtype=np.float32)
+        scorer = Scorer.of(lambda images: images[:, 0, :, 0] @ weights.T, list("abcdef"))
+        found = FeaturePCA(scorer, samples=2048).fit(KEY, Shown()).directions[WHOLE]
+        features = np.float64(Shown().sample(KEY, 2048)) @ np.float64(weights).T
+        moved = np.float64(found) @ np.float64(weights).T
+        assert_same_lines(
+            moved / np.linalg.norm(moved, axis=1, keepdims=True),
+            SklearnPCA().fit(features).components_,
+            atol=0.05,
+        )
+
+    def test_layers_that_change_nothing_have_no_directions(self):
+        class First(Shown):
+            def render(self, latents):
+                return super().render(latents if latents.ndim == 2 else latents[:, 0])
+
+        found = FeaturePCA(LINEAR, 2, samples=64, differentiated=4).fit(KEY, First())
+        assert set(found.directions) == {(0, last) for last in range(L)}
 
 
 class TestSeFa:

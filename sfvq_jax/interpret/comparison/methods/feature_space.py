@@ -1,0 +1,88 @@
+"""Directions that move a network's features along their principal components.
+
+Letters: N samples, L layers, D dimensions, F features, C components.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sfvq_jax.images import batch_of, in_batches
+from sfvq_jax.interpret.attributes import Scorer
+from sfvq_jax.interpret.comparison.methods.method import COUNT, Fitted
+from sfvq_jax.interpret.directions import attribute_gradients, layer_ranges
+from sfvq_jax.interpret.directions.bench import called
+from sfvq_jax.interpret.edit import codes_of
+from sfvq_jax.interpret.geometry import largest_eigen, unit_rows
+from sfvq_jax.latent_model import LatentModel, method
+
+Array = jax.Array
+
+BATCH = 32  # images at once, fewer where they are large
+RIDGE = 1e-3  # of the mean squared derivative along an axis in which latents have variance 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FeaturePCA:
+    """Principal components of a network's features of images, pulled back to the latents.
+
+    GANSpace with the features of a network that looks at images in place of the generator's own,
+    and derivatives in place of a regression. With J_n the derivatives of the features of image n by
+    latents that have variance 1 along all axes, u a component, and ρ a ridge, the direction is that
+
+      v = argmin Σ_n |J_n v - u|² + ρ |v|²,
+
+    which moves features along u and not otherwise, wherever one starts. Each range of layers has
+    its own. The network was trained for something: these directions know of no attribute, but what
+    the network knows of images is in them.
+
+    Attributes:
+      scorer: whose `features` are taken, or its scores where it has none; written in JAX.
+      count: of the components of greatest variance, C, at most F.
+      samples: N, of the components.
+      differentiated: latents whose derivatives are taken, C a latent.
+    """
+
+    scorer: Scorer
+    count: int = COUNT
+    samples: int = 2**12
+    differentiated: int = 32
+
+    name = "components of features"
+
+    def fit(self, key: Array, model: LatentModel) -> Fitted:
+        """Raises ValueError for a scorer or `render` that JAX cannot trace."""
+        latents = model.sample(key, self.samples)
+        features = jax.tree_util.Partial(self.scorer.features or self.scorer)
+        seen = in_batches(
+            lambda codes: called(features, called(method(model, "render"), codes)),
+            codes_of(latents, model.num_layers),
+            batch_of(model, BATCH),
+        ).astype(np.float64)
+        centred = seen - seen.mean(0)
+        components = largest_eigen(centred.T @ centred, self.count).vectors  # [F, C]
+        along = Scorer.of(
+            jax.tree_util.Partial(_along, features, jnp.asarray(components, jnp.float32)),
+            [f"component {number}" for number in range(components.shape[1])],
+        )
+        gradients = attribute_gradients(model, along, latents[: self.differentiated])
+        covariance = np.atleast_2d(np.cov(np.asarray(latents, np.float64), rowvar=False))
+        values, axes = largest_eigen(covariance, model.latent_dim)
+        spread = axes * np.sqrt(values)  # [D, R]
+        directions = {}
+        for first, last in layer_ranges(model.num_layers):
+            of_range = gradients[:, :, first : last + 1].sum(2, dtype=np.float64) @ spread
+            normal = np.einsum("ncr,ncs->rs", of_range, of_range)
+            if not normal.any():  # layers that change nothing have no directions
+                continue
+            ridge = RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))
+            pulled = np.linalg.solve(normal + ridge, of_range.sum(0).T)  # [R, C]
+            directions[first, last] = unit_rows((spread @ pulled).T)
+        return Fitted(directions)
+
+
+def _along(features: jax.tree_util.Partial, components: Array, images: Array) -> Array:
+    """Features [N, F] along components [F, C], but for their mean, [N, C]."""
+    return jnp.matmul(features(images), components, precision="highest")
