@@ -1,5 +1,7 @@
 """Models of users on the command line: an object in a file or a module."""
 
+import argparse
+import contextlib
 import json
 import re
 import sys
@@ -7,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from sfvq_jax import load_curve
+from sfvq_jax.cli.common import kept_parts
 from sfvq_jax.cli.main import main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -124,3 +128,22 @@ def test_models_of_all_frameworks_are_fitted_and_mapped(framework, tmp_path, mon
         told = capsys.readouterr().err
         assert "directions are found by derivatives, so" in told
         assert "must be written in JAX" in told
+
+
+def test_parts_are_kept_for_one_model_even_where_it_has_no_hash(tmp_path):
+    class Model(nnx.Module):
+        def __init__(self, seed):
+            self.linear = nnx.Linear(2, 3, rngs=nnx.Rngs(seed))
+            self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(0))  # holds a key
+
+    options = argparse.Namespace(command="directions", output=tmp_path / "out")
+
+    interrupted = contextlib.suppress(KeyboardInterrupt)
+    with interrupted, kept_parts(options, Model(0), [], [], []) as parts:
+        parts["first"] = 1
+        raise KeyboardInterrupt
+    other = kept_parts(options, Model(1), [], [], [])
+    with pytest.raises(ValueError, match="the parts of a run with another model"), other:
+        pass
+    with kept_parts(options, Model(0), [], [], []) as parts:
+        assert parts["first"] == 1

@@ -165,9 +165,9 @@ def kept_parts(
 
     told = {
         "command": options.command,
-        "model": getattr(model, "model_hash", ""),
+        "model": getattr(model, "model_hash", "") or _sha256(model, type(model).__qualname__),
         "space": getattr(model, "latent_space", ""),
-        "scorers": [_scorer_sha256(scorer) for scorer in scorers],
+        "scorers": [_sha256(s, (s.names, s.thresholds)) for s in scorers],
         **{name: getattr(options, name) for name in settings},
         **about,
     }
@@ -178,13 +178,17 @@ def kept_parts(
         yield parts
 
 
-def _scorer_sha256(scorer: "Scorer") -> str:
+def _sha256(tree: Any, about: Any) -> str:
+    """Of the numbers in a pytree, and of the repr of what else is told of it."""
     import jax
     import numpy as np
 
-    found = hashlib.sha256(repr((scorer.names, scorer.thresholds)).encode())
-    for leaf in jax.tree.leaves(scorer):
-        found.update(np.ascontiguousarray(leaf).tobytes())
+    found = hashlib.sha256(repr(about).encode())
+    for leaf in jax.tree.leaves(tree):
+        if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+            found.update(np.ascontiguousarray(leaf).tobytes())
     return found.hexdigest()
 
 
