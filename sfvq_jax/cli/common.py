@@ -181,11 +181,12 @@ def kept_parts(
 def _sha256(tree: Any, about: Any) -> str:
     """Of the numbers in a pytree, and of the repr of what else is told of it."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
 
     found = hashlib.sha256(repr(about).encode())
     for leaf in jax.tree.leaves(tree):
-        if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         if isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
             found.update(np.ascontiguousarray(leaf).tobytes())

@@ -1,0 +1,89 @@
+"""Gradients through a quantiser: what goes on in place of the nearest point, and what it teaches.
+
+A nearest point has no useful derivative by the sample. Each function here gives values that lie at
+the point, or as far from the sample as the point does, and through which gradients flow.
+
+Letters: N samples x, D dimensions; points p, or both ends c and d of a line with p = (1-λ) c + λ d.
+sg(·) stops gradients, v ~ N(0, I).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = jax.Array
+
+GRADIENTS = ("ste", "nsvq", "diveq", "sf_diveq")
+SHORT = 1e-12  # lengths below it do not divide, as in the packages `nsvq` and `diveq`
+
+
+def through_point(x: Array, point: Array) -> Array:
+    """x + sg(p - x), [N, D]: straight-through (van den Oord et al., 2017, arXiv 1711.00937, §3.2).
+
+    The gradient passes as if there were no quantiser. Codewords get none: they need a loss of their
+    own (`Quantised.loss`).
+    """
+    return x + lax.stop_gradient(point - x)
+
+
+def through_noise(x: Array, point: Array, noise: Array) -> Array:
+    """x + |p - x| · sg(v/|v|), [N, D]: noise substitution (NSVQ).
+
+    Vali & Bäckström, 2022, "NSVQ: Noise Substitution in Vector Quantization for Machine Learning",
+    IEEE Access 10, eq. 3. Codewords get a gradient by the error's length.
+
+    Args:
+      x: samples, [N, D].
+      point: p, [N, D].
+      noise: v, [N, D].
+    """
+    return x + _length(point - x) * lax.stop_gradient(_unit(noise))
+
+
+def toward_point(x: Array, point: Array, noise: Array) -> Array:
+    """x + |p - x| · sg(u/|u|) with u = p - x + noise, [N, D]: DiVeQ.
+
+    Vali et al., 2025, "DiVeQ: Differentiable Vector Quantization Using the Reparameterization
+    Trick", arXiv 2509.26469. Noise of 0 is its detached form, whose values are the points.
+
+    Args:
+      x: samples, [N, D].
+      point: p, [N, D].
+      noise: v times a small deviation, [N, D].
+    """
+    error = point - x
+    return x + _length(error) * lax.stop_gradient(_unit(noise + error))
+
+
+def toward_ends(
+    x: Array, first: Array, second: Array, fraction: Array, noise: tuple[Array, Array]
+) -> Array:
+    """x + |c - x| sg((1-λ) u/|u|) + |d - x| sg(λ w/|w|), [N, D]: SF-DiVeQ.
+
+    With u = c - x + noise and w = d - x + another noise (arXiv 2509.26469, space-filling DiVeQ).
+    Noise of 0 is its detached form, whose values are the points. (The package's own detached form
+    takes u for w too, so that its values are not on the line.)
+
+    Args:
+      x: samples, [N, D].
+      first: c, [N, D].
+      second: d, [N, D].
+      fraction: λ, [N].
+      noise: two of v times a small deviation, [N, D] each.
+    """
+    ratio, value = fraction[:, None], x
+    for end, share, moved in zip((first, second), (1 - ratio, ratio), noise, strict=True):
+        error = end - x
+        value = value + _length(error) * lax.stop_gradient(share * _unit(moved + error))
+    return value
+
+
+def _length(rows: Array) -> Array:
+    """Of rows [N, D], [N, 1]; the gradient of a length of 0 is 0."""
+    squared = jnp.sum(rows**2, 1, keepdims=True)
+    some = squared > 0
+    return jnp.where(some, jnp.sqrt(jnp.where(some, squared, 1)), 0)
+
+
+def _unit(rows: Array) -> Array:
+    return rows / jnp.maximum(_length(rows), SHORT)
