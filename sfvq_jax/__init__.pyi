@@ -1,4 +1,4 @@
-from . import interpret, views
+from . import interpret, layers, views
 from .adam import Adam
 from .curve import Curve, curve_length, decode, line_lengths
 from .devices import data_mesh
@@ -15,7 +15,7 @@ from .quality import CodebookQuality, codebook_quality, same_class_share
 from .result import FitResult
 from .solver import Info, Solver, step
 from .sources import ArraySource, HostSource, IteratorSource, SamplerSource, Source
-from .subdivision import initial_curve, subdivide
+from .subdivision import initial_curve, resample, subdivide
 
 __version__: str
 
@@ -50,10 +50,12 @@ __all__ = [
     "fit_array",
     "initial_curve",
     "interpret",
+    "layers",
     "limited_memory",
     "line_lengths",
     "load_curve",
     "project",
+    "resample",
     "same_class_share",
     "save_curve",
     "step",

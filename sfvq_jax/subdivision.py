@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from sfvq_jax.curve import Curve, check_curve, curve_length, decode, padded, tied, wide
-from sfvq_jax.projection import project
+from sfvq_jax.projection import check_width, project
 from sfvq_jax.sums import by_row, on_each, sum_over, weights_of
 
 Array = jax.Array
@@ -104,6 +104,38 @@ def occurrence(
     on_curve = decode(curve, share * jnp.asarray(curve.num_lines, x.dtype))
     means = moment / jnp.where(load > 0, load, 1)[:, None] + origin
     return tied(jnp.where(load[:, None] > 0, means, on_curve), size)
+
+
+def resample(curve: Curve, x: Array, num_codewords: int, *, weight: Array | None = None) -> Curve:
+    """The same curve with another number of codewords: as many samples at each (`occurrence`).
+
+    A trained curve so serves any bitrate. Between two numbers of codewords it stays a curve through
+    the same samples in the same order; refitting is nearer to them, and another curve.
+
+    Args:
+      curve: of K codewords.
+      x: samples, [N, D]; some dozens for each codeword.
+      num_codewords: of the result, 2 or more, not more than there are samples.
+      weight: of each sample, [N]; 1 by default.
+
+    Raises:
+      ValueError: a number of codewords below 2 or above that of samples; other shapes.
+
+    >>> import jax
+    >>> curve = Curve(jnp.array([[0.0, 0.0], [1.0, 0.0]]))
+    >>> x = jax.random.uniform(jax.random.key(0), (1024, 2))
+    >>> resample(curve, x, 5).codewords.shape
+    (5, 2)
+    """
+    check_width(curve, x)
+    if not 2 <= num_codewords <= x.shape[0]:
+        raise ValueError(
+            f"num_codewords is {num_codewords}; expected 2 or more, and no more than the"
+            f" {x.shape[0]} samples"
+        )
+    rows = padded(curve, max(num_codewords, curve.codewords.shape[0]))
+    found = occurrence(rows, num_codewords, x, weights_of(x, weight))
+    return Curve(found.codewords[:num_codewords].astype(curve.codewords.dtype))
 
 
 def subdivide(curve: Curve, size: Array | int | None = None) -> Curve:

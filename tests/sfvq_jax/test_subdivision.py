@@ -271,3 +271,18 @@ class TestSubdivide:
     def test_a_size_that_the_rows_do_not_hold_is_refused(self, size):
         with pytest.raises(ValueError, match="expected a whole number from 2 to 16"):
             subdivision.subdivide(padded(random_curve(6, 3), 16), size)
+
+
+class TestResample:
+    def test_codewords_are_means_of_equal_shares_in_order_whatever_their_number(self):
+        x = np.linspace(0, 1, 1000, dtype=np.float32)[:, None] * np.float32([1, 2])
+        curve = Curve(jnp.asarray(x[[0, 100, 400, 900, 999]]))
+        for k in (2, 3, 8):
+            found = subdivision.resample(curve, x, k).codewords
+            expected = ((np.arange(k) + 0.5) / k)[:, None] * np.float32([1, 2])
+            np.testing.assert_allclose(found, expected, atol=2e-3)
+
+    def test_more_codewords_than_samples_are_refused(self):
+        curve = Curve(jnp.zeros((2, 2)))
+        with pytest.raises(ValueError, match="no more than the 3 samples"):
+            subdivision.resample(curve, jnp.zeros((3, 2)), 4)
