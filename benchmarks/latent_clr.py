@@ -18,7 +18,7 @@ from benchmarks.report import report, use_cores
 from sfvq_jax.interpret import LatentCLR
 from sfvq_jax.interpret.intervals import interval
 
-STEPS = (50, 200, 800, 3200)
+STEPS = (200, 800, 3200)
 
 
 def main() -> None:
