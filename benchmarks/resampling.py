@@ -4,8 +4,8 @@
     python -m benchmarks.resampling --quick  # a trial, nothing saved
 
 A curve of 8 bits in W of the bundled StyleGAN2 gets other numbers of codewords (`resample`, on the
-65,536 latents that it was fitted to); for each power of two a curve is also fitted. Distortion is on
-16,384 fresh latents, means of five seeds with their 95 % intervals.
+65,536 latents that it was fitted to); for each power of two a curve is also fitted. Distortion is
+on 16,384 fresh latents, means of five seeds with their 95 % intervals.
 """
 
 import argparse
