@@ -19,8 +19,8 @@ def run_page(name, **changes):
     """All names after the code of a page ran, in order; `changes` are settings, to be quick."""
     text = (DOCS / name).read_text(encoding="utf-8")
     for setting, value in changes.items():
-        assert re.search(rf"\b{setting}=\d+", text)
-        text = re.sub(rf"\b{setting}=\d+", f"{setting}={value}", text)
+        text, found = re.subn(rf"\b({setting} ?= ?)\d+", rf"\g<1>{value}", text)
+        assert found
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     names: dict = {"__name__": "page"}
     exec(compile(code, f"docs/{name}", "exec"), names)
@@ -132,6 +132,17 @@ def test_a_solver_of_one_s_own_fits_and_its_numbers_are_vmapped():
     assert page["result"].curve.codewords.shape == (16, 2)
     assert page["result"].history.distortion[-1] < page["result"].history.distortion[0]
     assert (np.diff(page["steps"]) < 0).all()
+
+
+def test_a_layer_is_trained_and_its_curve_is_a_map(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = run_page("layer.md", steps=100)
+    assert page["curve"].codewords.shape == (64, 8)
+    assert page["quantised"].dead <= 3
+    assert page["quality"].trustworthiness > 0.8
+    assert (tmp_path / "layer.png").exists()
+    assert page["few_bits"].shape == (1797, 8)
+    assert page["linear"].quantiser.curve().codewords.shape == (64, 8)
 
 
 def test_digits_come_in_runs_of_classes(tmp_path, monkeypatch):

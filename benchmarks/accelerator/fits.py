@@ -70,7 +70,7 @@ def measure(part: Part) -> None:
             for run in ("first", "again"):
                 whole = functools.partial(measure_fit, part, source, bits, solver)
                 part.row(whole, what="fit", bits=bits, source=name, run=run)
-    rounds(part, x, all_bits, PRECISIONS[1:])
+    rounds(part, x, all_bits[:1] if part.quick else all_bits, PRECISIONS[1:])
 
 
 def rounds(part: Part, x: Array, all_bits: tuple[int, ...], precisions: tuple[str, ...]) -> None:
