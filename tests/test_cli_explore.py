@@ -13,6 +13,7 @@ from sfvq_jax.cli import main
 from sfvq_jax.interpret.directions import bench
 from sfvq_jax.io.curve_file import curve_sha256
 from sfvq_jax.io.label_file import Label, Labels, save_labels
+from sfvq_jax.io.latents_file import LatentsRecord, save_latents
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +36,27 @@ def test_export_writes_one_file_with_the_labels(curve, tmp_path, capsys, monkeyp
     monkeypatch.setattr(bench, "HELD_OUT", 64)
     np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(40, 64)))
     output = tmp_path / "map.html"
+    model = ports.load(ports.bundled("fashion_mnist"))
+    codes = np.zeros((3, 8, 64), np.float32)  # one code a layer
+    record = LatentsRecord(codes, ("me", "you", "they"), "stylegan2-w", model.model_hash)
+    save_latents(tmp_path / "us.npz", record)
     data = ["--data", str(tmp_path / "mine.npy")]
+    data += ["--latents", str(tmp_path / "us.npz"), "--rows", "2,0"]
     assert main(["explore", "fashion_mnist", str(curve), *data, "--export", str(output)]) == 0
     assert "no network is needed" in capsys.readouterr().out
     text = output.read_text(encoding="utf-8")
     about = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
     assert [label["text"] for label in about["labels"]["labels"]] == ["top", "shoe", "odd"]
     assert about["data"]["rows"] == 40
+    assert (about["photographs"]["names"], about["photographs"]["rows"]) == (["they", "me"], [2, 0])
+    assert about["strip"]["seeds"] == about["sheets"]["seeds"]["count"] == 2  # in place of seeds
     assert len(about["card_of"]) == 4
     assert about["classes"]["names"][1] == "trouser"
+
+
+def test_rows_go_with_latents(curve, capsys):
+    assert main(["explore", "fashion_mnist", str(curve), "--rows", "1"]) == 2
+    assert "--rows goes with --latents" in capsys.readouterr().err
 
 
 def test_augment_draws_of_each_label_equally_many(curve, tmp_path, capsys):

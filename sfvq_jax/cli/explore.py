@@ -7,6 +7,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from sfvq_jax.cli.common import (
@@ -15,13 +16,15 @@ from sfvq_jax.cli.common import (
     add_output,
     add_scorer_option,
     fitted_scorers,
+    integer_list,
     with_statistics,
 )
 from sfvq_jax.cli.directions import indexed
+from sfvq_jax.cli.latents import MOST_ROWS, read_latents
 from sfvq_jax.cli.map import add_labels, read_labels
 from sfvq_jax.cli.models import add_model_and_curve, load_for
 from sfvq_jax.explore.export import export_page
-from sfvq_jax.explore.subject import NamedDirection, Subject, own_data
+from sfvq_jax.explore.subject import NamedDirection, Photographs, Subject, own_data
 from sfvq_jax.interpret import load_direction
 from sfvq_jax.io.curve_file import curve_sha256, load_curve
 from sfvq_jax.io.label_file import Label, labels_path, load_labels
@@ -37,6 +40,7 @@ def add_explore(command: argparse.ArgumentParser) -> None:
         command,
         "explore fashion_mnist sfvq-jax-demo/curve.npz",
         "explore ffhq/ curve.npz --directions directions/ --scorer scorer.npz --data mine.npy",
+        "explore ffhq/ curve.npz --directions directions/ --latents us.npz",
         "explore fashion_mnist curve.npz --export map.html",
     )
     add_model_and_curve(command)
@@ -48,6 +52,14 @@ def add_explore(command: argparse.ArgumentParser) -> None:
         help="the folder that `directions` wrote, or a direction's .json; once or more",
     )
     add_scorer_option(command)
+    command.add_argument(
+        "--latents",
+        help="photographs that are moved in place of seeds: the .npz of `invert`, or an .npy [N, D]"
+        " or, one code a layer, [N, L, D]",
+    )
+    command.add_argument(
+        "--rows", type=integer_list, help=f"of --latents; all by default, up to {MOST_ROWS}"
+    )
     command.add_argument("--data", help="an .npy of latents of yours, shown where they fall")
     add_labels(command)
     command.add_argument(
@@ -69,6 +81,8 @@ def _port(text: str) -> int:
 def run_explore(options: argparse.Namespace) -> None:
     if options.labels is not None and options.data is None:
         raise ValueError("--labels are classes of --data: leave it out, or name the latents")
+    if options.rows is not None and options.latents is None:
+        raise ValueError("--rows goes with --latents, photographs of yours: leave it out")
     if options.export is not None:
         subject = subject_of(options)
         labels = labels_of(subject, options.curve)
@@ -107,6 +121,10 @@ def subject_of(options: argparse.Namespace) -> Subject:
     model = load_for(options.model, [record, *(named.record for named in directions)])
     scorers = fitted_scorers(options)
     find, judge = with_statistics(scorers, model)
+    photographs = None
+    if options.latents is not None:
+        latents, rows, names = read_latents(options.latents, model, options.rows)
+        photographs = Photographs(np.asarray(latents), options.latents, rows, names)
     data = None
     if options.data is not None:
         labels = read_labels(options)
@@ -121,6 +139,7 @@ def subject_of(options: argparse.Namespace) -> Subject:
         model_name=options.model,
         curve_name=options.curve,
         data=data,
+        photographs=photographs,
     )
 
 

@@ -66,7 +66,8 @@ def export_page(
     large = max(h, w) > SMALL
     frames_a_line = FRAMES_A_LINE // 2 if large else FRAMES_A_LINE
     frame_side = _side(FRAME_PIXELS, frames_a_line * lines + 1, h, w)
-    each = SEEDS * len(STRENGTHS)
+    seeds = len(first := pictures.first(SEEDS))
+    each = seeds * len(STRENGTHS)
     strip_side = _side(STRIP_PIXELS, each * (lines + len(subject.directions)), h, w)
     frames = []
     for line in range(lines):
@@ -78,19 +79,14 @@ def export_page(
     images = {
         "codewords": thumbs(subject, pictures, min(THUMB, 64)),
         "frames": np.concatenate([*frames, at_most(last, frame_side)]),
-        "seeds": at_most(
-            pictures.render(
-                np.stack([pictures.seed(seed, subject.truncation) for seed in range(SEEDS)])
-            ),
-            strip_side,
-        ),
+        "seeds": at_most(pictures.render(first), strip_side),
     }
     of_lines = {f"line:{line}": (0, layers - 1) for line in range(lines)}
     of_directions = {d["id"]: tuple(d["layers"]) for d in about["directions"]}
     for name, ids in {"lines": of_lines, "directions": of_directions}.items():
         if ids:
             images[name] = strips(
-                subject, pictures, ids, STRENGTHS, seeds=SEEDS, side=strip_side, on_strip=step
+                subject, pictures, ids, STRENGTHS, seeds=seeds, side=strip_side, on_strip=step
             )
     cards = []
     for line in range(lines):
@@ -101,7 +97,7 @@ def export_page(
         "cards": measures.bench is not None,
         "card_of": cards,
         "frames_a_line": frames_a_line,
-        "strip": {"strengths": list(STRENGTHS), "seeds": SEEDS},
+        "strip": {"strengths": list(STRENGTHS), "seeds": seeds},
         "labels": {"revision": 0, "file": "", "labels": [label._asdict() for label in labels]},
     }
     for quality in QUALITIES:

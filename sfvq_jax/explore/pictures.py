@@ -46,6 +46,7 @@ class View(NamedTuple):
     Attributes:
       position: on the curve, whose image is the first tile.
       seeds: a tile each, moved along the line at the position.
+      photographs: those of the subject in place of seeds, by their order in it.
       truncation: of the seeds.
       along: by so many standard deviations.
       layers: of the movement along the line.
@@ -55,6 +56,7 @@ class View(NamedTuple):
 
     position: float
     seeds: tuple[int, ...]
+    photographs: tuple[int, ...]
     truncation: float | None
     along: float
     layers: tuple[int, int]
@@ -77,9 +79,15 @@ def parse_view(content: Any, subject: Subject) -> View:
     stack = content.get("stack", [])
     if not isinstance(stack, list) or len(stack) > MOST_EDITS:
         raise ValueError(f"stack is no list of at most {MOST_EDITS} edits")
+    first, photographs = content.get("photograph"), 0
+    if first is not None:
+        photographs = 0 if subject.photographs is None else len(subject.photographs.latents)
+        first = whole(first, 0, photographs - 1)
     return View(
         position=number(content.get("position"), 0, subject.curve.num_lines),
-        seeds=tuple(range(seed, seed + count)),
+        seeds=tuple(range(seed, seed + count)) if first is None else (),
+        # after the last comes the first, so that there are always as many
+        photographs=() if first is None else tuple((first + i) % photographs for i in range(count)),
         truncation=truncation if subject.truncation is not None else None,
         along=number(content.get("along", 0.0), -LARGEST_STRENGTH, LARGEST_STRENGTH),
         layers=layer_range(content.get("layers"), subject),
@@ -109,6 +117,8 @@ def number(value: Any, least: float, most: float) -> float:
 
 def whole(value: Any, least: int, most: int) -> int:
     """A whole number in a range; else ValueError."""
+    if most < least:
+        raise ValueError("there are none to choose from")
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"expected a whole number from {least} to {most}")
     return value
@@ -155,17 +165,37 @@ class Pictures:
         self._lock = threading.Lock()
 
     def codes(self, view: View) -> np.ndarray:
-        """The image at the position first, then the seeds, [1 + S, L, D] float32."""
+        """The image at the position first, then seeds or photographs, [1 + S, L, D] float32."""
         subject, layers = self.subject, self.subject.model.num_layers
         line = min(int(view.position), subject.curve.num_lines - 1)
         t = view.position - line
         point = (1 - t) * subject.codewords[line] + t * subject.codewords[line + 1]
-        latents = np.stack([point, *(self.seed(s, view.truncation) for s in view.seeds)])
-        codes = np.repeat(latents[:, None].astype(np.float32), layers, 1)
+        seeds = [self.seed(seed, view.truncation) for seed in view.seeds]
+        codes = self._codes(np.stack([point, *seeds]))
+        if view.photographs:
+            codes = np.concatenate([codes, self._photographs(view.photographs)])
         for edit in view.stack:
             codes += _step(vector_of(subject, edit.id), edit.strength, edit.layers, layers)
         codes[1:] += _step(vector_of(subject, f"line:{line}"), view.along, view.layers, layers)
         return codes
+
+    def first(self, count: int) -> np.ndarray:
+        """Codes of the first photographs, or else of the first seeds, [S, L, D] float32."""
+        subject = self.subject
+        if subject.photographs is not None:
+            return self._photographs(range(min(count, len(subject.photographs.latents))))
+        seeds = [self.seed(seed, subject.truncation) for seed in range(count)]
+        return self._codes(np.stack(seeds))
+
+    def _photographs(self, which: Sequence[int]) -> np.ndarray:
+        assert self.subject.photographs is not None
+        return self._codes(self.subject.photographs.latents[list(which)])
+
+    def _codes(self, latents: np.ndarray) -> np.ndarray:
+        """[N, D] or [N, L, D] -> a copy [N, L, D] float32."""
+        if latents.ndim == 3:
+            return latents.astype(np.float32)
+        return np.repeat(latents[:, None].astype(np.float32), self.subject.model.num_layers, 1)
 
     def seed(self, seed: int, truncation: float | None) -> np.ndarray:
         """The latent of a seed, as `sfvq-jax edit --seeds` draws it, [D]."""
@@ -332,10 +362,8 @@ def _finish(future: Future, result: Any) -> None:
 
 
 def strip_codes(
-    latents: np.ndarray, vector: np.ndarray, layers: tuple[int, int], strengths: Sequence[float],
-    num_layers: int,
-) -> np.ndarray:  # fmt: skip
-    """Codes of latents [S, D] at every strength along a vector, [S · strengths, L, D]."""
-    codes = np.repeat(latents[:, None].astype(np.float32), num_layers, 1)
-    steps = [_step(vector, strength, layers, num_layers) for strength in strengths]
+    codes: np.ndarray, vector: np.ndarray, layers: tuple[int, int], strengths: Sequence[float]
+) -> np.ndarray:
+    """Codes [S, L, D] at every strength along a vector, [S · strengths, L, D]."""
+    steps = [_step(vector, strength, layers, codes.shape[1]) for strength in strengths]
     return np.concatenate([code[None] + np.concatenate(steps) for code in codes])

@@ -36,6 +36,22 @@ class NamedDirection(NamedTuple):
     record: DirectionRecord
 
 
+class Photographs(NamedTuple):
+    """Latents of the user's own that are moved in place of seeds, such as `invert` found.
+
+    Attributes:
+      latents: [N, D], or one code a layer, [N, L, D], float32.
+      file: that they are of.
+      rows: their numbers in it, N.
+      names: of their photographs, N.
+    """
+
+    latents: np.ndarray
+    file: str
+    rows: Sequence[int]
+    names: Sequence[str]
+
+
 class OwnData(NamedTuple):
     """Latents of the user's own on the curve.
 
@@ -69,7 +85,8 @@ class Subject:
       directions: beside the lines of the curve.
       model_name: as the user calls it.
       curve_name: likewise.
-      data: latents of the user's own.
+      data: latents of the user's own, shown where they fall.
+      photographs: others, moved in place of seeds.
     """
 
     model: LatentModel
@@ -81,6 +98,7 @@ class Subject:
     model_name: str = ""
     curve_name: str = ""
     data: OwnData | None = None
+    photographs: Photographs | None = None
 
     def __post_init__(self):
         k = self.curve.num_codewords

@@ -134,6 +134,7 @@ def survey(subject: Subject, pictures: Pictures, measures: Measures) -> dict[str
         "distances": _distances(subject.codewords),
         "units": _rounded(subject.line_units, 6),
         "directions": [_direction(subject, i) for i in range(len(subject.directions))],
+        "photographs": _photographs(subject),
         "data": None if subject.data is None else _histogram(subject.data, curve.num_codewords),
     }
 
@@ -208,6 +209,11 @@ def _histogram(data: OwnData, k: int) -> dict[str, Any]:
     }
 
 
+def _photographs(subject: Subject) -> dict[str, Any] | None:
+    own = subject.photographs
+    return own and {"file": own.file, "rows": list(own.rows), "names": list(own.names)}
+
+
 def _distances(codewords: np.ndarray) -> dict[str, Any]:
     """Of all pairs, in 256 steps; of more than 512 codewords, of every so many."""
     every = -(-len(codewords) // HEAT)
@@ -258,22 +264,21 @@ def strips(
     side: int,
     on_strip: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
-    """Seeds at every strength along lines or directions, uint8 [M · seeds · strengths, H, W, C].
+    """Images at every strength along lines or directions, uint8 [M · S · strengths, H, W, C].
 
     Args:
       subject: of the page.
       pictures: its.
       ids: of lines and directions, each with its layers.
       strengths: in standard deviations.
-      seeds: how many, from 0.
+      seeds: S, how many from 0 on, or photographs where the page has some.
       side: pixels of an image, at most.
       on_strip: called after each.
     """
-    latents = np.stack([pictures.seed(seed, subject.truncation) for seed in range(seeds)])
-    found = []
+    first, found = pictures.first(seeds), []
     for id, layers in ids.items():
         vector = vector_of(subject, id)
-        codes = strip_codes(latents, vector, layers, strengths, subject.model.num_layers)
+        codes = strip_codes(first, vector, layers, strengths)
         found.append(at_most(pictures.render(codes), side))
         on_strip()
     return np.concatenate(found)

@@ -6,7 +6,7 @@ import { openSource } from "./source.js";
 import { Film, Tracks } from "./tracks.js";
 import {
   asCommand, asHash, asPython, byId, clamp, copy, download, element, fromHash, keep, kept, layersText,
-  lineOf, lookUp, percent, round, say, signed,
+  lineOf, lookUp, percent, photographsOf, round, say, signed,
 } from "./words.js";
 
 const SPEED = 1.5; // lines a second, while it plays
@@ -31,6 +31,7 @@ async function main() {
     {
       position: 0,
       seed: 0,
+      photograph: about.photographs ? 0 : undefined, // the first that is shown; null for seeds
       truncation: about.seeds.truncation,
       along: 2,
       layers: [0, about.model.layers - 1],
@@ -129,6 +130,7 @@ async function main() {
     return {
       position: round(state.position, 4),
       seed: state.seed,
+      photograph: state.photograph ?? null,
       truncation: state.truncation,
       along: edited ? state.along : 0,
       layers: state.layers,
@@ -166,8 +168,14 @@ async function main() {
       `position ${round(state.position, 2).toFixed(2)}${kind ? ` · ${kind}` : ""}` +
       (state.stack.length && !state.before && source.live ? ", with the stack" : "");
     const what = state.before ? "before any edit" : moves(line);
-    seeds.forEach((canvas, i) => canvas.setAttribute("aria-label", `seed ${state.seed + i}, ${what}`));
-    byId("view-note").textContent = `seeds ${state.seed} to ${state.seed + count - 1}, ${what}`;
+    const own = photographsOf(state, about).map((i) => about.photographs.names[i]);
+    seeds.forEach((canvas, i) => {
+      canvas.setAttribute("aria-label", `${own[i] ?? `seed ${state.seed + i}`}, ${what}`);
+      canvas.title = own[i] ?? "";
+    });
+    byId("view-note").textContent = own.length
+      ? `photographs ${own.join(", ")}; ${what}`
+      : `seeds ${state.seed} to ${state.seed + count - 1}, ${what}`;
   }
 
   function moves(line) {
@@ -184,6 +192,15 @@ async function main() {
     byId("truncation").value = state.truncation ?? 1;
     byId("truncation-value").textContent = state.truncation === null ? "none" : state.truncation.toFixed(2);
     byId("seed").value = state.seed;
+    const own = typeof state.photograph === "number";
+    byId("moved").value = own ? "photographs" : "seeds";
+    byId("seed-side").hidden = own;
+    byId("photograph-side").hidden = !own;
+    byId("photograph").value = String(state.photograph ?? 0);
+    byId("truncation").disabled = !source.live || own || about.seeds.truncation === null;
+    byId("other-seeds").textContent = own ? "The next ones" : "Other seeds";
+    const { length } = own ? photographsOf(state, about) : seeds;
+    seeds.forEach((canvas, i) => (canvas.hidden = i >= length));
     byId("before").setAttribute("aria-pressed", String(state.before));
     fillLayers(byId("layers"), state.layers, about.model.layers, !source.live, (layers) => change({ layers }));
     edits.stack();
@@ -298,14 +315,31 @@ async function main() {
     byId("along").min = -2;
     byId("along").max = 2;
   }
-  byId("truncation").disabled = !source.live || about.seeds.truncation === null;
   byId("seed").disabled = byId("other-seeds").disabled = !source.live;
+  byId("photograph").disabled = !source.live;
+  byId("kind-side").hidden = !source.live || !about.photographs;
+  byId("photograph").replaceChildren(
+    ...(about.photographs?.names ?? []).map((name, i) => element("option", { value: String(i), textContent: name })),
+  );
+  byId("moved").onchange = () => {
+    change({ photograph: byId("moved").value === "photographs" ? 0 : null });
+    controls();
+  };
+  byId("photograph").onchange = () => {
+    change({ photograph: Number(byId("photograph").value) });
+    controls();
+  };
   byId("seed").onchange = () => {
     change({ seed: clamp(Math.round(Number(byId("seed").value) || 0), 0, 999999999) });
     controls();
   };
   byId("other-seeds").onclick = () => {
-    change({ seed: state.seed + count });
+    if (typeof state.photograph === "number") {
+      const { length } = about.photographs.names;
+      change({ photograph: (state.photograph + Math.min(count, length)) % length });
+    } else {
+      change({ seed: state.seed + count });
+    }
     controls();
   };
   const flip = () => {
@@ -315,9 +349,10 @@ async function main() {
   byId("before").onclick = flip;
   byId("seeds-png").onclick = () => {
     const { width, height } = seeds[0];
-    const canvas = element("canvas", { width: width * seeds.length, height });
+    const drawn = seeds.filter((seed) => !seed.hidden);
+    const canvas = element("canvas", { width: width * drawn.length, height });
     const context = canvas.getContext("2d");
-    seeds.forEach((seed, i) => context.drawImage(seed, i * width, 0));
+    drawn.forEach((seed, i) => context.drawImage(seed, i * width, 0));
     canvas.toBlob((blob) => download("seeds.png", blob));
   };
   byId("film-png").onclick = () => film.asCanvas().toBlob((blob) => download("codewords.png", blob));

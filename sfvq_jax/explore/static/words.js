@@ -42,6 +42,7 @@ export function asHash(state) {
   const words = new URLSearchParams();
   words.set("position", String(round(state.position, 3)));
   words.set("seed", String(state.seed));
+  if (state.photograph !== undefined) words.set("photograph", String(state.photograph ?? "none"));
   if (state.truncation !== null) words.set("truncation", String(state.truncation));
   words.set("along", String(state.along));
   words.set("layers", state.layers.join("-"));
@@ -79,8 +80,14 @@ export function fromHash(hash, state, about) {
   }
   const truncation =
     state.truncation === null ? null : number(words.get("truncation"), 0, 1, state.truncation);
+  const shown = words.get("photograph");
+  const photographs = about.live ? (about.photographs?.names.length ?? 0) : 0;
   return {
     ...state,
+    photograph:
+      shown === "none" && photographs
+        ? null
+        : number(/^\d+$/.test(shown) ? shown : null, 0, photographs - 1, state.photograph),
     position: number(words.get("position"), 0, last, state.position),
     seed: Math.round(number(words.get("seed"), 0, 999999999, state.seed)),
     truncation,
@@ -116,14 +123,27 @@ const python = (text) => JSON.stringify(text);
 
 export const seedsOf = (state, about) => `${state.seed}-${state.seed + about.seeds.count - 1}`;
 
+// Which photographs are shown, by their order on the page; none where seeds are.
+export function photographsOf(state, about) {
+  if (typeof state.photograph !== "number") return [];
+  const { length } = about.photographs.names;
+  const count = Math.min(about.seeds.count, length);
+  return Array.from({ length: count }, (_, i) => (state.photograph + i) % length);
+}
+
+const rowsOf = (state, about) =>
+  photographsOf(state, about).map((i) => about.photographs.rows[i]).join(",");
+
 // A command for the shell, or a sentence that says why there is none.
 export function asCommand(state, about) {
   const model = quoted(about.model.name);
   const curve = quoted(about.curve.name);
-  const tail =
-    ` --seeds ${seedsOf(state, about)}` +
-    `${state.truncation === null ? "" : ` --truncation ${state.truncation}`}` +
-    " -o edited/";
+  const rows = rowsOf(state, about);
+  const tail = rows
+    ? ` --latents ${quoted(about.photographs.file)} --rows ${rows} -o edited/`
+    : ` --seeds ${seedsOf(state, about)}` +
+      `${state.truncation === null ? "" : ` --truncation ${state.truncation}`}` +
+      " -o edited/";
   const edits = state.before ? [] : state.stack.filter((edit) => edit.strength !== 0);
   if (!edits.length) {
     const line = lineOf(state.position, about);
@@ -152,7 +172,11 @@ export function asCommand(state, about) {
   return { command: `sfvq-jax edit ${model}${words.join("")} --strength 1${tail}` };
 }
 
+const latentsIn = (file) =>
+  `jnp.load(${python(file)})${file.endsWith(".npz") ? '["latents"]' : ""}`;
+
 export function asPython(state, about) {
+  const rows = rowsOf(state, about);
   const line = lineOf(state.position, about);
   const truncation = state.truncation === null ? "" : `, truncation=${state.truncation}`;
   const edits = state.before ? [] : state.stack.filter((edit) => edit.strength !== 0);
@@ -172,8 +196,12 @@ export function asPython(state, about) {
     "spread = model.sample(jax.random.key(0), 2**14)",
     "",
     `point = sfvq_jax.decode(record.curve, jnp.array([${round(state.position, 3)}]))`,
-    `seeds = range(${state.seed}, ${state.seed + about.seeds.count})`,
-    `w = jnp.concatenate([model.sample(jax.random.key(seed), 1${truncation}) for seed in seeds])`,
+    ...(rows
+      ? [`rows = jnp.array([${rows}])`, `w = jnp.asarray(${latentsIn(about.photographs.file)})[rows]`]
+      : [
+          `seeds = range(${state.seed}, ${state.seed + about.seeds.count})`,
+          `w = jnp.concatenate([model.sample(jax.random.key(seed), 1${truncation}) for seed in seeds])`,
+        ]),
   ];
   const along = state.before ? 0 : state.along;
   const made = (vector, layers) => `Direction.along(${vector}, (${layers.join(", ")}), spread)`;

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sfvq_jax import Curve, CurveRecord, save_curve
-from sfvq_jax.explore.subject import NamedDirection, Subject, own_data
+from sfvq_jax.explore.subject import NamedDirection, Photographs, Subject, own_data
 from sfvq_jax.interpret import (
     Direction,
     DirectionRecord,
@@ -73,10 +73,13 @@ def subject():
     latents = np.asarray(model.sample(jax.random.key(9), 500))
     labels = np.where(latents[:, 0] > 0, "right", f"left {EVIL}")
     data = own_data(latents, record.curve, name=f"mine {EVIL}.npy", labels=labels)
+    codes = np.stack([latents[:3], latents[3:6]], 1)
+    names = ["me", f"you {EVIL}", "both"]
     return Subject(
         model, record, find, judge, classes=("left", "right"),
         directions=(NamedDirection("right.json", direction),),
         model_name=f"spots {EVIL}", curve_name="curve.npz", data=data,
+        photographs=Photographs(codes, "us.npz", [0, 2, 5], names),
     )  # fmt: skip
 
 

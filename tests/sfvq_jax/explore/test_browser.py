@@ -313,7 +313,9 @@ def test_labels_of_a_file_stay_in_the_browser(browser, exported, evil):
 
 
 def test_what_is_copied_makes_the_same_view(browser, link):
-    with opened(browser, f"{link}#position=3.2&along=1.5&layers=0-0&seed=7") as page:
+    with opened(
+        browser, f"{link}#position=3.2&along=1.5&layers=0-0&seed=7&photograph=none"
+    ) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.click("#copy-command")
         page.wait_for_timeout(100)
@@ -331,6 +333,31 @@ def test_what_is_copied_makes_the_same_view(browser, link):
         page.click("#copy-link")
         page.wait_for_timeout(100)
         assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+def test_photographs_are_chosen_moved_and_copied(browser, link):
+    with opened(browser, f"{link}#position=3.2&along=1.5") as page:
+        assert page.locator("#seeds canvas:visible").count() == 3
+        assert page.locator("#view-note").inner_text().startswith("photographs me, you")
+        first = pixels(page, "#seeds canvas:nth-child(2)")
+        page.select_option("#photograph", "1")
+        settle(page)
+        assert np.array_equal(pixels(page, "#seeds canvas"), first)
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.click("#copy-command")
+        page.wait_for_timeout(100)
+        words = page.evaluate("navigator.clipboard.readText()")
+        assert words.endswith("--latents us.npz --rows 2,5,0 -o edited/")
+        page.click("#copy-python")
+        page.wait_for_timeout(100)
+        copied = page.evaluate("navigator.clipboard.readText()")
+        compile(copied, "copied", "exec")
+        assert 'jnp.load("us.npz")["latents"]' in copied
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        assert page.input_value("#photograph") == "1"
+        page.select_option("#moved", "seeds")
+        assert page.locator("#seeds canvas:visible").count() == 6
 
 
 def test_a_direction_is_saved_as_edit_reads_it(browser, url, subject, tmp_path):

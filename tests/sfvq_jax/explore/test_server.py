@@ -1,6 +1,7 @@
 """The server of the live page: what it tells, what it renders, and whom it refuses."""
 
 import contextlib
+import dataclasses
 import http.client
 import io
 import json
@@ -190,12 +191,31 @@ def test_images_are_those_that_edit_makes(client, subject):
         assert abs(tile.astype(int) - image).max() <= 1
 
 
+def test_photographs_stand_in_place_of_seeds_the_first_after_the_last(client, subject):
+    about = client.get(f"/{TOKEN}/about.json").json()["photographs"]
+    assert (about["file"], about["rows"]) == ("us.npz", [0, 2, 5])
+    view = {"position": 3.25, "count": 4, "photograph": 1, "along": 1.5, "layers": [0, 0]}
+    _, *moved = tiles(post(client, "picture", view | {"page": "a"}), 5)
+    line = Direction.along(line_direction(subject.curve, 3), (0, 0), subject.spread)
+    codes = jnp.asarray(subject.photographs.latents[[1, 2, 0, 1]])  # one code a layer
+    edited = edit_latents(codes, line, jnp.array([1.5]), 2)[:, 0]
+    for tile, image in zip(moved, render_images(subject.model, edited)[..., 0], strict=True):
+        assert abs(tile.astype(int) - image).max() <= 1
+
+
+def test_without_photographs_none_can_be_asked_for(subject):
+    alone = dataclasses.replace(subject, photographs=None)
+    with pytest.raises(ValueError, match="there are none to choose from"):
+        parse_view({"position": 0.0, "photograph": 0}, alone)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"position": 99}, {"position": None}, {"position": "1"}, {"count": 7}, {"seed": -1},
         {"layers": [1, 0]}, {"layers": [0, 9]}, {"along": 1e9}, {"side": 10**6}, {"page": "x" * 41},
-        {"truncation": 2}, {"stack": [{}] * 17}, {"stack": [{"id": "line:11", "strength": 1}]},
+        {"truncation": 2}, {"photograph": 3}, {"photograph": "me"}, {"stack": [{}] * 17},
+        {"stack": [{"id": "line:11", "strength": 1}]},
         {"stack": [{"id": "file:../../x", "strength": 1}]},
         {"stack": [{"id": "direction:1", "strength": 1}]},
     ],
