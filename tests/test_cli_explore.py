@@ -54,11 +54,6 @@ def test_export_writes_one_file_with_the_labels(curve, tmp_path, capsys, monkeyp
     assert about["classes"]["names"][1] == "trouser"
 
 
-def test_rows_go_with_latents(curve, capsys):
-    assert main(["explore", "fashion_mnist", str(curve), "--rows", "1"]) == 2
-    assert "--rows goes with --latents" in capsys.readouterr().err
-
-
 def test_augment_draws_of_each_label_equally_many(curve, tmp_path, capsys):
     labels = ["--labels", str(curve.with_suffix(".labels.json"))]
     output = tmp_path / "labelled"
