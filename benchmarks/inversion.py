@@ -39,6 +39,7 @@ from benchmarks.comparison import MODELS, load
 from benchmarks.report import report, use_cores
 from benchmarks.training.data import load_fashion_mnist, to_float
 from sfvq_jax import Curve, LatentModel, LeastSquares, fit
+from sfvq_jax.cli.common import with_statistics
 from sfvq_jax.cli.models import load_generator
 from sfvq_jax.images import in_batches, render_images
 from sfvq_jax.interpret import (
@@ -332,7 +333,8 @@ def of_generator(name: str, data: Path, images: int, few: int) -> tuple[dict[str
     plain = plain_rows(model, photos[:few], others, judge, None)
     found = latents["the curve"]
     options = option_latents(model, photos[:few], curve, features, found[STEPS][:few])
-    statistics = [scorers.find.select(ATTRIBUTES), scorers.judge.select(ATTRIBUTES)]
+    both = with_statistics(scorers, model, ATTRIBUTES)
+    statistics = [scorer.select(ATTRIBUTES) for scorer in both]
     directions = find_directions(
         KEY, model, curve, *statistics, latents=SAMPLED, features=scorers.judge.features
     )
