@@ -17,6 +17,7 @@ percentiles of a thousand bootstraps of steps.
 """
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -182,7 +183,7 @@ def saved_rows(objectives: dict[str, np.ndarray], start: str) -> list[Row]:
 
 
 def told(steps: float) -> str:
-    return f"more than {STEPS}" if steps > STEPS else f"{steps:g}"
+    return f"more than {STEPS}" if steps > STEPS else str(math.ceil(steps))
 
 
 def plain_adam(model: LatentModel, photos: np.ndarray, rate: float, steps: int) -> list[Array]:
