@@ -45,7 +45,6 @@ from sfvq_jax.cli.models import load_generator
 from sfvq_jax.images import in_batches, render_images
 from sfvq_jax.interpret import (
     Bench,
-    Direction,
     FoundDirection,
     edit_latents,
     find_directions,
@@ -223,8 +222,11 @@ def plain_rows(
     others: np.ndarray,
     judge: Judge | None,
     true: Array | None,
-) -> list[Row]:
-    """Likeness after some steps of plain Adam, with the rate that is best on other photographs."""
+) -> tuple[list[Row], Array]:
+    """Likeness after some steps of plain Adam, and its latents in the end.
+
+    With the rate that is best on other photographs.
+    """
     ratios = [
         psnr(to_float(render_images(model, plain_adam(model, others, rate, STEPS)[-1])),
              to_float(others)).mean()
@@ -236,7 +238,7 @@ def plain_rows(
         measured = likeness(model, found[mark], photos, judge) | of_truth(found[mark], true)
         rows.append({"rate": rate, "steps": mark} | columns(measured))
         print(rows[-1], flush=True)
-    return rows
+    return rows, found[STEPS]
 
 
 def option_latents(
@@ -282,21 +284,10 @@ def edit_rows(bench: Bench, found: FoundDirection, kinds: dict[str, Array]) -> l
     return rows
 
 
-def draw(
-    model: LatentModel,
-    photos: np.ndarray,
-    rows: dict[str, Array],
-    direction: Direction,
-    edits: dict[str, float],
-    path: Path,
-) -> None:
-    """Photographs, what each row of latents renders, and edits of the last one."""
+def draw(model: LatentModel, photos: np.ndarray, rows: dict[str, Array], path: Path) -> None:
+    """Photographs, and what each row of latents renders."""
     images = {"photograph": photos}
     images |= {name: render_images(model, latents) for name, latents in rows.items()}
-    last = list(rows.values())[-1]
-    for name, strength in edits.items():
-        codes = edit_latents(last, direction, jnp.array([strength]), model.num_layers)[:, 0]
-        images[name] = render_images(model, codes)
     figure, cells = plt.subplots(
         len(images), len(photos), figsize=(1.0 * len(photos) + 1.3, 1.02 * len(images)),
         layout="constrained",
@@ -331,7 +322,7 @@ def of_generator(name: str, data: Path, images: int, few: int) -> tuple[dict[str
     curve = curve_of(model)
     starts = {"the mean": "mean", "the curve": curve}
     rows, objectives, latents = start_rows(model, photos, starts, features, judge, None)
-    plain = plain_rows(model, photos[:few], others, judge, None)
+    plain, plain_latents = plain_rows(model, photos[:few], others, judge, None)
     found = latents["the curve"]
     options = option_latents(model, photos[:few], curve, features, found[STEPS][:few])
     both = with_statistics(scorers, model, ATTRIBUTES)
@@ -343,6 +334,7 @@ def of_generator(name: str, data: Path, images: int, few: int) -> tuple[dict[str
     bench = Bench(KEY, model, *statistics, features=scorers.judge.features)
     kinds = {"sampled": model.sample(jax.random.fold_in(KEY, 1), SAMPLED)}
     kinds |= {f"photographs, {option}": each for option, each in options.items()}
+    kinds["photographs, plain Adam"] = plain_latents
     tables = {
         "Starts": rows,
         "Steps that a start saves": saved_rows(objectives, "the curve"),
@@ -357,15 +349,14 @@ def of_generator(name: str, data: Path, images: int, few: int) -> tuple[dict[str
             for row in edit_rows(bench, each, kinds)
         ],
     }
-    rows_drawn = np.unique(labels[:few], return_index=True)[1][:DRAWN]  # of other classes
-    wide = directions[0]
-    low, high = (2.0 if limit is None else min(abs(limit), 2.0) for limit in wide.limits)
-    own = {
-        "start on the curve": found[0][rows_drawn],
-        "found": options["as it is, --pull 0.01"][rows_drawn],
-    }
-    edits = {f"{wide.attribute} −{low:.2g}": -low, f"{wide.attribute} +{high:.2g}": high}
-    return tables, partial(draw, model, photos[rows_drawn], own, wide.direction, edits)
+    drawn = np.unique(labels[:few], return_index=True)[1][:DRAWN]  # of other classes
+    chosen = options["as it is, --pull 0.01"][drawn]
+    steps = jnp.array([-1.0, 1.0])
+    edited = edit_latents(chosen, directions[0].direction, steps, model.num_layers)
+    pictures = {"start on the curve": found[0][drawn], "found": chosen}
+    pictures |= {"--each-layer": options["--each-layer"][drawn]}
+    pictures |= {f"found, {ATTRIBUTES[0]} {sign}1": edited[:, i] for i, sign in enumerate("−+")}
+    return tables, partial(draw, model, photos[drawn], pictures)
 
 
 def of_vaes(few: int) -> dict[str, list[Row]]:
@@ -382,7 +373,7 @@ def of_vaes(few: int) -> dict[str, list[Row]]:
         starts["the encoder"] = "encoder"
         rows, objectives, _ = start_rows(model, photos, starts, None, None, true)
         saved = [row for start in [*starts][1:] for row in saved_rows(objectives, start)]
-        plain = plain_rows(model, photos, others, None, true)
+        plain, _ = plain_rows(model, photos, others, None, true)
         for title, own in zip(tables, (rows, saved, plain), strict=True):
             tables[title] += [{"model": name} | row for row in own]
     return tables
