@@ -1,6 +1,8 @@
 """Memory of `sfvq-jax directions` and of its derivatives, for generators of 256 and 1024 px.
 
-    python -m benchmarks.memory [--quick]
+    python -m benchmarks.memory          # both
+    python -m benchmarks.memory 256      # or one
+    python -m benchmarks.memory --quick  # 64 px, nothing saved
 
 StyleGAN2 with its default channels and random weights, on two cores. The whole command runs in a
 process of its own: of two attributes and on few latents, which decide on its time and hardly on its
@@ -27,20 +29,19 @@ MIB = 2**20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("px", nargs="*", type=int, choices=(256, 1024), help="both by default")
     parser.add_argument("--quick", action="store_true", help="64 px; nothing is saved")
-    quick = parser.parse_args().quick
-    sides = (64,) if quick else (256, 1024)
-    commands = [alone(run_directions, px, limit) for px in sides for limit in LIMITS[px]]
-    derivatives = [
-        alone(measure_derivatives, px, BATCHES[px], anew) for px in sides for anew in (False, True)
-    ]
-    report(
-        "memory",
-        {"sfvq-jax directions": commands, "Derivatives": derivatives},
-        packages=("jax", "jaxlib", "flax"),
-        save=not quick,
-        threads=CORES,
-    )
+    options = parser.parse_args()
+    for px in (64,) if options.quick else options.px or (256, 1024):
+        commands = [alone(run_directions, px, limit) for limit in LIMITS[px]]
+        derivatives = [alone(measure_derivatives, px, BATCHES[px], anew) for anew in (False, True)]
+        report(
+            f"memory_{px}",
+            {"sfvq-jax directions": commands, "Derivatives": derivatives},
+            packages=("jax", "jaxlib", "flax"),
+            save=not options.quick,
+            threads=CORES,
+        )
 
 
 def alone(function: Callable[..., dict], *arguments: Any) -> dict[str, Any]:

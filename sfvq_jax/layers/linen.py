@@ -6,23 +6,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sfvq_jax.layers.quantiser import Quantised, Quantiser, Upkeep, _Settings
+from sfvq_jax.layers.quantiser import Quantised, Quantiser, Settings, Upkeep
 
 Array = jax.Array
 
 
-class SFVQ(nn.Module, _Settings):
+class SFVQ(nn.Module, Settings):
     __doc__ = f"""Space-filling vector quantisation inside a network.
 
     `params` has the "codebook" [K, D], `batch_stats` the fields of `Upkeep`: train with
     mutable=["batch_stats"], as with batch normalisation, and with rngs={{"quantiser": key}}.
 
-    {_Settings.__doc__}"""
+    {Settings.__doc__}"""
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Quantised:
         """See `Quantiser`; x [..., D]."""
-        names = [field.name for field in dataclasses.fields(_Settings)]
+        names = [field.name for field in dataclasses.fields(Settings)]
         quantiser = Quantiser(**{name: getattr(self, name) for name in names})
         shape = (self.num_codewords, x.shape[-1])
         codebook = self.param("codebook", nn.initializers.zeros, shape, jnp.float32)

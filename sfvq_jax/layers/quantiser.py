@@ -93,8 +93,8 @@ class Upkeep(NamedTuple):
 
 
 @dataclasses.dataclass
-class _Settings:
-    """Of a quantiser, and of the layers of Flax.
+class Settings:
+    """What a quantiser, and a layer of Flax, is told.
 
     Attributes:
       num_codewords: K, 4 or more.
@@ -126,8 +126,10 @@ class _Settings:
 
 
 @dataclasses.dataclass(unsafe_hash=True)
-class Quantiser(_Settings):
-    __doc__ = _Settings.__doc__
+class Quantiser(Settings):
+    __doc__ = f"""Space-filling vector quantisation inside a network: `init`, then call it.
+
+    {Settings.__doc__}"""
 
     def __post_init__(self) -> None:
         if self.num_codewords < START_CODEWORDS:

@@ -21,7 +21,9 @@ from sfvq_jax.latent_model import LatentModel, method
 Array = jax.Array
 
 BATCH = 32  # images at once, fewer where they are large
-RIDGE = 1e-3  # of the mean squared derivative along an axis in which latents have variance 1
+# of the mean squared derivative along an axis in which latents have variance 1; a smaller one takes
+# purer directions along which latents hardly vary
+RIDGE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
