@@ -21,9 +21,6 @@ from sfvq_jax.latent_model import LatentModel, method
 Array = jax.Array
 
 BATCH = 32  # images at once, fewer where they are large
-# of the mean squared derivative along an axis in which latents have variance 1; a smaller one takes
-# purer directions along which latents hardly vary
-RIDGE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +42,15 @@ class FeaturePCA:
       count: of the components of greatest variance, C, at most F.
       samples: N, of the components.
       differentiated: latents whose derivatives are taken, C a latent.
+      ridge: ρ ÷ the mean over axes e of Σ_n |J_n e|²; much less takes purer directions along which
+        latents hardly vary.
     """
 
     scorer: Scorer
     count: int = COUNT
     samples: int = 2**12
     differentiated: int = 32
+    ridge: float = 1.0
 
     name = "components of features"
 
@@ -79,7 +79,7 @@ class FeaturePCA:
             normal = np.einsum("ncr,ncs->rs", of_range, of_range)
             if not normal.any():  # layers that change nothing have no directions
                 continue
-            ridge = RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))
+            ridge = self.ridge * np.trace(normal) / len(normal) * np.eye(len(normal))
             pulled = np.linalg.solve(normal + ridge, of_range.sum(0).T)  # [R, C]
             directions[first, last] = unit_rows((spread @ pulled).T)
         return Fitted(directions)

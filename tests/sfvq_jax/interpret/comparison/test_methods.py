@@ -307,7 +307,7 @@ class TestFeaturePCA:
     def test_moves_features_along_their_components(self):
         weights = normal(D, D, seed=7) + 3 * np.eye(D, dtype=np.float32)
         scorer = Scorer.of(lambda images: images[:, 0, :, 0] @ weights.T, list("abcdef"))
-        found = FeaturePCA(scorer, samples=2048).fit(KEY, Shown()).directions[WHOLE]
+        found = FeaturePCA(scorer, samples=2048, ridge=1e-4).fit(KEY, Shown()).directions[WHOLE]
         features = np.float64(Shown().sample(KEY, 2048)) @ np.float64(weights).T
         moved = np.float64(found) @ np.float64(weights).T
         assert_same_lines(
