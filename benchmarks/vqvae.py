@@ -1,6 +1,6 @@
 """Quantisers inside a VQ-VAE at equal bits, on Fashion-MNIST.
 
-    python -m benchmarks.vqvae DATA          # half an hour on a core
+    python -m benchmarks.vqvae DATA          # about an hour on a core
     python -m benchmarks.vqvae DATA --quick  # a trial, nothing saved
 
 A small convolutional autoencoder has 16 places a picture, each a vector of 8 numbers that is sent
