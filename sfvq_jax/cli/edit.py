@@ -29,7 +29,7 @@ from sfvq_jax.cli.common import (
     strength_list,
 )
 from sfvq_jax.cli.directions import indexed
-from sfvq_jax.cli.latents import MOST_ROWS, Latents, file_latents, seed_latents
+from sfvq_jax.cli.latents import Latents, add_latents, file_latents, seed_latents
 from sfvq_jax.cli.models import add_model, load_both, load_for
 from sfvq_jax.interpret import (
     Direction,
@@ -102,14 +102,7 @@ def add_edit(command: argparse.ArgumentParser) -> None:
     add_output(command, "write the one direction here", "--save-direction", endings=(".json",))
     add_scorer_option(command)
     command.add_argument("--seeds", type=integer_list, help="first-last or a list (0-3)")
-    command.add_argument(
-        "--latents",
-        help="latents of yours in place of seeds: an .npy [N, D] or, one code a layer, [N, L, D];"
-        " or the .npz of `invert`",
-    )
-    command.add_argument(
-        "--rows", type=integer_list, help=f"of --latents; all by default, up to {MOST_ROWS}"
-    )
+    add_latents(command)
     command.add_argument(
         "--space",
         help="of --latents, if it is not that of the direction: z, which is mapped to it",

@@ -16,11 +16,10 @@ from sfvq_jax.cli.common import (
     add_output,
     add_scorer_option,
     fitted_scorers,
-    integer_list,
     with_statistics,
 )
 from sfvq_jax.cli.directions import indexed
-from sfvq_jax.cli.latents import MOST_ROWS, read_latents
+from sfvq_jax.cli.latents import add_latents, read_latents
 from sfvq_jax.cli.map import add_labels, read_labels
 from sfvq_jax.cli.models import add_model_and_curve, load_for
 from sfvq_jax.explore.export import export_page
@@ -52,14 +51,7 @@ def add_explore(command: argparse.ArgumentParser) -> None:
         help="the folder that `directions` wrote, or a direction's .json; once or more",
     )
     add_scorer_option(command)
-    command.add_argument(
-        "--latents",
-        help="photographs that are moved in place of seeds: the .npz of `invert`, or an .npy [N, D]"
-        " or, one code a layer, [N, L, D]",
-    )
-    command.add_argument(
-        "--rows", type=integer_list, help=f"of --latents; all by default, up to {MOST_ROWS}"
-    )
+    add_latents(command)
     command.add_argument("--data", help="an .npy of latents of yours, shown where they fall")
     add_labels(command)
     command.add_argument(

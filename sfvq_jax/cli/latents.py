@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ports
+from sfvq_jax.cli.common import integer_list
 from sfvq_jax.cli.models import check_no_space
 from sfvq_jax.io.curve_file import check_belongs
 from sfvq_jax.io.latents_file import load_latents
@@ -33,6 +34,18 @@ class Latents(NamedTuple):
     values: jax.Array
     rows: list[str]
     about: dict
+
+
+def add_latents(command: argparse.ArgumentParser) -> None:
+    """--latents and --rows, in place of seeds."""
+    command.add_argument(
+        "--latents",
+        help="latents of yours in place of seeds: the .npz of `invert`, photographs, or an .npy"
+        " [N, D] or, one code a layer, [N, L, D]",
+    )
+    command.add_argument(
+        "--rows", type=integer_list, help=f"of --latents; all by default, up to {MOST_ROWS}"
+    )
 
 
 def seed_latents(model: LatentModel, seeds: Sequence[int], truncation: float | None) -> Latents:

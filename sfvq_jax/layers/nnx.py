@@ -19,8 +19,8 @@ class SFVQ(nnx.Module):
       codebook: trained, [K, D].
       upkeep: the fields of `Upkeep`, as `nnx.BatchStat`.
       quantiser: its settings.
-      train: whether it quantises to random points and looks after its codebook; `train()` and
-        `eval()` of the module set it.
+      deterministic: whether the nearest points are exact and nothing changes, as it is not in
+        training; `train()` and `eval()` of the module set it.
     """
 
     def __init__(

@@ -9,18 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.comparison.methods.method import COUNT, Fitted
+from sfvq_jax.interpret.comparison.methods.method import COUNT, Fitted, look_at
 from sfvq_jax.interpret.directions import attribute_gradients, layer_ranges
 from sfvq_jax.interpret.directions.bench import called
-from sfvq_jax.interpret.edit import codes_of
 from sfvq_jax.interpret.geometry import largest_eigen, unit_rows
-from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.latent_model import LatentModel
 
 Array = jax.Array
-
-BATCH = 32  # images at once, fewer where they are large
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +54,7 @@ class FeaturePCA:
         """Raises ValueError for a scorer or `render` that JAX cannot trace."""
         latents = model.sample(key, self.samples)
         features = jax.tree_util.Partial(self.scorer.features or self.scorer)
-        seen = in_batches(
-            lambda codes: called(features, called(method(model, "render"), codes)),
-            codes_of(latents, model.num_layers),
-            batch_of(model, BATCH),
-        ).astype(np.float64)
+        seen = look_at(model, latents, lambda images: called(features, images)).astype(np.float64)
         centred = seen - seen.mean(0)
         components = largest_eigen(centred.T @ centred, self.count).vectors  # [F, C]
         along = Scorer.of(

@@ -6,20 +6,24 @@ None is told what the directions should do; which of them raise an attribute is 
 Letters: N samples, D dimensions, M directions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
 from sfvq_jax.curve import Curve
+from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret.directions import layer_ranges
-from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.interpret.directions.bench import called
+from sfvq_jax.interpret.edit import codes_of
+from sfvq_jax.latent_model import LatentModel, method
 from sfvq_jax.short import short_repr
 
 Array = jax.Array
 
 COUNT = 63  # directions, as many as a curve of 6 bits has lines
+BATCH = 32  # images at once, fewer where they are large
 LATENTS = 4096  # at least, to see how they spread
 
 
@@ -66,3 +70,10 @@ def in_all_ranges(vectors: Array, num_layers: int) -> dict[tuple[int, int], Arra
 def draw_latents(key: Array, model: LatentModel) -> np.ndarray:
     """So many latents [N, D] that they fill all dimensions that the model's latents fill."""
     return np.asarray(model.sample(key, max(LATENTS, 2 * model.latent_dim)))
+
+
+def look_at(model: LatentModel, latents: Array, function: Callable[[Array], Array]) -> np.ndarray:
+    """What a function of images -> [n, F] gives for those of latents [N, D], [N, F]."""
+    render = method(model, "render")
+    codes = codes_of(latents, model.num_layers)
+    return in_batches(lambda part: function(called(render, part)), codes, batch_of(model, BATCH))

@@ -13,17 +13,13 @@ import jax
 import numpy as np
 import scipy.optimize
 
-from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret.attributes import Scorer
-from sfvq_jax.interpret.comparison.methods.method import Fitted, in_all_ranges
-from sfvq_jax.interpret.directions.bench import called
-from sfvq_jax.interpret.edit import codes_of
+from sfvq_jax.interpret.comparison.methods.method import Fitted, in_all_ranges, look_at
 from sfvq_jax.interpret.geometry import unit_rows
-from sfvq_jax.latent_model import LatentModel, method
+from sfvq_jax.latent_model import LatentModel
 
 Array = jax.Array
 
-BATCH = 32  # images at once, fewer where they are large
 PENALTY = 1.0  # C of the support vector machine
 
 
@@ -77,12 +73,7 @@ def _fitted(
     vector: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
 ) -> Fitted:
     latents = model.sample(key, samples)
-    render = method(model, "render")
-    scores = in_batches(
-        lambda codes: scorer(called(render, codes)),
-        codes_of(latents, model.num_layers),
-        batch_of(model, BATCH),
-    )
+    scores = look_at(model, latents, scorer)
     has, x = scores > scorer.thresholds_among(scores), np.asarray(latents, np.float64)
     split = [a for a in range(has.shape[1]) if 0 < has[:, a].sum() < len(x)]
     vectors = [vector(x, scores[:, a], has[:, a]) for a in split]
