@@ -39,6 +39,7 @@ from benchmarks.training.judge import Judged, classify, frechet_distance
 from ports.classifier import Classifier
 from sfvq_jax import Curve, codebook_quality
 from sfvq_jax.interpret.intervals import interval
+from sfvq_jax.interpret.inversion.likeness import psnr
 from sfvq_jax.layers import curve_of
 from sfvq_jax.layers.linen import SFVQ
 from sfvq_jax.projection import nearest_codeword
@@ -339,8 +340,7 @@ def measured(
 
 def _psnr(found: np.ndarray, images: np.ndarray) -> float:
     """Mean over images of values in [-1, 1], in dB."""
-    squared = ((np.clip(found, -1, 1) - to_float(images)) ** 2).mean((1, 2, 3))
-    return float((10 * np.log10(4 / np.maximum(squared, 1e-12))).mean())
+    return float(psnr(found, to_float(images)).mean())
 
 
 def draw(scans: dict[str, np.ndarray], path: Path) -> None:
