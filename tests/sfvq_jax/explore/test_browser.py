@@ -105,6 +105,8 @@ def pixels(page, canvas="#picture"):
 
 
 def position(page):
+    """Once what was done before is drawn, which waits for the next frame."""
+    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => drawn(null)))")
     return float(page.get_attribute("#scrubber", "aria-valuenow"))
 
 
