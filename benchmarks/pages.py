@@ -115,8 +115,12 @@ def run(content: Mapping[str, Any]) -> str:
     device = machine.get("device") if machine.get("backend") == "gpu" else None
     cores = f"{machine['cores']} of the cores of an {machine['cpu']}"
     packages = (f"{name} {value}" for name, value in machine.items() if name not in UNNAMED)
+    settings = content.get("settings", {})
+    commit = f"Commit {content['commit']}"
+    if settings.get("again"):  # as benchmarks.comparison has it
+        commit += f" for {settings['again']} and {settings['kept_of_commit']} for all else"
     facts = [
-        f"Commit {content['commit']}",
+        commit,
         device or cores,
         f"Python {machine['python']}",
         *packages,
