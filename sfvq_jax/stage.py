@@ -128,8 +128,10 @@ def propose(
         return of_this_size
 
     now = Curve(curve.codewords, jnp.asarray(curve.num_codewords, jnp.int32))
-    branches = [grow, *(moved(name) for name in solver.moves)]
-    found = lax.switch(move, branches) if len(branches) > 1 else grow()
+    names = list(dict.fromkeys(solver.moves))  # a move that is made twice is compiled once
+    branches = [grow, *(moved(name) for name in names)]
+    branch = jnp.array([0, *(1 + names.index(name) for name in solver.moves)])[move]
+    found = lax.switch(branch, branches) if names else grow()
     return Proposal(tied(found.curve.codewords, size), found.worthwhile)
 
 
