@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
+STARTED = time.monotonic()  # about when the benchmark began
 # what OpenBLAS takes on processors that it does not know
 FALLBACK_KERNELS = ("Prescott", "Core2", "Nehalem", "ARMV8", "armv8", "generic")
 
@@ -84,7 +86,13 @@ def report(
         return
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    content = {"commit": commit(), "machine": where, "settings": settings, "tables": tables}
+    content = {
+        "commit": commit(),
+        "machine": where,
+        "seconds": round(time.monotonic() - STARTED),
+        "settings": settings,
+        "tables": tables,
+    }
     path.write_text(json.dumps(content, indent=1) + "\n")
     print(f"\nsaved to {path}")
 
