@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import jax
 import pytest
 
 from sfvq_jax.cli import main as run
@@ -141,6 +142,14 @@ def test_every_help_has_examples_that_can_be_typed(name):
         program, *words = example.split()
         assert program == "sfvq-jax"
         assert _parser(name).parse_args(_join_negative_values(words)).command == name
+
+
+def test_a_report_of_a_fault_can_tell_versions_and_devices(capsys):
+    assert run(["--version", "--verbose"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("sfvq-jax ")
+    assert f"jax {jax.__version__}" in told
+    assert told[-1] == f"{jax.device_count()} × cpu"
 
 
 def test_help_and_version_import_no_jax():

@@ -51,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
       the command, 143 where SIGTERM did.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if sorted(arguments) == ["--verbose", "--version"]:
+        from sfvq_jax.cli.versions import versions
+
+        print(versions())
+        return 0
     name = next((word for word in arguments if not word.startswith("-")), None)
     debug = "--debug" in arguments or os.environ.get(DEBUG, "0") not in ("", "0")
     status, options, refused = 2, argparse.Namespace(), False
@@ -118,6 +123,9 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
         epilog="sfvq-jax COMMAND --help tells what a command takes, with examples.",
     )
     parser.add_argument("--version", action="version", version=f"sfvq-jax {sfvq_jax.__version__}")
+    parser.add_argument(
+        "--verbose", action="store_true", help="with --version: of all packages, and devices"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for each, help in COMMANDS.items():
         command = commands.add_parser(
