@@ -22,7 +22,7 @@ Array = jax.Array
 
 ROWS = {128: 2**18, 512: 2**16}  # of the data, by D
 BITS = (6, 2, 4, 3, 5)
-QUICK_ROWS, QUICK_BITS = {16: 2**10}, (3, 2)
+QUICK_ROWS, QUICK_BITS = {16: 2**10}, (3,)
 STEPS, WARM_UP_STEPS, SECONDS = 400, 50, 1.5  # of PyTorch's loops: what ends first
 
 

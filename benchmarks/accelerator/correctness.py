@@ -67,8 +67,8 @@ def check_all(part: Part, bits: tuple[int, ...]) -> None:
             check = functools.partial(check_round, rows, k, precision)
             part.row(check, check=f"least squares, K={k}", at=precision)
     part.row(check_adam, check=f"Adam, {ADAM_STEPS} steps", at="highest")
-    for name in ("fashion_mnist", "fashion_mnist_biggan"):
-        for dtype in ("float32", "bfloat16") if part.quick else IMAGES:
+    for name, quick in {"fashion_mnist": "float32", "fashion_mnist_biggan": "bfloat16"}.items():
+        for dtype in (quick,) if part.quick else IMAGES:
             check = functools.partial(check_images, name, dtype)
             part.row(check, check=f"images of {name}", at=dtype)
     part.row(check_upstream, check="StyleGAN2 as upstream", at="float32")

@@ -66,7 +66,8 @@ def measure(part: Part) -> None:
         del torch_x
         pytorch.free()
     for bits in all_bits[:1] if part.quick else all_bits:
-        for name, source in (("array", x), ("sampler", gaussian_sampler(d))):
+        sources = {"array": x} if part.quick else {"array": x, "sampler": gaussian_sampler(d)}
+        for name, source in sources.items():
             for run in ("first", "again"):
                 whole = functools.partial(measure_fit, part, source, bits, solver)
                 part.row(whole, what="fit", bits=bits, source=name, run=run)
