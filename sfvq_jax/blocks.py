@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from sfvq_jax.devices import divided, everywhere, gather, replicate, round_up
 from sfvq_jax.processes import in_all_processes
 from sfvq_jax.rows.arrays import bucket
-from sfvq_jax.rows.source import Block, Source
+from sfvq_jax.rows.source import Block, Source, in_float32
 from sfvq_jax.solver import Solver, round_steps
 from sfvq_jax.span import Span
 
@@ -124,13 +124,21 @@ class Feed(NamedTuple):
 
 @flax.struct.dataclass
 class AtHand:
-    """A block on the devices."""
+    """A block on the devices, of the type that its latents are stored in.
+
+    Attributes:
+      block: latents and weights.
+      span: that the latents enter.
+      scale: of the source.
+    """
 
     block: Block
     span: Span
+    scale: Any = None
 
     def read(self, i: Array) -> Block:
-        return Block(self.span.enter(self.block.x), self.block.weight)
+        x = in_float32(self.block.x, self.scale)
+        return Block(self.span.enter(x), self.block.weight)
 
 
 @flax.struct.dataclass
@@ -225,7 +233,7 @@ def _host_feeds(
                 return
             if plan.blocks is None or block + 1 < plan.blocks:
                 ahead = reader.submit(read_one, block + 1, read + samples)
-            yield Feed(AtHand(found, span), block, block + 1, samples)
+            yield Feed(AtHand(found, span, source.scale), block, block + 1, samples)
             block, read = block + 1, read + samples
 
 
@@ -235,6 +243,7 @@ def read_block(
     """Latents start … start + count of a source on the host, each device's read for it alone.
 
     Padded to the same size whatever the count, so that the last block of a pass compiles nothing.
+    Latents are as the source stores them.
 
     Returns:
       The block, and how many latents this process found for it.
@@ -283,11 +292,16 @@ def sample(source: Source, key: Array, count: int, mesh: Mesh, *, again: bool = 
             return whole if mesh.size == 1 else gather(whole, mesh)
         order = None if order is None else replicate(order, mesh)
         return _read_on_device(source, order, count, mesh)
+    source = source if order is None else source.scattered(count)
     if source.per_process:  # one pass at most, and as many for each device
         order, count = key if again else None, round_up(count, mesh.size)
     start = count if again and source.per_process else 0
     block, _ = read_block(source, order, start, count, Plan(1, count, 1, whole=True), mesh)
+    block = Block(_in_float32(block.x, source.scale), block.weight)
     return block if mesh.size == 1 else gather(block, mesh)
+
+
+_in_float32 = jax.jit(in_float32)
 
 
 @functools.partial(jax.jit, static_argnames=("count", "mesh"))

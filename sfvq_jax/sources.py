@@ -28,9 +28,17 @@ from sfvq_jax.latent_model import LatentModel, method
 from sfvq_jax.rows.arrays import ArraySource, array_source
 from sfvq_jax.rows.files import HostSource
 from sfvq_jax.rows.iterators import IteratorSource
-from sfvq_jax.rows.npy import FileRows, npy_rows
+from sfvq_jax.rows.opening import open_rows
+from sfvq_jax.rows.rows import Rows
 from sfvq_jax.rows.samplers import SamplerSource, partial, sampler_source
-from sfvq_jax.rows.source import Block, Readable, Source, as_block, check_latents
+from sfvq_jax.rows.source import (
+    Block,
+    Readable,
+    Source,
+    as_block,
+    check_latents,
+    read_in_order,
+)
 
 __all__ = [
     "ArraySource",
@@ -43,6 +51,7 @@ __all__ = [
     "as_rows",
     "as_source",
     "check_source",
+    "read_in_order",
 ]
 
 Array = jax.Array
@@ -65,16 +74,13 @@ def as_source(source: Any, weights: Any = None) -> Source:
     if weights is None:
         return _as_source(source)
     if isinstance(weights, str | Path):
-        weights = npy_rows(weights)
-    if isinstance(source, np.memmap):
+        weights = open_rows(weights)
+    if isinstance(source, str | Path | np.memmap):
         return HostSource(source, weights)
     if isinstance(source, np.ndarray | jax.Array):
-        if isinstance(weights, FileRows):
-            with weights.opened() as rows:
-                weights = rows[:]
+        if isinstance(weights, Rows):
+            weights = weights.read([(0, weights.shape[0])])
         return array_source(source, weights)
-    if isinstance(source, str | Path):
-        return HostSource.of_file(source, weights)
     raise TypeError(
         f"weights go with an array or a file; a {type(source).__name__} gives them with its"
         " latents, as a pair (latents [n, D], weights [n])"
@@ -125,8 +131,8 @@ def _as_source(source: Any) -> Source:
 
 new_kind = _as_source.register  # (type)(function that makes a source of it)
 new_kind(Source)(lambda source: source)
-new_kind(str)(HostSource.of_file)
-new_kind(Path)(HostSource.of_file)
+new_kind(str)(HostSource)
+new_kind(Path)(HostSource)
 new_kind(np.memmap)(HostSource)
 new_kind(np.ndarray)(array_source)
 new_kind(jax.Array)(array_source)

@@ -132,8 +132,8 @@ def read_latents(
     if not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(f"{path} is of type {found.dtype}; latents are floating point numbers")
     rows = _checked_rows(path, n, rows)
-    with found.opened() as opened, np.errstate(over="ignore"):
-        values = np.concatenate([opened[row : row + 1] for row in rows]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = found.read([(row, row + 1) for row in rows]).astype(np.float32)
     finite = np.isfinite(values).reshape(len(rows), -1).all(1)
     if not finite.all():
         raise ValueError(

@@ -18,7 +18,7 @@ from sfvq_jax.interpret.map.rows import as_classes
 from sfvq_jax.io.curve_file import CurveRecord
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.projection import project
-from sfvq_jax.sources import Source, as_block, as_rows
+from sfvq_jax.sources import Source, as_rows, read_in_order
 
 Array = jax.Array
 
@@ -171,7 +171,7 @@ def own_data(
     for start in range(0, n, block):
         x = np.zeros((block, curve.latent_dim), np.float32)  # of one shape, compiled once
         stop = min(start + block, n)
-        x[: stop - start] = as_block(source.read(None, start, stop - start)).x
+        x[: stop - start] = read_in_order(source, start, stop - start)
         place = project(curve, jnp.asarray(x))
         columns = np.stack([np.asarray(place.position), np.asarray(place.squared_distance)])
         found.append(columns[:, : stop - start])
@@ -194,4 +194,4 @@ def nearest_codewords(positions: np.ndarray) -> np.ndarray:
 
 def read_rows(data: OwnData, rows: Sequence[int]) -> np.ndarray:
     """These rows, [N, D] float32."""
-    return np.concatenate([np.asarray(as_block(data.source.read(None, r, 1)).x) for r in rows])
+    return np.concatenate([read_in_order(data.source, r, 1) for r in rows])

@@ -32,7 +32,7 @@ from sfvq_jax.processes import (
 )
 from sfvq_jax.projection import Projection, project
 from sfvq_jax.rows.arrays import bucket
-from sfvq_jax.sources import Source, as_rows
+from sfvq_jax.sources import Source, as_rows, read_in_order
 
 Array = jax.Array
 
@@ -99,7 +99,7 @@ def _fill(folder: Path, curve: Curve, source: Source, on_rows: Callable[[int], A
 
     def read(first: int, stop: int) -> Array:
         x = np.zeros((rows, source.latent_dim), np.float32)
-        x[: stop - first] = np.asarray(_x(source.read(None, first, stop - first)))
+        x[: stop - first] = read_in_order(source, first, stop - first)
         return jax.device_put(x, divided(mesh))
 
     with ThreadPoolExecutor(1) as reader:
@@ -125,10 +125,6 @@ def _fill(folder: Path, curve: Curve, source: Source, on_rows: Callable[[int], A
                     noted = time.monotonic()
 
 
-def _x(found: Any) -> Any:
-    return found[0] if isinstance(found, tuple) else found
-
-
 @functools.partial(jax.jit, static_argnames="mesh")
 def _project(mesh: Mesh, curve: Curve, x: Array) -> Projection:
     if mesh.size == 1:
@@ -148,7 +144,7 @@ def _prepare(folder: Path, path: Path, curve: Curve, source: Source, overwrite: 
     size = 0 if done else source.num_latents * 2 * 8
     check_free(path, overwrite=overwrite, size=size)
     codewords = np.ascontiguousarray(curve.codewords, np.float32)
-    some = np.asarray(_x(source.read(None, 0, min(SAMPLED, source.num_latents))), np.float32)
+    some = read_in_order(source, 0, min(SAMPLED, source.num_latents))
     about = {
         "latents": [source.num_latents, source.latent_dim],
         "first latents": hashlib.sha256(some.tobytes()).hexdigest(),

@@ -1,6 +1,5 @@
 """Pictures that belong to the rows of an array: those of a folder, or of an .npy."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from sfvq_jax.images import check_images, to_uint8
 from sfvq_jax.io.image_files import SUFFIXES, entries, read_image, resized, stacked
 from sfvq_jax.rows.npy import FileRows, npy_rows
+from sfvq_jax.rows.parts import natural
 
 WANTED = "images go in an .npy [N, H, W, C], uint8 or floats in [-1, 1]"
 GAP = 0.04  # of the height, between images below each other
@@ -78,19 +78,12 @@ def _files(folder: Path) -> list[Path]:
             f"{folder} holds {found}; expected an image of each latent, named in their order, such"
             " as 0.png"
         )
-    return sorted(images, key=lambda file: _natural(file.name))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Of names, the order in which 2 comes before 10."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), part) if i % 2 else (0, part) for i, part in enumerate(parts)]
+    return sorted(images, key=lambda file: natural(file.name))
 
 
 def _of_rows(rows: FileRows) -> Callable[[list[int]], list[np.ndarray]]:
     def read(needed: list[int]) -> list[np.ndarray]:
-        with rows.opened() as found:
-            images = np.concatenate([found[row : row + 1] for row in needed])
+        images = rows.read([(row, row + 1) for row in needed])
         try:
             images = check_images(images[..., None] if images.ndim == 3 else images)
         except ValueError as error:

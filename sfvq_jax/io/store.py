@@ -1,20 +1,41 @@
 """Where objects lie: folders of a disk, buckets of gs:// and s3://, pages of http(s)://.
 
-TensorStore reads and writes all of them; its own retries, with growing pauses, hide a server that
-is busy for a moment.
+TensorStore reads and writes all of them. A server that is busy is asked again, with growing pauses,
+for a few minutes.
 """
 
+import functools
 import os
+import re
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import tensorstore as ts
 
+from sfvq_jax.io.reading import one_line
+
+RETRIES = {"max_retries": 10, "initial_delay": "500ms", "max_delay": "32s"}  # up to three minutes
+CACHE_BYTES = 2**26  # of what was read: the indices of shards, and chunks that are asked for twice
+SLOW_SECONDS = 10.0  # after which it is told that a server does not answer
+
 
 def is_remote(uri: str | Path) -> bool:
     """Whether it is a URI such as gs://bucket/latents.zarr and no path."""
     return "://" in str(uri)
+
+
+@functools.cache
+def context() -> ts.Context:
+    """What all stores share: how often they ask again, and their cache."""
+    return ts.Context(
+        {
+            "cache_pool": {"total_bytes_limit": CACHE_BYTES},
+            **{f"{kind}_request_retries": RETRIES for kind in ("s3", "gcs", "http")},
+        }
+    )
 
 
 def open_store(uri: str | Path) -> ts.KvStore:
@@ -29,7 +50,7 @@ def open_store(uri: str | Path) -> ts.KvStore:
     Raises:
       ValueError: another scheme.
     """
-    return ts.KvStore.open(store_spec(uri)).result()
+    return ts.KvStore.open(store_spec(uri), context=context()).result()
 
 
 def store_spec(uri: str | Path) -> dict[str, Any]:
@@ -56,3 +77,34 @@ def store_spec(uri: str | Path) -> dict[str, Any]:
     raise ValueError(
         f"{uri} begins with {parts.scheme}://; expected a path, or gs://, s3://, http:// or https://"
     )
+
+
+def settled(future: Any, name: str) -> Any:
+    """What a future of TensorStore gives; one that takes long is told once.
+
+    Args:
+      future: a `ts.Future`, or a promise of a write.
+      name: of what it is about.
+    """
+    began = time.monotonic()
+    try:
+        return future.result(timeout=SLOW_SECONDS)
+    except TimeoutError:
+        warnings.warn(
+            f"{name}: no answer for {time.monotonic() - began:.0f} s; it is asked for up to"
+            f" {RETRIES['max_retries']} times more, with growing pauses",
+            stacklevel=2,
+        )
+        return future.result()
+
+
+def reason(error: Exception) -> str:
+    """Why TensorStore could not read or write, in words."""
+    text = one_line(error)
+    if re.search(r"NOT_FOUND", text):
+        return f"there is no such object ({text})" if "chunk" not in text else text
+    if re.search(r"PERMISSION_DENIED|UNAUTHENTICATED", text):
+        return f"access is denied: are the credentials right? ({text})"
+    if re.search(r"UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED", text):
+        return f"the server did not answer in {RETRIES['max_retries'] + 1} attempts ({text})"
+    return text

@@ -1,7 +1,7 @@
 """Arrays that lie on the devices."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -84,8 +84,12 @@ class ArraySource(Source):
             return None
         latents, weights = (np.asarray(rows)[:n] for rows in self.whole())
 
-        def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-            return latents[start:stop], weights[start:stop]
+        def read(spans: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+            if len(spans) == 1:
+                rows = slice(*spans[0])
+            else:
+                rows = np.concatenate([np.arange(*span) for span in spans])
+            return latents[rows], weights[rows]
 
         return look_through("the array of latents", latents.shape, read, divided=False)
 

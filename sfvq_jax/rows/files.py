@@ -1,20 +1,24 @@
-"""Rows that are read from the host as they are needed: an .npy of any size, a dataset of h5py."""
+"""Rows that are read from the host as they are needed: files, objects, datasets of any size."""
 
-import contextlib
-import math
+import copy
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from sfvq_jax.rows.adapted import as_stored
 from sfvq_jax.rows.looking import look_through
-from sfvq_jax.rows.npy import FileRows, mapped_rows, npy_rows
+from sfvq_jax.rows.order import Order
+from sfvq_jax.rows.rows import Rows
 from sfvq_jax.rows.source import (
     Block,
     Far,
+    Faults,
     Source,
-    check_latents,
     check_shape,
     check_weights,
     generator,
@@ -22,162 +26,170 @@ from sfvq_jax.rows.source import (
 
 Array = jax.Array
 
-PIECE_BYTES = 2**17  # read together when a file is read in random order
+PIECE_BYTES = 2**17  # read together in random order, so that a disk keeps up
+LARGEST_PIECE = 2**12  # rows: of the 2¹⁶ samples of the smallest round, there are 16 pieces
+SCATTERED = 256  # pieces at least, of few samples that stand for all
+MOST_KEPT = 2**30  # bytes of a chunk that is kept for the next rows in order
+KEPT_SHARE = 8  # of what is asked for, a chunk that is larger than the 8th part is kept
 
 
 class HostSource(Source):
-    """Rows of anything with `shape`, `dtype` and slices: an array on the host, a dataset of h5py.
+    """Rows of a path or URI, or of anything with `shape`, `dtype` and slices, as h5py's datasets.
 
-    In random order, runs of 128 KiB of neighbouring rows are read together, each run once, so that
-    a disk keeps up.
+    In random order pieces of neighbouring rows are read together, each once in a pass: of 128 KiB,
+    or a chunk where the rows are stored in chunks, 2 MiB of an object. Of chunks of more than 4,096
+    rows a piece is only a part, although they are read whole, so that samples do not all come from
+    a few places; that takes longer, and a warning says so.
+
+    Latents stay of the type that they are stored in until they are on the device.
 
     Args:
-      rows: the array; an `FileRows`, which is read and never mapped; or a function that opens it
-        anew for each block.
+      rows: a path or URI as `open_rows` takes it, an array, `Rows`; or a function that opens an
+        array anew for each block.
       weights: of each row, [N], likewise; 1 by default.
       name: what a message calls the rows.
+      scale: that the stored numbers are multiplied by, as those of quantised latents; whole numbers
+        need one, but for .u8bin and .i8bin, where it is 1.
     """
 
-    def __init__(self, rows: Any, weights: Any = None, name: str = "the array of latents"):
-        self._rows, self._name = _of_file(rows), name
-        with _opened(self._rows) as found:
-            check_shape(found, name)
-            self.num_latents, self.latent_dim = (int(size) for size in found.shape)
-            row_bytes = self.latent_dim * np.dtype(found.dtype).itemsize
-        self._weights = None if weights is None else _of_file(weights)
-        if self._weights is not None:
-            with _opened(self._weights) as found:
-                if tuple(found.shape) != (self.num_latents,):
-                    raise ValueError(
-                        f"the weights of {name} have shape {tuple(found.shape)}; expected"
-                        f" ({self.num_latents},)"
-                    )
-        # at most a thousandth, so that few rows wait
-        self._piece = max(1, min(PIECE_BYTES // row_bytes, self.num_latents // 1000))
-        self._stride = _stride(self.num_latents // self._piece)
+    def __init__(
+        self, rows: Any, weights: Any = None, name: str | None = None, scale: float | None = None
+    ):
+        named = str(rows) if isinstance(rows, str | Path) else "the array of latents"
+        self._name = named if name is None else name
+        masked = np.ma.is_masked(rows)
+        self._rows = as_stored(rows)
+        scale = getattr(self._rows, "scale", None) if scale is None else scale
+        self.scale = None if scale is None else np.float32(scale)
+        check_shape(rows if masked else self._rows, self._name, scaled=scale is not None)
+        self.num_latents, self.latent_dim = self._rows.shape
+        self._weights = None if weights is None else as_stored(weights)
+        if self._weights is not None and self._weights.shape != (self.num_latents,):
+            raise ValueError(
+                f"the weights of {self._name} have shape {self._weights.shape}; expected"
+                f" ({self.num_latents},)"
+            )
+        self._order = self._order_of(_piece(self._rows))
         self._left_out = np.zeros(0, np.int64)
-
-    @classmethod
-    def of_file(cls, path: str | Path, weights: Any = None) -> "HostSource":
-        """An .npy of any size.
-
-        Raises:
-          FileNotFoundError: nothing there.
-          ValueError: no .npy of floating point numbers [N, D], or a damaged one.
-        """
-        return cls(npy_rows(path), weights, name=str(path))
+        self._kept: tuple[int, np.ndarray] | None = None
 
     def __repr__(self) -> str:
         return f"HostSource({self._name}, {self.num_latents} × {self.latent_dim})"
 
     def read(self, key: Array | None, start: int, count: int) -> Block:
-        """As `Readable.read`; a file that has changed raises ValueError."""
+        """As `Readable.read`, of the stored type; what is lost or has changed raises ValueError."""
         if key is None:
             stop = max(start, min(start + count, self.num_latents))
-            numbers = np.arange(start, stop)
+            spans = [(start, stop)]
+            stored = self._in_order(start, stop)
         else:
-            numbers = self._numbers(key, start, count)
-        stored = self._read(self._rows, numbers)
-        check_latents(stored, self._name, numbers)
+            self._warn_of_chunks()
+            spans = self._spans(key, start, count)
+            stored = self._rows.read(spans)
+        numbers = _numbers(spans)
+        if jnp.issubdtype(stored.dtype, jnp.floating):
+            faults = Faults(self._name)
+            faults.look(stored, numbers)
+            faults.check()
         weight = np.ones(len(numbers), np.float32)
         if self._weights is not None:
-            weight = self._read(self._weights, numbers).astype(np.float32)
+            weight = self._weights.read(spans).astype(np.float32)
             check_weights(weight, len(weight), self._name, numbers)
-        weight[np.isin(numbers, self._left_out)] = 0
-        return Block(stored.astype(np.float32), weight)
+        if len(self._left_out):
+            weight[np.isin(numbers, self._left_out)] = 0
+        return Block(stored.astype(_on_devices(stored.dtype), copy=False), weight)
 
-    def _read(self, rows: Any, numbers: np.ndarray) -> np.ndarray:
-        with _opened(rows) as found:
-            return _read_runs(found, numbers)
+    def scattered(self, count: int) -> "HostSource":
+        found = copy.copy(self)
+        found._order = self._order_of(min(self._order.piece, max(1, count // SCATTERED)))
+        return found
 
     def held_out(self, key: Array, count: int) -> "HostSource":
-        other = HostSource(self._rows, self._weights, self._name)
-        other._left_out = np.unique(self._numbers(key, 0, count))
+        other = copy.copy(self)
+        other._left_out = np.unique(self.numbers(key, count))
         return other
 
     def numbers(self, key: Array, count: int) -> np.ndarray:
-        return self._numbers(key, 0, count)
+        return _numbers(self.scattered(count)._spans(key, 0, count))
+
+    @property
+    def stamp(self) -> str:
+        return self._rows.stamp + ("" if self._weights is None else f", {self._weights.stamp}")
 
     def look_through(self) -> Far | None:
         """Reads all rows once."""
-        with contextlib.ExitStack() as files:
-            rows = files.enter_context(_opened(self._rows))
-            weights = None
+
+        def read(spans: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray | None]:
+            weight = None
             if self._weights is not None:
-                weights = files.enter_context(_opened(self._weights))
+                numbers = _numbers(spans)
+                weight = self._weights.read(spans).astype(np.float32)
+                check_weights(weight, len(numbers), self._name, numbers)
+            return self._rows.read(spans), weight
 
-            def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-                weight = None
-                if weights is not None:
-                    weight = np.asarray(weights[start:stop]).astype(np.float32)
-                    check_weights(weight, stop - start, self._name, range(start, stop))
-                return np.asarray(rows[start:stop]), weight
-
-            shape = (self.num_latents, self.latent_dim)
-            return look_through(self._name, shape, read, divided=True)
+        shape = (self.num_latents, self.latent_dim)
+        return look_through(self._name, shape, read, chunk=self._rows.chunk, divided=True)
 
     def check_unchanged(self) -> None:
         for rows in (self._rows, self._weights):
-            if isinstance(rows, FileRows):
+            if rows is not None:
                 rows.check_unchanged()
 
-    def _numbers(self, key: Array, start: int, count: int) -> np.ndarray:
-        """Rows start … start + count of a walk over pieces of neighbouring rows, pass after pass.
+    def _order_of(self, piece: int) -> Order:
+        return Order(getattr(self._rows, "lengths", [self.num_latents]), piece)
 
-        A pass starts from a random row; any stretch of it is spread evenly over all the data. Rows
-        that make no whole piece wait for the next pass.
-        """
-        if count <= 0:
-            return np.zeros(0, np.int64)
-        pieces = self.num_latents // self._piece
-        numbers = np.arange(start // self._piece, -(-(start + count) // self._piece))
-        passes, within = np.divmod(numbers, pieces)
-        offsets = {
-            i: int(generator(key, i).integers(self.num_latents)) for i in np.unique(passes).tolist()
-        }
-        first = np.array([offsets[i] for i in passes.tolist()])
-        first = first + within * self._stride % pieces * self._piece
-        rows = (first[:, None] + np.arange(self._piece)).reshape(-1) % self.num_latents
-        return rows[start % self._piece :][:count]
+    def _spans(self, key: Array, start: int, count: int) -> list[tuple[int, int]]:
+        """The rows of some positions in the order that a key names."""
+        return self._order.spans(
+            lambda turn: int(generator(key, turn).integers(2**62)), start, count
+        )
 
+    def _in_order(self, start: int, stop: int) -> np.ndarray:
+        """Rows as they are stored; of a large chunk, what is not asked for yet is kept."""
+        chunk = self._rows.chunk
+        row_bytes = self.latent_dim * self._rows.dtype.itemsize
+        if chunk * KEPT_SHARE <= stop - start or chunk == 1 or chunk * row_bytes > MOST_KEPT:
+            return self._rows.read([(start, stop)])
+        parts, kept = [], self._kept
+        if kept is not None and kept[0] <= start < kept[0] + len(kept[1]):
+            parts.append(kept[1][start - kept[0] : stop - kept[0]])
+            start += len(parts[0])
+        if start < stop:
+            end = min(-(-stop // chunk) * chunk, self.num_latents)
+            found = self._rows.read([(start, end)])
+            parts.append(found[: stop - start])
+            self._kept = (stop, found[stop - start :].copy())
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-def _of_file(rows: Any) -> Any:
-    """Rows that need no map where a file has them; lists as arrays."""
-    if isinstance(rows, np.memmap):
-        found = mapped_rows(rows)
-        return rows if found is None else found
-    return rows if callable(rows) or hasattr(rows, "shape") else np.asarray(rows)
-
-
-def _opened(rows: Any) -> contextlib.AbstractContextManager:
-    if isinstance(rows, FileRows):
-        return rows.opened()
-    return contextlib.nullcontext(rows() if callable(rows) else rows)
-
-
-def _read_runs(rows: Any, numbers: np.ndarray) -> np.ndarray:
-    """Rows of these numbers, neighbours together, as slices."""
-    if len(numbers) == 0:
-        return np.asarray(rows[:0])
-    ends = np.flatnonzero(np.diff(numbers) != 1) + 1
-    runs = np.split(numbers, ends)
-    return np.concatenate([np.asarray(rows[run[0] : run[-1] + 1]) for run in runs])
+    def _warn_of_chunks(self) -> None:
+        chunk, piece = self._rows.chunk, self._order.piece
+        if chunk > LARGEST_PIECE and piece < chunk:
+            warnings.warn(
+                f"{self._name} lies in chunks of {chunk} rows, which are read whole for each"
+                f" {piece} of their rows in random order: chunks of 128 KiB to 2 MiB are faster,"
+                ' or samples="all", which reads in order',
+                stacklevel=2,
+            )
 
 
-def _stride(number: int) -> int:
-    """A step that visits all of 0 … number - 1, any stretch of the walk spread evenly over them.
+def _piece(rows: Rows) -> int:
+    """Rows that are read together in random order."""
+    n, row_bytes = rows.shape[0], rows.shape[1] * rows.dtype.itemsize
+    small = max(1, min(PIECE_BYTES // row_bytes, n // 1000, LARGEST_PIECE))
+    if rows.chunk <= LARGEST_PIECE:
+        return rows.chunk * max(1, small // rows.chunk)
+    return max(1, min(LARGEST_PIECE, n // 1000))
 
-    Near the golden ratio, and with small partial quotients, which bound the gaps of such a walk.
-    """
-    near = round(number * (5**0.5 - 1) / 2)
-    steps = [step for step in range(max(1, near - 30), near + 31) if math.gcd(step, number) == 1]
-    return min(steps, key=lambda step: max(_quotients(number, step)), default=1)
+
+def _numbers(spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Of the rows in spans, [count]."""
+    first, stop = np.asarray(spans, np.int64).reshape(-1, 2).T
+    count = stop - first
+    return np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
 
 
-def _quotients(number: int, step: int) -> list[int]:
-    """Of the continued fraction of number ÷ step."""
-    quotients = []
-    while step:
-        quotients.append(number // step)
-        number, step = step, number % step
-    return quotients
+def _on_devices(dtype: np.dtype) -> np.dtype:
+    """The type that goes to the devices: the stored one, but for what they do not know."""
+    if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > 4:
+        return np.dtype(np.float32)
+    return dtype.newbyteorder("=")

@@ -1,6 +1,7 @@
 """Rows are looked through as a whole before a fit, so that what is found depends on no key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -9,17 +10,22 @@ from sfvq_jax.processes import in_all_processes, in_every_process
 from sfvq_jax.rows.source import Far, Faults
 
 BLOCK_FLOATS = 2**20  # looked at together: 4 MiB, which a cache holds
+READ_FLOATS = 2**23  # of chunks, read together while those before are looked at
 MIDDLE_ROWS = 256  # whose median is the middle
+MIDDLE_CHUNKS = 32  # that they are in, where chunks are larger than these rows
 FEW = 8  # rows at most that are told as far from the others
 ALIKE = 0.1  # of the squared distance of the one before
 FEW_OF = 100  # as many times as many there must be
+
+Read = Callable[[Sequence[tuple[int, int]]], tuple[np.ndarray, np.ndarray | None]]
 
 
 def look_through(
     name: str,
     shape: tuple[int, int],
-    read: Callable[[int, int], tuple[np.ndarray, np.ndarray | None]],
+    read: Read,
     *,
+    chunk: int = 1,
     divided: bool,
 ) -> Far | None:
     """Raises ValueError for rows that cannot be fitted; else tells those far from all others.
@@ -27,21 +33,20 @@ def look_through(
     Args:
       name: what a message calls the rows.
       shape: N and D.
-      read: gives latents and weights of rows start … stop - 1; weights may be None.
+      read: gives latents and weights of rows in spans; weights may be None.
+      chunk: rows that are stored together.
       divided: whether each process looks at a part, and they tell each other.
     """
     n, d = shape
     process, processes = (jax.process_index(), jax.process_count()) if divided else (0, 1)
-    first, last = (n * i // processes for i in (process, process + 1))
+    first, last = (n * i // processes // chunk * chunk for i in (process, process + 1))
+    last = n if process + 1 == processes else last
 
     def look() -> tuple[Faults, float, list[float], list[int]]:
-        faults, middle = Faults(name), _middle(n, read)
+        faults, middle = Faults(name), _middle(n, read, chunk)
         total, squares, rows = 0.0, np.zeros(0), np.zeros(0, np.int64)
-        step = max(1, BLOCK_FLOATS // d)
-        for start in range(first, last, step):
-            stop = min(start + step, last)
-            stored, weight = read(start, stop)
-            numbers = np.arange(start, stop)
+        for start, stored, weight in _blocks(first, last, d, read, chunk):
+            numbers = np.arange(start, start + len(stored))
             faults.look(stored, numbers)
             found = _squares(stored, middle)
             found = found if weight is None else found * weight
@@ -77,11 +82,31 @@ def look_through(
     return Far([int(rows[i]) for i in order[: end + 1]], float(share[end]))
 
 
-def _middle(n: int, read: Callable) -> np.ndarray:
+def _blocks(
+    first: int, last: int, d: int, read: Read, chunk: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """The first row of each block, its latents and weights; the next ones are read meanwhile."""
+    rows = max(1, BLOCK_FLOATS // d)
+    step = rows if chunk == 1 else chunk * max(1, READ_FLOATS // (d * chunk))
+    starts = range(first, last, step)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = [reader.submit(read, [(at, min(at + step, last))]) for at in starts[:1]]
+        for start in starts:
+            stored, weight = ahead.pop().result()
+            if start + step < last:
+                ahead.append(reader.submit(read, [(start + step, min(start + 2 * step, last))]))
+            for at in range(0, len(stored), rows):
+                part = slice(at, at + rows)
+                yield start + at, stored[part], None if weight is None else weight[part]
+
+
+def _middle(n: int, read: Read, chunk: int) -> np.ndarray:
     """Where most rows are, however far a few may lie: [D] float32."""
-    some = [read(row, row + 1)[0] for row in np.linspace(0, n - 1, min(n, MIDDLE_ROWS)).astype(int)]
+    rows = min(n, MIDDLE_ROWS)
+    width = 1 if chunk <= MIDDLE_ROWS or n <= rows else MIDDLE_ROWS // MIDDLE_CHUNKS
+    places = np.linspace(0, n - width, rows // width).astype(int).tolist()
     with np.errstate(over="ignore", invalid="ignore"):
-        x = np.concatenate(some).astype(np.float32)
+        x = read([(place, place + width) for place in places])[0].astype(np.float32)
     x = x[np.isfinite(x).all(axis=1)]
     return np.median(x, axis=0) if len(x) else np.zeros(x.shape[1], np.float32)
 

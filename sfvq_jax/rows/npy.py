@@ -7,9 +7,9 @@ import contextlib
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -43,7 +43,10 @@ class FileRows:
       path: of the file.
       shape: [N, …].
       dtype: of the numbers.
+      chunk: 1.
     """
+
+    chunk = 1
 
     def __init__(
         self,
@@ -61,72 +64,73 @@ class FileRows:
         self._offset, self._columns_first = offset, columns_first
         self._state = _state(path.stat() if state is None else state)
 
-    @contextlib.contextmanager
-    def opened(self) -> Iterator["_OpenRows"]:
-        """What gives rows as slices, within the `with`.
+    @property
+    def stamp(self) -> str:
+        return " ".join(map(str, self._state[:2]))
+
+    def read(self, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+        """As `Rows.read`.
 
         Raises:
           ValueError: the file is another than it was, before or after what was read.
         """
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError as error:
-            raise self.changed("it is gone") from error
-        with file:
-            self._check(os.fstat(file.fileno()))
-            yield _OpenRows(self, file)
-            self._check(os.fstat(file.fileno()))
+        n, *rest = self.shape
+        width, at = math.prod(rest), 0
+        found = np.empty((sum(stop - start for start, stop in spans), width), self.dtype)
+        with self._opened() as file:
+            for start, stop in spans:
+                into = found[at : at + stop - start]
+                at += stop - start
+                if not self._columns_first:
+                    self._fill(file, into, start * width)
+                    continue
+                column = np.empty(stop - start, self.dtype)
+                for i in range(width):
+                    self._fill(file, column, i * n + start)
+                    into[:, i] = column
+        return found.reshape(-1, *rest)
 
     def check_unchanged(self) -> None:
         """Raises ValueError where the file is another than it was."""
-        with self.opened():
+        with self._opened():
             pass
 
-    def changed(self, how: str) -> ValueError:
-        return ValueError(
-            f"{self.path} changed while it was read ({how}), so that nothing was made of it: start"
-            " again when nothing writes it any more"
-        )
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError as error:
+            raise changed(self.path, "it is gone") from error
+        with file:
+            self._check(os.fstat(file.fileno()))
+            yield file
+            self._check(os.fstat(file.fileno()))
 
     def _check(self, found: os.stat_result) -> None:
         now, before = _state(found), self._state
         if now == before:
             return
         size, old_size = found.st_size, before[0]
-        raise self.changed(
-            f"it has {size} bytes and had {old_size}" if size != old_size else "it is written anew"
+        raise changed(
+            self.path,
+            f"it has {size} bytes and had {old_size}" if size != old_size else "it is written anew",
         )
 
-
-class _OpenRows:
-    """Rows of an open file."""
-
-    def __init__(self, rows: FileRows, file: BinaryIO):
-        self._rows, self._file = rows, file
-        self.shape, self.dtype = rows.shape, rows.dtype
-
-    def __getitem__(self, at: slice) -> np.ndarray:
-        rows = self._rows
-        n, *rest = rows.shape
-        start, stop, _ = at.indices(n)
-        count, width = max(stop - start, 0), math.prod(rest)
-        if not rows._columns_first:
-            found = np.empty((count, width), rows.dtype)
-            self._fill(found, start * width)
-        else:
-            found = np.empty((width, count), rows.dtype)
-            for column in range(width):
-                self._fill(found[column], column * n + start)
-            found = found.T
-        return found.reshape(count, *rest)
-
-    def _fill(self, into: np.ndarray, first: int) -> None:
+    def _fill(self, file: BinaryIO, into: np.ndarray, first: int) -> None:
         """Reads the numbers from a place on."""
         if into.size == 0:
             return
-        self._file.seek(self._rows._offset + first * into.itemsize)
-        if self._file.readinto(into.view(np.uint8).data) < into.nbytes:  # pyright: ignore
-            raise self._rows.changed("it ends too early")
+        file.seek(self._offset + first * into.itemsize)
+        if file.readinto(into.view(np.uint8).data) < into.nbytes:  # pyright: ignore
+            raise changed(self.path, "it ends too early")
+
+
+def changed(name: Any, how: str) -> ValueError:
+    """What is raised of rows that are others than when they were opened."""
+    return ValueError(
+        f"{name} changed while it was read ({how}), so that nothing was made of it: start"
+        " again when nothing writes it any more"
+    )
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int]:
@@ -217,10 +221,8 @@ def mapped_rows(rows: np.memmap) -> FileRows | None:
     place = root.offset + rows.ctypes.data - root.ctypes.data
     try:
         found = FileRows(Path(path), place, rows.shape, rows.dtype)
-        with found.opened() as opened:
-            same = all(
-                opened[i : i + 1].tobytes() == rows[i : i + 1].tobytes() for i in (0, len(rows) - 1)
-            )
+        ends = [(i, i + 1) for i in (0, len(rows) - 1)]
+        same = found.read(ends).tobytes() == rows[[0, -1]].tobytes()
     except (OSError, ValueError):
         return None
     return found if same else None

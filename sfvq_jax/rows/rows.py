@@ -14,11 +14,21 @@ class Rows(Protocol):
       shape: [N, …].
       dtype: of the numbers, as they are stored.
       chunk: rows that are stored, hence best read, together.
+      stamp: what changes when the rows are written anew, such as a file's time or an object's ETag;
+        "" where nothing tells.
     """
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    chunk: int
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def chunk(self) -> int: ...
+
+    @property
+    def stamp(self) -> str: ...
 
     def read(self, spans: Sequence[tuple[int, int]]) -> np.ndarray:
         """Rows start … stop - 1 of each span, one span after the other; the type is the stored one.
@@ -32,3 +42,18 @@ class Rows(Protocol):
 
     def check_unchanged(self) -> None:
         """Raises ValueError where what is stored is another than when it was opened."""
+        ...
+
+
+def pieces_of(spans: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:
+    """Spans as parts of at most so many rows, in the same order."""
+    return [
+        (first, min(first + most, stop))
+        for start, stop in spans
+        for first in range(start, stop, most)
+    ]
+
+
+def unreadable(name: str, first: int, stop: int, why: str) -> ValueError:
+    """What is raised of rows first … stop - 1 that are lost or damaged."""
+    return ValueError(f"{name}: rows {first} to {stop - 1} cannot be read: {why}")

@@ -76,23 +76,31 @@ class Source:
     Attributes:
       per_process: whether each process has latents of its own, numbered by itself, whose end only
         reading tells.
+      scale: what `read` gives is multiplied by it on the devices; None for 1.
+      stamp: what changes when the latents are written anew; "" where nothing tells.
     """
 
     latent_dim: Any
     num_latents: Any
     on_device: bool = False
     per_process: bool = False
+    scale: Any = None
+    stamp: Any = ""
 
     def read(self, key: Array | None, start: Any, count: int) -> Any:
-        """As `Readable.read`."""
+        """As `Readable.read`; latents may be of any type that the devices know."""
         raise NotImplementedError
+
+    def scattered(self, count: int) -> "Source":
+        """The same, of whose random order `count` latents come from many places."""
+        return self
 
     def whole(self) -> Block | None:
         """All rows at once, padding included, of what lies on the devices; else None."""
         return None
 
     def held_out(self, key: Array, count: int) -> "Source | None":
-        """The same without the latents that `read(key, 0, count)` gives, which have weight 0.
+        """The same without latents `read(key, 0, count)` of `scattered`, which have weight 0.
 
         None where they cannot be told from others.
         """
@@ -128,7 +136,8 @@ class Source:
         return None
 
     def numbers(self, key: Array, count: int) -> np.ndarray | None:
-        """Which rows `read(key, 0, count)` gives, [count]; None where they have no numbers."""
+        """Which rows `read(key, 0, count)` of `scattered` gives, [count]; None where they have no
+        numbers."""
         return None
 
     def check_unchanged(self) -> None:
@@ -145,6 +154,18 @@ def as_block(found: Any) -> Block:
     x = np.asarray(x, np.float32)
     weight = np.ones(len(x), np.float32) if weight is None else np.asarray(weight, np.float32)
     return Block(x, weight)
+
+
+def in_float32(x: Any, scale: Any) -> Any:
+    """Latents as they are stored, in float32 and multiplied by the source's scale."""
+    x = x.astype(np.float32)
+    return x if scale is None else x * scale
+
+
+def read_in_order(source: Source, start: int, count: int) -> np.ndarray:
+    """Latents start … start + count - 1 on the host, [count, D] float32."""
+    found = source.read(None, start, count)
+    return in_float32(np.asarray(found[0] if isinstance(found, tuple) else found), source.scale)
 
 
 def check_latents(latents: Any, name: str, numbers: Any = None) -> None:
@@ -221,9 +242,15 @@ class Faults:
 
 def _all_small(latents: np.ndarray) -> bool:
     """Whether they are so by one product, which is fast; where not, some may be."""
-    if latents.dtype != np.float32 or not latents.flags.c_contiguous:
+    if not latents.flags.c_contiguous:
         return False
     flat = latents.reshape(-1)
+    if latents.dtype.itemsize == 2 and latents.dtype.isnative:  # the bits of larger are larger
+        limit = min(LARGEST, float(jnp.finfo(latents.dtype).max))
+        bits = np.asarray(limit).astype(latents.dtype).view(np.uint16)
+        return flat.size == 0 or bool((flat.view(np.uint16) & 0x7FFF).max() <= bits)
+    if latents.dtype != np.float32:
+        return False
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.dot(flat, flat) < LARGEST**2)
 
@@ -237,8 +264,14 @@ def _largest(latents: np.ndarray) -> np.ndarray:
         return np.concatenate([np.abs(part).max(axis=1) for part in parts]).astype(np.float64)
 
 
-def check_shape(latents: Any, name: str) -> None:
-    """Raises ValueError unless latents are [N, D], D > 0, of floating point type and not masked."""
+def check_shape(latents: Any, name: str, *, scaled: bool = False) -> None:
+    """Raises ValueError unless latents are [N, D], D > 0, of floating point type and not masked.
+
+    Args:
+      latents: with shape and dtype.
+      name: what the message calls them.
+      scaled: whether they may be whole numbers of at most 16 bits.
+    """
     shape = tuple(latents.shape)
     if np.ma.is_masked(latents):
         raise ValueError(
@@ -249,11 +282,14 @@ def check_shape(latents: Any, name: str) -> None:
         raise ValueError(
             f"{name} has shape {shape}; expected [N, D], a row a latent{hint[0] if hint else ''}"
         )
-    if not jnp.issubdtype(latents.dtype, jnp.floating):
-        raise ValueError(
-            f"{name} is of type {latents.dtype}; expected floating point numbers, such as"
-            " .astype(np.float32) makes"
-        )
+    dtype = np.dtype(latents.dtype)
+    small = dtype.kind in "iu" and dtype.itemsize <= 2
+    if jnp.issubdtype(dtype, jnp.floating) or (small and scaled):
+        return
+    hint = ", such as .astype(np.float32) makes"
+    if small:
+        hint = ", or of quantised latents what 1 stands for: HostSource(…, scale=), --scale"
+    raise ValueError(f"{name} is of type {dtype}; expected floating point numbers{hint}")
 
 
 def shape_hint(shape: tuple[int, ...]) -> tuple[str, str] | None:

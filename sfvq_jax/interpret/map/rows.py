@@ -13,7 +13,7 @@ import numpy as np
 from sfvq_jax.curve import Curve, check_curve, trimmed
 from sfvq_jax.projection import nearest_codeword
 from sfvq_jax.short import short_repr
-from sfvq_jax.sources import as_block, as_rows
+from sfvq_jax.sources import as_rows, read_in_order
 
 Array = jax.Array
 
@@ -114,7 +114,7 @@ def rows_at(curve: Curve, source: Any, *, labels: Any = None, count: int = 1) ->
     for start in range(0, n, block):
         stop = min(start + block, n)
         x = np.zeros((block, d), np.float32)  # of one shape, compiled once
-        x[: stop - start] = as_block(source.read(None, start, stop - start)).x
+        x[: stop - start] = read_in_order(source, start, stop - start)
         found = _look(curve, x, stop - start, min(count, block))
         new_rows, new_distance, nearest = map(np.asarray, found)
         np.add.at(counts, (nearest[: stop - start], of_rows[start:stop]), 1)

@@ -23,7 +23,7 @@ class TestTwoSets:
         np.save(tmp_path / "x.npy", x)
         source = {
             "array": x,
-            "file": HostSource.of_file(tmp_path / "x.npy"),
+            "file": HostSource(tmp_path / "x.npy"),
             "iterator": IteratorSource(np.array_split(x, 3)),
         }[kind]
         found = two_sets(KEY, source, 200)

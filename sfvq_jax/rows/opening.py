@@ -1,0 +1,59 @@
+"""Rows of a path or a URI: the table of what can be read."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from sfvq_jax.io.store import is_remote
+from sfvq_jax.rows.npy import npy_rows
+from sfvq_jax.rows.parts import Parts, in_parallel, is_pattern, listed
+from sfvq_jax.rows.raw import LAYOUTS, raw_rows
+from sfvq_jax.rows.rows import Rows
+from sfvq_jax.rows.zarr import METADATA, zarr_rows
+
+# of a suffix, what opens a path or URI and the name after #, "" where there is none
+KINDS: dict[str, Callable[[str, str], Rows]] = dict.fromkeys(LAYOUTS, raw_rows)
+KINDS[".zarr"] = zarr_rows
+
+
+def open_rows(uri: str | Path) -> Rows:
+    """Rows that lie in a file, an object, or many of them.
+
+    Args:
+      uri: a path, or gs://, s3:// or http(s)://, that ends in one of `KINDS`, `#NAME` after it
+        for an array of several; a folder of such files, or a pattern such as embs/part_*.npy, whose
+        rows come one after another in the order of their names, 2 before 10.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      ValueError: what cannot be read, or is damaged.
+    """
+    path, name = split_name(str(uri))
+    suffix = os.path.splitext(path.rstrip("/"))[1].lower()
+    if is_pattern(path):
+        return _parts(str(uri), path, name)
+    if suffix in KINDS:
+        return KINDS[suffix](path, name)
+    if not is_remote(path) and not os.path.isdir(path):
+        return npy_rows(path)
+    if not is_remote(path) and any(os.path.exists(os.path.join(path, file)) for file in METADATA):
+        return zarr_rows(path, name)
+    return _parts(str(uri), path, name)
+
+
+def split_name(uri: str) -> tuple[str, str]:
+    """A path or URI, and the name of an array after #."""
+    if not is_remote(uri) and os.path.exists(uri):
+        return uri, ""
+    path, _, name = uri.partition("#")
+    return path, name
+
+
+def _parts(uri: str, path: str, name: str) -> Rows:
+    files = listed(path, list(KINDS))
+    if not files:
+        raise FileNotFoundError(
+            f"there is nothing to read in {uri}; latents lie in files of {', '.join(sorted(KINDS))}"
+        )
+    named = [f"{file}#{name}" if name else file for file in files]
+    return Parts(in_parallel(open_rows, named), named)
