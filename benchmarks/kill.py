@@ -35,8 +35,8 @@ from benchmarks.report import report
 from ports import checkpoint
 from ports.stylegan2.config import StyleGAN2Config
 from ports.stylegan2.model import init
-from sfvq_jax.io.checkpoints import DESCRIPTION
 from sfvq_jax.io.output import UNFINISHED
+from sfvq_jax.io.states import DESCRIPTION
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}  # and the status that each gives
 DISKS = ("full", "read only")

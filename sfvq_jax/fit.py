@@ -18,8 +18,9 @@ from sfvq_jax.blocks import plan_round, sample
 from sfvq_jax.curve import Curve, trimmed
 from sfvq_jax.devices import check_mesh, data_mesh, default_mesh, replicate
 from sfvq_jax.history import Report, history_of
-from sfvq_jax.io.checkpoints import DEFAULTS, SKETCH, SOLVER, STAGES, Checkpoints
+from sfvq_jax.io.checkpoints import Checkpoints
 from sfvq_jax.io.output import library_version
+from sfvq_jax.io.states import DEFAULTS, SKETCH, SOLVER, STAGES
 from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.likeness import hash_of, likeness, sketch
 from sfvq_jax.measuring import MEASURING_SAMPLES, Measuring, low_rank, measuring_samples

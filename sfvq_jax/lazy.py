@@ -1,5 +1,6 @@
 """Packages whose public names are imported when they are first used, as their stub lists them."""
 
+import importlib
 import sys
 import types
 from collections.abc import Callable
@@ -21,3 +22,8 @@ class _Package(types.ModuleType):
         if isinstance(value, types.ModuleType):  # which Python sets after any import of it
             value = vars(value).get(name, value)
         super().__setattr__(name, value)
+
+
+def objects_at(path: Any) -> Any:
+    """`io.objects` for a URI, None for a path: TensorStore is loaded where a URI is named."""
+    return importlib.import_module("sfvq_jax.io.objects") if "://" in str(path) else None

@@ -80,7 +80,7 @@ def run_explore(options: argparse.Namespace) -> None:
         labels = labels_of(subject, options.curve)
         with new_file(options.export, overwrite=options.overwrite) as temporary:
             temporary.write_text(exported(subject, labels, limits=True), encoding="utf-8")
-        size = Path(options.export).stat().st_size / 1e6
+            size = temporary.stat().st_size / 1e6
         print(f"{options.export}: {size:.1f} MB; open it in a browser, no network is needed")
         return
     _serve(options)

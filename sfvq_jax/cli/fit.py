@@ -19,10 +19,11 @@ from sfvq_jax.cli.models import add_space_options, check_no_space, is_of_latents
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import fit
 from sfvq_jax.history import Report
-from sfvq_jax.io.checkpoints import KEPT, Stopped
+from sfvq_jax.io.checkpoints import Stopped
 from sfvq_jax.io.curve_file import CurveRecord, check_belongs, load_curve, save_curve
 from sfvq_jax.io.output import check_space
 from sfvq_jax.io.progress import JsonLog, Progress
+from sfvq_jax.io.states import KEPT
 from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.processes import as_first_process, in_every_process

@@ -10,6 +10,7 @@ from sfvq_jax.cli.common import add_examples, add_output, check_outputs
 from sfvq_jax.cli.joining import add_distributed_options, together
 from sfvq_jax.cli.models import is_of_latents
 from sfvq_jax.io.curve_file import load_curve
+from sfvq_jax.io.objects import ZARR
 from sfvq_jax.io.positions import write_positions
 from sfvq_jax.processes import in_every_process
 from sfvq_jax.sources import as_source
@@ -19,10 +20,16 @@ def add_project(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_project)
     add_output(
         command,
-        "an .npy [N, 2] of float64: position and squared distance of each latent, in order",
+        "an .npy [N, 2] of float64: position and squared distance of each latent, in order; or a"
+        " .zarr (v3) of the same; a path, or a URI such as s3://bucket/positions.zarr",
         endings=(".npy",),
+        marker=ZARR,
     )
-    add_examples(command, "project latents.npy curve.npz -o positions.npy")
+    add_examples(
+        command,
+        "project latents.npy curve.npz -o positions.npy",
+        "project latents.npy curve.npz -o s3://bucket/positions.zarr",
+    )
     command.add_argument("source", help="an .npy of latents [N, D]")
     command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
     add_distributed_options(command)

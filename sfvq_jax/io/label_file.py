@@ -41,7 +41,12 @@ class Labels(NamedTuple):
 
 
 def labels_path(curve: str | Path) -> Path:
-    """Where the labels of a curve's file lie: beside it, `curve.labels.json` of `curve.npz`."""
+    """Where the labels of a curve's file lie: beside it, `curve.labels.json` of `curve.npz`.
+
+    Those of a curve at a URI lie in the working folder.
+    """
+    if "://" in str(curve):
+        curve = str(curve).rpartition("/")[2]
     return Path(curve).with_suffix(".labels.json")
 
 

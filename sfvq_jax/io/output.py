@@ -1,4 +1,7 @@
-"""Files and folders that are written whole or not at all, and never over others unasked."""
+"""Files and folders that are written whole or not at all, and never over others unasked.
+
+A file may also be an object at a URI (gs://bucket/curve.npz), whose put is one step.
+"""
 
 import contextlib
 import errno
@@ -10,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sfvq_jax
+from sfvq_jax.lazy import objects_at
 
 UNFINISHED = ".unfinished"  # ends the names of folders in which outputs are made
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -19,11 +23,19 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`; what is written there becomes `path` at the end.
 
-    A link is followed: the file that it names is made or replaced.
+    A link is followed: the file that it names is made or replaced. That of a URI is put at the end.
 
     Raises:
       OSError: what `check_free` raises, or the disk is full.
     """
+    if (objects := objects_at(path)) is not None:
+        if not overwrite and objects.is_object(str(path)):
+            raise _exists(path)
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / str(path).rpartition("/")[2]
+            yield temporary
+            objects.put_object(str(path), temporary.read_bytes(), overwrite=overwrite)
+        return
     _check_name(path, overwrite=overwrite)
     target = followed(path)
     with told_by_name(path), _unfinished(target) as folder:
@@ -89,6 +101,9 @@ def check_free(
     if endings and Path(path).suffix.lower() not in endings:
         known = ", ".join(endings[:-1]) + " or " * (len(endings) > 1) + endings[-1]
         raise ValueError(f"{path} is to be written, but its name does not end in {known}")
+    if objects_at(path) is not None:
+        _check_free_object(str(path), overwrite=overwrite, marker=marker)
+        return
     _check_name(path, overwrite=overwrite, marker=marker)
     target = followed(path)
     check_space(path, size)
@@ -105,8 +120,25 @@ def check_free(
             ) from error
 
 
+def _check_free_object(uri: str, *, overwrite: bool, marker: str | None) -> None:
+    """The same of a URI; of folders only arrays of zarr, since the others need a rename."""
+    objects = objects_at(uri)
+    if marker not in (None, objects.ZARR):
+        raise ValueError(f"{uri} is to be a folder of files, which only a disk holds: name a path")
+    if not overwrite and objects.is_object(uri if marker is None else f"{uri}/{marker}"):
+        raise _exists(uri)
+    objects.put_object(uri + UNFINISHED, b"", overwrite=True)
+    objects.delete_object(uri + UNFINISHED)
+
+
+def _exists(path: str | Path) -> FileExistsError:
+    return FileExistsError(f"{path} exists already: choose another name or pass overwrite=True")
+
+
 def check_space(path: str | Path, size: int) -> None:
     """Raises OSError unless the disk on which `path` will lie has so many bytes left."""
+    if objects_at(path) is not None:
+        return
     folder = followed(path).parent
     while not folder.exists():  # which a later check names, where it is to be there
         folder = folder.parent
@@ -137,7 +169,7 @@ def _check_name(path: str | Path, *, overwrite: bool, marker: str | None = None)
     if marker is not None and mode and stat.S_ISREG(mode):
         raise NotADirectoryError(f"{path} is a file: name a folder")
     if mode and not overwrite:
-        raise FileExistsError(f"{path} exists already: choose another name or pass overwrite=True")
+        raise _exists(path)
     if mode and marker is not None and not (Path(path) / marker).exists():
         raise FileExistsError(
             f"{path} holds no {marker}, so it is of another kind and is not replaced: choose"

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from sfvq_jax.lazy import objects_at
+
 INFLATION = 8  # times its own size that a file may unpack to, since numbers hardly shrink
 SLACK = 2**24  # bytes beyond that
 MOST_HEADER = 2**14  # bytes of an array's header; NumPy reads up to 10,000
@@ -35,7 +37,7 @@ def reading(path: str | Path, what: str) -> Iterator[BinaryIO]:
     """Opens a file; whatever goes wrong while it is read is an error that names it.
 
     Args:
-      path: of the file.
+      path: of the file, or a URI, whose object is read as a whole.
       what: it should be, such as "curve file".
 
     Raises:
@@ -43,10 +45,7 @@ def reading(path: str | Path, what: str) -> Iterator[BinaryIO]:
       OSError: it cannot be opened.
       ValueError: the body of the `with` failed, in whatever way.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {what} {path}")
-    with path.open("rb") as file:
+    with _opened(path, what) as file:
         try:
             yield file
         except NewerFormatError as error:
@@ -54,6 +53,16 @@ def reading(path: str | Path, what: str) -> Iterator[BinaryIO]:
         except Exception as error:  # damaged bytes make zipfile and NumPy raise errors of all kinds
             reason = one_line(error)
             raise ValueError(f"{path} is no {what}, or a damaged one ({reason})") from error
+
+
+def _opened(path: str | Path, what: str) -> BinaryIO:
+    if (objects := objects_at(path)) is not None:
+        data = objects.read_object(str(path))
+        if data is not None:
+            return io.BytesIO(data)
+    elif Path(path).is_file():
+        return Path(path).open("rb")
+    raise FileNotFoundError(f"there is no {what} {path}")
 
 
 def one_line(error: BaseException) -> str:
@@ -116,7 +125,8 @@ class Arrays:
 
     def __init__(self, file: BinaryIO, *, alone: str | None = None, inflation: int = INFLATION):
         self._file = file
-        self._size = os.fstat(file.fileno()).st_size
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         self._allowance = inflation * self._size + SLACK
         self._archive = None
         if alone is not None and file.read(len(_MAGIC)) == _MAGIC:
