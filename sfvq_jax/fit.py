@@ -20,7 +20,7 @@ from sfvq_jax.devices import check_mesh, data_mesh, default_mesh, replicate
 from sfvq_jax.history import Report, history_of
 from sfvq_jax.io.checkpoints import Checkpoints
 from sfvq_jax.io.output import library_version
-from sfvq_jax.io.states import DEFAULTS, SKETCH, SOLVER, STAGES
+from sfvq_jax.io.states import DEFAULTS, SKETCH, SOLVER, STAGES, STAMP
 from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.likeness import hash_of, likeness, sketch
 from sfvq_jax.measuring import MEASURING_SAMPLES, Measuring, low_rank, measuring_samples
@@ -250,6 +250,7 @@ def _description(
         DEFAULTS: defaults,
         "latents": [source.num_latents, source.latent_dim],
         SKETCH: sketch(np.asarray(x), np.asarray(weight)),
+        STAMP: [source.name, hash_of(np.frombuffer(source.stamp.encode(), np.uint8))],
         "rank": stages.held.x.shape[1],
         STAGES: stages.plan(),
         # the blocks of a source that each process has for itself depend on them

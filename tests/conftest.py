@@ -16,6 +16,7 @@ import gc
 import itertools
 import signal
 import tempfile
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,23 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the project's shared data in {SHARED.name}/ beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A bucket of a server of this machine that speaks S3; the environment names the server."""
+    moto = pytest.importorskip("moto.server", reason="needs the extra [test]")
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", address)
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "something")
+        urllib.request.urlopen(urllib.request.Request(f"{address}/latents", method="PUT")).close()
+        yield "s3://latents"
+    server.stop()
 
 
 @pytest.fixture(scope="session")

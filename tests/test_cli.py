@@ -155,7 +155,7 @@ def test_project_writes_where_every_latent_lies(tmp_path, capsys):
         capsys, tmp_path, command
     )
     command[1:] = ["fashion_mnist", *command[2:-1], str(tmp_path / "q.npy")]
-    assert "is no .npy of latents" in refused(capsys, tmp_path, command)
+    assert "is no file of latents" in refused(capsys, tmp_path, command)
     narrow = Curve(curve.codewords[:, :2])
     save_curve(path, CurveRecord(narrow), overwrite=True)
     command[1] = str(latents)

@@ -87,8 +87,8 @@ def test_a_map_and_its_quality_are_of_rows(folder, capsys):
         ("map x.npy c.npz -o m.png --labels 39.npy", "there are 39 labels of 40 latents"),
         ("quality x.npy c.npz --labels 39.npy", "there are 39 labels of 40 latents"),
         ("quality x.npy c.npz --labels none.npy", "there is no .npy of labels"),
-        ("quality fashion_mnist c.npz --labels labels.npy", "--labels are of latents in an .npy"),
-        ("map fashion_mnist c.npz --images few -o m.png", "--images are of latents in an .npy"),
+        ("quality fashion_mnist c.npz --labels labels.npy", "--labels goes with latents"),
+        ("map fashion_mnist c.npz --images few -o m.png", "--images goes with latents"),
     ],
 )
 def test_what_does_not_go_together_is_told(folder, arguments, told, capsys, monkeypatch):

@@ -21,13 +21,14 @@ from sfvq_jax.cli.common import (
 from sfvq_jax.cli.directions import indexed
 from sfvq_jax.cli.latents import add_latents, read_latents
 from sfvq_jax.cli.map import add_labels, read_labels
-from sfvq_jax.cli.models import add_model_and_curve, load_for
+from sfvq_jax.cli.models import LATENTS_HELP, add_model_and_curve, add_scale, load_for
 from sfvq_jax.explore.export import export_page
 from sfvq_jax.explore.subject import NamedDirection, Photographs, Subject, own_data
 from sfvq_jax.interpret import load_direction
 from sfvq_jax.io.curve_file import curve_sha256, load_curve
 from sfvq_jax.io.label_file import Label, labels_path, load_labels
 from sfvq_jax.io.output import new_file
+from sfvq_jax.sources import HostSource
 
 MOST_DIRECTIONS = 150
 
@@ -52,7 +53,8 @@ def add_explore(command: argparse.ArgumentParser) -> None:
     )
     add_scorer_option(command)
     add_latents(command)
-    command.add_argument("--data", help="an .npy of latents of yours, shown where they fall")
+    command.add_argument("--data", help=f"shown where they fall: {LATENTS_HELP}")
+    add_scale(command)
     add_labels(command)
     command.add_argument(
         "--host",
@@ -119,8 +121,8 @@ def subject_of(options: argparse.Namespace) -> Subject:
         photographs = Photographs(np.asarray(latents), options.latents, rows, names)
     data = None
     if options.data is not None:
-        labels = read_labels(options)
-        data = own_data(options.data, record.curve, name=options.data, labels=labels)
+        labels, source = read_labels(options), HostSource(options.data, scale=options.scale)
+        data = own_data(source, record.curve, name=options.data, labels=labels)
     return Subject(
         model,
         record,

@@ -15,7 +15,14 @@ import jax
 from sfvq_jax.adam import Adam
 from sfvq_jax.cli.common import add_examples, add_output, add_seed, check_outputs
 from sfvq_jax.cli.joining import add_distributed_options, together
-from sfvq_jax.cli.models import add_space_options, check_no_space, is_of_latents, load_model
+from sfvq_jax.cli.models import (
+    LATENTS_HELP,
+    add_scale,
+    add_space_options,
+    check_no_space,
+    is_of_latents,
+    load_model,
+)
 from sfvq_jax.curve import Curve
 from sfvq_jax.fit import fit
 from sfvq_jax.history import Report
@@ -28,7 +35,7 @@ from sfvq_jax.latent_model import LatentModel
 from sfvq_jax.least_squares import LeastSquares
 from sfvq_jax.processes import as_first_process, in_every_process
 from sfvq_jax.result import FitResult
-from sfvq_jax.sources import as_source
+from sfvq_jax.sources import HostSource
 
 SAVE_SECONDS = 25.0  # in which a fit that is told to stop saves its state
 SOLVERS = {"least_squares": LeastSquares, "adam": Adam}
@@ -41,13 +48,13 @@ def add_fit(command: argparse.ArgumentParser) -> None:
         command,
         "fit ffhq/ --bits 6 -o curve.npz",
         "fit latents.npy --bits 8 --checkpoint state/ -o curve.npz",
+        "fit s3://bucket/embs.zarr --bits 12 -o curve.npz",
         "fit ffhq/ --start curve.npz --bits 8 -o finer.npz",
     )
-    command.add_argument(
-        "source", help="a converted generator, a bundled one, or an .npy of latents [N, D]"
-    )
+    command.add_argument("source", help=f"a converted generator, a bundled one, or {LATENTS_HELP}")
     add_fit_options(command)
-    command.add_argument("--weights", metavar="NPY", help="of the rows of an .npy, [N]")
+    add_scale(command)
+    command.add_argument("--weights", help="of rows, [N], in a file likewise")
     command.add_argument(
         "--start", metavar="CURVE", help="a curve to go on from: it is refined, mended and doubled"
     )
@@ -106,9 +113,11 @@ def run_fit(options: argparse.Namespace) -> None:
         start = None if options.start is None else load_curve(options.start)
         if is_of_latents(options.source):
             check_no_space(options.source, options)
-            return as_source(options.source, options.weights), None, start
-        if options.weights is not None:
-            raise ValueError("--weights goes with an .npy of latents")
+            source = HostSource(options.source, options.weights, scale=options.scale)
+            return source, None, start
+        for name in ("weights", "scale"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} goes with latents, and {options.source} is a generator")
         model = load_model(options.source, options)
         if start is not None:
             check_belongs(start, model)

@@ -13,7 +13,7 @@ from sfvq_jax.io.curve_file import CurveRecord, load_curve
 from sfvq_jax.io.reading import Arrays, reading
 from sfvq_jax.io.row_images import RowImages
 from sfvq_jax.latent_model import LatentModel
-from sfvq_jax.sources import as_source
+from sfvq_jax.sources import HostSource
 from sfvq_jax.views import distance_figure, history_figure, map_figure, render_images
 from sfvq_jax.views.grids import MAP_SIDE
 
@@ -31,7 +31,7 @@ def add_map(command: argparse.ArgumentParser) -> None:
     add_model_and_curve(command, arrays=True)
     command.add_argument(
         "--images",
-        help="of latents in an .npy: a folder with an image of each, in the order of their names,"
+        help="of latents: a folder with an image of each, in the order of their names,"
         " or an .npy [N, H, W, C]; drawn are those nearest to each codeword",
     )
     add_labels(command)
@@ -46,7 +46,7 @@ def add_map(command: argparse.ArgumentParser) -> None:
 
 def add_labels(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--labels", help="of latents in an .npy: an .npy [N] of each one's class, number or text"
+        "--labels", help="of latents: an .npy [N] of each one's class, number or text"
     )
 
 
@@ -84,7 +84,7 @@ def _map_of_rows(options: argparse.Namespace, record: CurveRecord) -> Figure:
             f"{options.model} holds latents, which by themselves are no pictures: name their images"
             " by --images or their classes by --labels, or name the generator"
         )
-    source, labels = as_source(options.model), read_labels(options)
+    source, labels = HostSource(options.model, scale=options.scale), read_labels(options)
     images = None
     if options.images is not None:
         images = RowImages(options.images, source.num_latents)
@@ -108,10 +108,10 @@ def read_labels(options: argparse.Namespace) -> np.ndarray | None:
 
 
 def check_drawn(options: argparse.Namespace) -> None:
-    """Raises ValueError where what belongs to latents in an .npy is given for a generator."""
-    for name in ("images", "labels"):
+    """Raises ValueError where what belongs to latents in a file is given for a generator."""
+    for name in ("images", "labels", "scale"):
         if getattr(options, name, None) is not None:
             raise ValueError(
-                f"--{name} are of latents in an .npy, and {options.model} is a generator, whose"
-                " images are drawn: leave it out"
+                f"--{name} goes with latents, and {options.model} is a generator, whose images are"
+                " drawn: leave it out"
             )

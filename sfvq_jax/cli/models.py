@@ -18,12 +18,26 @@ if TYPE_CHECKING:  # what takes long to import is imported where it is used
     from sfvq_jax.interpret import DirectionRecord
 
 MODEL_HELP = "a converted generator, a bundled one, or your own as file.py:NAME or module:NAME"
+LATENTS_HELP = (
+    "latents [N, D]: an .npy, .zarr, .safetensors#NAME, …, a folder of them, a pattern such as"
+    " 'embs/*.npy', on a disk, gs://, s3:// or https://"
+)
 OBJECT = re.compile(r"(.+\.py|[A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*(?:\.\w+)*)")
 NEEDED = ("latent_dim", "num_layers", "sample", "render")
 
 
 def add_model(command: argparse.ArgumentParser, *, arrays: bool = False) -> None:
-    command.add_argument("model", help=MODEL_HELP + ("; or latents in an .npy" if arrays else ""))
+    command.add_argument("model", help=MODEL_HELP + (f"; or {LATENTS_HELP}" if arrays else ""))
+    if arrays:
+        add_scale(command)
+
+
+def add_scale(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--scale",
+        type=float,
+        help="that stored latents are multiplied by; those of whole numbers need it",
+    )
 
 
 def add_model_and_curve(command: argparse.ArgumentParser, *, arrays: bool = False) -> None:
@@ -55,8 +69,10 @@ def load_model(name: str, options: argparse.Namespace) -> "LatentModel":
 
 
 def is_of_latents(name: str) -> bool:
-    """Whether a name is that of an .npy, or of what its reader has to say something about."""
-    return name.endswith(".npy") or (Path(name).is_file() and not name.endswith(".py"))
+    """Whether a name is that of latents, or of what their reader has to say something about."""
+    from sfvq_jax.rows.opening import holds_rows
+
+    return holds_rows(name) or (Path(name).is_file() and not name.endswith(".py"))
 
 
 def check_no_space(name: str, options: argparse.Namespace) -> None:

@@ -8,12 +8,12 @@ from tqdm import tqdm
 
 from sfvq_jax.cli.common import add_examples, add_output, check_outputs
 from sfvq_jax.cli.joining import add_distributed_options, together
-from sfvq_jax.cli.models import is_of_latents
+from sfvq_jax.cli.models import LATENTS_HELP, add_scale, is_of_latents
 from sfvq_jax.io.curve_file import load_curve
 from sfvq_jax.io.objects import ZARR
 from sfvq_jax.io.positions import write_positions
 from sfvq_jax.processes import in_every_process
-from sfvq_jax.sources import as_source
+from sfvq_jax.sources import HostSource
 
 
 def add_project(command: argparse.ArgumentParser) -> None:
@@ -30,8 +30,9 @@ def add_project(command: argparse.ArgumentParser) -> None:
         "project latents.npy curve.npz -o positions.npy",
         "project latents.npy curve.npz -o s3://bucket/positions.zarr",
     )
-    command.add_argument("source", help="an .npy of latents [N, D]")
+    command.add_argument("source", help=LATENTS_HELP)
     command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
+    add_scale(command)
     add_distributed_options(command)
 
 
@@ -40,8 +41,8 @@ def run_project(options: argparse.Namespace) -> None:
         if jax.process_index() == 0 and options.distributed:
             check_outputs(options)
         if not is_of_latents(options.source):
-            raise ValueError(f"{options.source} is no .npy of latents, whose order the output has")
-        return as_source(options.source), load_curve(options.curve)
+            raise ValueError(f"{options.source} is no file of latents, whose order the output has")
+        return HostSource(options.source, scale=options.scale), load_curve(options.curve)
 
     with together(options):
         source, record = in_every_process(opened)

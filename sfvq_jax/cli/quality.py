@@ -16,7 +16,7 @@ from sfvq_jax.cli.map import add_labels, check_drawn, read_labels
 from sfvq_jax.cli.models import add_model_and_curve, is_of_latents, load_for
 from sfvq_jax.interpret import map_quality, report
 from sfvq_jax.io.curve_file import load_curve
-from sfvq_jax.sources import as_source
+from sfvq_jax.sources import HostSource
 
 
 def add_quality(command: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def run_quality(options: argparse.Namespace) -> None:
                 f"--scorer judges images, and {options.model} has none: leave it out, or name the"
                 " generator"
             )
-        model, source = None, as_source(options.model)
+        model, source = None, HostSource(options.model, scale=options.scale)
         labels = read_labels(options)
     else:
         check_drawn(options)

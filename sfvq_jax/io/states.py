@@ -1,6 +1,7 @@
 """What the checkpoints of a fit are, wherever they lie: states, and a note of whose they are."""
 
 import json
+import warnings
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ TOLERANCE = 1e-3  # since other devices round otherwise
 SOLVER = (
     "solver"  # in a description: its name and numbers, of which those added later may be absent
 )
+STAMP = "stamp"  # in a description: what the latents are called, and what tells that they change
 DEFAULTS = "defaults"  # in a description: what they then stand for; says nothing of the fit itself
 STAGES = "stages"  # in a description: the plan of each; those that both have are compared
 
@@ -99,10 +101,17 @@ def check_same_fit(place: str, text: str | None, description: dict[str, Any]) ->
             f"{place}/{DESCRIPTION} is damaged: name another folder for checkpoints"
         ) from error
     for name in description:
-        if name != DEFAULTS and (difference := _difference(name, found, description)):
+        if name not in (DEFAULTS, STAMP) and (difference := _difference(name, found, description)):
             raise ValueError(
                 f"{place} keeps another fit: its {difference}; name another folder for checkpoints"
             )
+    was, (called, stamp) = found.get(STAMP), description.get(STAMP, ("", ""))
+    if isinstance(was, list) and was[1:] != [stamp]:
+        warnings.warn(
+            f"{called} is written anew since {place} was begun; the rows that were compared are the"
+            " same, and the fit goes on: if others differ, name another folder for checkpoints",
+            stacklevel=2,
+        )
     return found
 
 

@@ -7,7 +7,6 @@ for a few minutes.
 import functools
 import os
 import re
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -80,22 +79,44 @@ def store_spec(uri: str | Path) -> dict[str, Any]:
 
 
 def settled(future: Any, name: str) -> Any:
-    """What a future of TensorStore gives; one that takes long is told once.
+    """What a future of TensorStore gives; that it takes long, or is asked for again, is told.
 
     Args:
-      future: a `ts.Future`, or a promise of a write.
+      future: of a read or a write.
       name: of what it is about.
     """
-    began = time.monotonic()
     try:
-        return future.result(timeout=SLOW_SECONDS)
+        found = future.result(timeout=SLOW_SECONDS)
     except TimeoutError:
         warnings.warn(
-            f"{name}: no answer for {time.monotonic() - began:.0f} s; it is asked for up to"
-            f" {RETRIES['max_retries']} times more, with growing pauses",
+            f"{name}: no answer for {SLOW_SECONDS:.0f} s; it is asked for up to"
+            f" {RETRIES['max_retries']} times, with growing pauses",
             stacklevel=2,
         )
-        return future.result()
+        found = future.result()
+    if is_remote(name) and (codes := _busy()):
+        warnings.warn(
+            f"{name}: the server was busy (HTTP {', '.join(codes)}) and was asked again",
+            stacklevel=2,
+        )
+    return found
+
+
+_counted: dict[str, int] = {}  # answers of each code, up to now
+
+
+def _busy() -> list[str]:
+    """Codes of answers that TensorStore asked again for, which were not told yet."""
+    (found, *_) = ts.experimental_collect_matching_metrics("/tensorstore/http/response_codes") or [
+        {"values": []}
+    ]
+    new = []
+    for answer in found["values"]:
+        code, count = answer["code"], answer["value"]
+        if (code in ("408", "429") or code >= "500") and count > _counted.get(code, 0):
+            _counted[code] = count
+            new.append(code)
+    return new
 
 
 def reason(error: Exception) -> str:

@@ -56,17 +56,17 @@ class HostSource(Source):
         self, rows: Any, weights: Any = None, name: str | None = None, scale: float | None = None
     ):
         named = str(rows) if isinstance(rows, str | Path) else "the array of latents"
-        self._name = named if name is None else name
+        self.name = named if name is None else name
         masked = np.ma.is_masked(rows)
         self._rows = as_stored(rows)
         scale = getattr(self._rows, "scale", None) if scale is None else scale
         self.scale = None if scale is None else np.float32(scale)
-        check_shape(rows if masked else self._rows, self._name, scaled=scale is not None)
+        check_shape(rows if masked else self._rows, self.name, scaled=scale is not None)
         self.num_latents, self.latent_dim = self._rows.shape
         self._weights = None if weights is None else as_stored(weights)
         if self._weights is not None and self._weights.shape != (self.num_latents,):
             raise ValueError(
-                f"the weights of {self._name} have shape {self._weights.shape}; expected"
+                f"the weights of {self.name} have shape {self._weights.shape}; expected"
                 f" ({self.num_latents},)"
             )
         self._order = self._order_of(_piece(self._rows))
@@ -74,7 +74,7 @@ class HostSource(Source):
         self._kept: tuple[int, np.ndarray] | None = None
 
     def __repr__(self) -> str:
-        return f"HostSource({self._name}, {self.num_latents} × {self.latent_dim})"
+        return f"HostSource({self.name}, {self.num_latents} × {self.latent_dim})"
 
     def read(self, key: Array | None, start: int, count: int) -> Block:
         """As `Readable.read`, of the stored type; what is lost or has changed raises ValueError."""
@@ -88,13 +88,13 @@ class HostSource(Source):
             stored = self._rows.read(spans)
         numbers = _numbers(spans)
         if jnp.issubdtype(stored.dtype, jnp.floating):
-            faults = Faults(self._name)
+            faults = Faults(self.name)
             faults.look(stored, numbers)
             faults.check()
         weight = np.ones(len(numbers), np.float32)
         if self._weights is not None:
             weight = self._weights.read(spans).astype(np.float32)
-            check_weights(weight, len(weight), self._name, numbers)
+            check_weights(weight, len(weight), self.name, numbers)
         if len(self._left_out):
             weight[np.isin(numbers, self._left_out)] = 0
         return Block(stored.astype(_on_devices(stored.dtype), copy=False), weight)
@@ -124,11 +124,11 @@ class HostSource(Source):
             if self._weights is not None:
                 numbers = _numbers(spans)
                 weight = self._weights.read(spans).astype(np.float32)
-                check_weights(weight, len(numbers), self._name, numbers)
+                check_weights(weight, len(numbers), self.name, numbers)
             return self._rows.read(spans), weight
 
         shape = (self.num_latents, self.latent_dim)
-        return look_through(self._name, shape, read, chunk=self._rows.chunk, divided=True)
+        return look_through(self.name, shape, read, chunk=self._rows.chunk, divided=True)
 
     def check_unchanged(self) -> None:
         for rows in (self._rows, self._weights):
@@ -165,7 +165,7 @@ class HostSource(Source):
         chunk, piece = self._rows.chunk, self._order.piece
         if chunk > LARGEST_PIECE and piece < chunk:
             warnings.warn(
-                f"{self._name} lies in chunks of {chunk} rows, which are read whole for each"
+                f"{self.name} lies in chunks of {chunk} rows, which are read whole for each"
                 f" {piece} of their rows in random order: chunks of 128 KiB to 2 MiB are faster,"
                 ' or samples="all", which reads in order',
                 stacklevel=2,

@@ -29,16 +29,30 @@ def open_rows(uri: str | Path) -> Rows:
       ValueError: what cannot be read, or is damaged.
     """
     path, name = split_name(str(uri))
-    suffix = os.path.splitext(path.rstrip("/"))[1].lower()
     if is_pattern(path):
         return _parts(str(uri), path, name)
-    if suffix in KINDS:
-        return KINDS[suffix](path, name)
+    if _suffix(path) in KINDS:
+        return KINDS[_suffix(path)](path, name)
     if not is_remote(path) and not os.path.isdir(path):
         return npy_rows(path)
     if not is_remote(path) and any(os.path.exists(os.path.join(path, file)) for file in METADATA):
         return zarr_rows(path, name)
     return _parts(str(uri), path, name)
+
+
+def holds_rows(uri: str) -> bool:
+    """Whether a name says that it is of rows; that it can be read is not looked at."""
+    path, _ = split_name(uri)
+    if is_remote(path) or is_pattern(path) or _suffix(path) in KINDS:
+        return True
+    files = os.listdir(path) if os.path.isdir(path) else []
+    if "config.json" in files:  # a model's folder
+        return False
+    return any(file in METADATA or _suffix(file) in KINDS for file in files)
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path.rstrip("/"))[1].lower()
 
 
 def split_name(uri: str) -> tuple[str, str]:

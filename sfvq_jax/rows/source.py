@@ -76,6 +76,7 @@ class Source:
     Attributes:
       per_process: whether each process has latents of its own, numbered by itself, whose end only
         reading tells.
+      name: what a message calls the latents.
       scale: what `read` gives is multiplied by it on the devices; None for 1.
       stamp: what changes when the latents are written anew; "" where nothing tells.
     """
@@ -84,6 +85,7 @@ class Source:
     num_latents: Any
     on_device: bool = False
     per_process: bool = False
+    name: Any = "the source"
     scale: Any = None
     stamp: Any = ""
 
