@@ -114,12 +114,18 @@ class Draws(NamedTuple):
 
 
 class Feed(NamedTuple):
-    """Blocks first … stop - 1 of a round, which `feed.read(i)` gives inside a program."""
+    """Blocks first … stop - 1 of a round, which `feed.read(i)` gives inside a program.
+
+    Attributes:
+      samples: how many.
+      bookmark: where the source was after them (`Source.bookmark`).
+    """
 
     feed: Any
     first: int
     stop: int
     samples: int
+    bookmark: Any = None
 
 
 @flax.struct.dataclass
@@ -215,25 +221,24 @@ def _host_feeds(
 ) -> Iterator[Feed]:
     """Reads the next block while the device works on this one: no more than two are in memory."""
 
-    def read_one(block: int, read: int) -> tuple[Block, int]:
-        count = plan.block_samples
-        if not plan.whole:
-            return read_block(source, order, read, count, plan, mesh)
-        start = block * count
-        if source.num_latents is not None:
-            count = min(count, source.num_latents - start)
-        return read_block(source, None, start, count, plan, mesh)
+    def read_one(block: int, read: int) -> tuple[Block, int, Any]:
+        count, key, start = plan.block_samples, order, read
+        if plan.whole:
+            key, start = None, block * count
+            if source.num_latents is not None:
+                count = min(count, source.num_latents - start)
+        return *read_block(source, key, start, count, plan, mesh), source.bookmark()
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read_one, block, read)
         while plan.blocks is None or block < plan.blocks:
-            found, samples = ahead.result()
+            found, samples, bookmark = ahead.result()
             samples = found_by_all(samples) if plan.whole else plan.block_samples
             if plan.blocks is None and samples == 0:
                 return
             if plan.blocks is None or block + 1 < plan.blocks:
                 ahead = reader.submit(read_one, block + 1, read + samples)
-            yield Feed(AtHand(found, span, source.scale), block, block + 1, samples)
+            yield Feed(AtHand(found, span, source.scale), block, block + 1, samples, bookmark)
             block, read = block + 1, read + samples
 
 

@@ -25,6 +25,20 @@ def in_all_processes(value: Any) -> list[Any]:
     return [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded)]
 
 
+def of_all_processes(value: Any, most: int) -> list[Any] | None:
+    """A JSON value of each process, in every process, whatever their sizes.
+
+    Returns:
+      None where one is None, or where all together have more than `most` bytes as ASCII.
+    """
+    text, step = "" if value is None else json.dumps(value), MESSAGE_BYTES // 4
+    sizes = in_all_processes(len(text))
+    if not all(sizes) or sum(sizes) > most:
+        return None
+    parts = [in_all_processes(text[at : at + step]) for at in range(0, max(sizes), step)]
+    return [json.loads("".join(texts)) for texts in zip(*parts, strict=True)]
+
+
 def check_alike(facts: dict[str, Any]) -> None:
     """Checks that all processes were told the same, before any waits for another's part of it.
 

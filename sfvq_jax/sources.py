@@ -13,7 +13,7 @@ This is the one place that asks what a source is.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,10 @@ def _as_source(source: Any) -> Source:
         return Plain(source) if source.on_device else _HostPlain(source)
     if isinstance(source, LatentModel):
         return sampler_source(method(source, "sample"))
+    for kind in type(source).__mro__:
+        make = _OF_LIBRARIES.get((kind.__module__.partition(".")[0], kind.__name__))
+        if make is not None:
+            return make(source)
     if callable(source):
         return sampler_source(partial(source))
     if isinstance(source, Iterator):
@@ -128,6 +132,38 @@ def _as_source(source: Any) -> Source:
         " (key, n) -> [n, D], or a source"
     )
 
+
+def _of_dataset(dataset: Any) -> Source:
+    from sfvq_jax.rows.arrow import DatasetRows
+
+    return HostSource(DatasetRows(dataset), name="the dataset")
+
+
+def _of_hdf5(dataset: Any) -> Source:
+    from sfvq_jax.rows.hdf5 import ChunkedRows
+
+    return HostSource(ChunkedRows(dataset), name=dataset.name)
+
+
+def _of_records(dataset: Any) -> Source:
+    from sfvq_jax.rows.grain import RecordRows
+
+    return HostSource(RecordRows(dataset), name="the grain.MapDataset")
+
+
+def _of_iteration(dataset: Any) -> Source:
+    from sfvq_jax.rows.grain import RecordBlocks
+
+    return IteratorSource(RecordBlocks(dataset))
+
+
+# objects of libraries that need not be installed, by package and class
+_OF_LIBRARIES: dict[tuple[str, str], Callable[[Any], Source]] = {
+    ("datasets", "Dataset"): _of_dataset,
+    ("grain", "IterDataset"): _of_iteration,
+    ("grain", "MapDataset"): _of_records,
+    ("h5py", "Dataset"): _of_hdf5,
+}
 
 new_kind = _as_source.register  # (type)(function that makes a source of it)
 new_kind(Source)(lambda source: source)

@@ -14,6 +14,7 @@ from sfvq_jax.curve import Curve
 from sfvq_jax.devices import replicate
 from sfvq_jax.history import Record, Report, empty_history, history_of, records_of
 from sfvq_jax.io.checkpoints import Checkpoints
+from sfvq_jax.processes import of_all_processes
 from sfvq_jax.quality import Health
 from sfvq_jax.rounds import Measured, absorb, end_round, measure, sum_shapes, zero_sums
 from sfvq_jax.rows.source import Block, Source
@@ -23,6 +24,9 @@ from sfvq_jax.stage import better, propose, stage_rows
 from sfvq_jax.state import At, Now, adopt, shapes_of
 
 Array = jax.Array
+
+BOOKMARKS = "bookmarks"  # in a checkpoint's about: of the source, one a process
+MOST_BOOKMARKS = 2**19  # bytes; where they are more, the source is read again up to there
 
 
 class Stages:
@@ -63,6 +67,7 @@ class Stages:
         self.warm: tuple[float, int] | None = None  # when its first block ended, and samples read
         self.records: list[Record] = []
         self.converged: list[bool] = []
+        self.bookmark: Any = None  # of the source, after the last block that was taken in
 
     def run(self, start: Curve, checkpoints: Checkpoints) -> tuple[Curve, Health]:
         """The curve in the span, and its health by the measuring samples."""
@@ -140,6 +145,7 @@ class Stages:
                 self.mesh, solver, plan.steps, curve, state, sums, draws, feed
             )
             jax.block_until_ready((state, sums))
+            self.bookmark = feed.bookmark
             at = at._replace(block=feed.stop, read=at.read + feed.samples)
             if self.cold and self.warm is None:
                 self.warm = time.monotonic(), at.read
@@ -195,6 +201,7 @@ class Stages:
             "devices": self.mesh.size,
             "rounds": len(self.records),
             "converged": self.converged,
+            BOOKMARKS: of_all_processes(self.bookmark, MOST_BOOKMARKS),
         }
         checkpoints.save(
             {"now": now, "history": history_of(self.records) if self.records else None}, about
@@ -209,6 +216,9 @@ class Stages:
         if arrays["history"] is not None:
             self.records = records_of(arrays["history"])
         self.converged = about["converged"]
+        if bookmarks := about.get(BOOKMARKS):
+            self.bookmark = bookmarks[jax.process_index()]
+            self.source.go_to(self.bookmark)
         if at.begun and now.sums is not None:
             now = now._replace(sums=adopt(now.sums, self.solver, self.mesh))
         return self._go_on(at, now)

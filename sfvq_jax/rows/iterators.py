@@ -1,5 +1,6 @@
 """Blocks of latents as your own loader gives them."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ class IteratorSource(Source):
     A block may also be a pair: latents and their weights [n]. Since the first latents serve to
     start from and to measure with, they should be a fair sample. Where several processes fit
     together, each iterates over its own part of the data.
+
+    An iterator with `get_state` and `set_state`, as Grain's have, goes on where a fit was
+    interrupted; others are read again up to there.
 
     Args:
       blocks: a function that gives an iterator, or what can be iterated over again, a list say. One
@@ -47,6 +51,20 @@ class IteratorSource(Source):
         parts = self._take(count, endless)
         nothing = Block(np.zeros((0, self.latent_dim), np.float32), np.zeros(0, np.float32))
         return Block(*(np.concatenate(rows) for rows in zip(nothing, *parts, strict=True)))
+
+    def bookmark(self) -> Any:
+        if self._state is None:
+            return None
+        unread = 0 if self._rest is None else len(self._rest.x)
+        return [self._position, self._number - 1, self._size - unread, self._state]
+
+    def go_to(self, bookmark: Any) -> None:
+        self._position, self._number, used, state = bookmark
+        blocks: Any = iter(self._open())
+        blocks.set_state(state)
+        self._blocks, self._rest = blocks, None
+        if used and (block := self._next_block()) is not None:
+            self._rest = Block(*(rows[used:] for rows in block))
 
     def _restart(self) -> None:
         self._position = 0
@@ -85,7 +103,13 @@ class IteratorSource(Source):
 
     def _next_block(self) -> Block | None:
         """The next block that has rows, or None at the end of a pass."""
-        for found in self._blocks:
+        while True:
+            # what leads to the block once more, for bookmarks
+            self._state, self._size = _state_of(self._blocks), 0
+            try:
+                found = next(self._blocks)
+            except StopIteration:
+                return None
             x = np.asarray(found[0] if isinstance(found, tuple) else found)
             name = f"block {self._number} of the iterator"
             self._number += 1
@@ -97,5 +121,13 @@ class IteratorSource(Source):
             block = as_block((x, found[1]) if isinstance(found, tuple) else x)
             check_weights(block.weight, len(x), name)
             if len(x):
+                self._size = len(x)
                 return block
+
+
+def _state_of(blocks: Iterator[Any]) -> Any:
+    """Where an iterator is, as a JSON value; None of one that does not say so."""
+    try:
+        return json.loads(json.dumps(blocks.get_state()))  # pyright: ignore
+    except (AttributeError, TypeError, NotImplementedError):
         return None

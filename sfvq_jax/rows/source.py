@@ -142,6 +142,16 @@ class Source:
         numbers."""
         return None
 
+    def bookmark(self) -> Any:
+        """Where the last `read` ended, as a JSON value, if going there again takes more than that.
+
+        Checkpoints keep it; None where the number of the next latent is enough.
+        """
+        return None
+
+    def go_to(self, bookmark: Any) -> None:
+        """Makes the latents that came after a bookmark the next ones."""
+
     def check_unchanged(self) -> None:
         """Raises ValueError where it is known to have become another since it was opened."""
 
