@@ -156,3 +156,11 @@ def test_digits_come_in_runs_of_classes(tmp_path, monkeypatch):
     assert at.size.sum() == len(page["x"])
     assert len(set(at.labels)) > 5
     assert {path.name for path in tmp_path.iterdir()} == {"digits.png", "along.png"}
+
+
+def test_latents_are_fitted_where_they_lie(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = run_page("sources.md")
+    assert page["store"].chunk_layout.read_chunk.shape == (2048, 64)
+    assert [path.name for path in tmp_path.iterdir()] == ["latents.zarr"]
+    assert page["result"].curve.codewords.shape == (16, 64)
