@@ -47,8 +47,11 @@ class RecordRows:
                 pieces.append((i, skipped, skipped + count))
                 start += count
         numbers = list(dict.fromkeys(i for i, _, _ in pieces))
+        of_thread = -(-len(numbers) // THREADS) or 1
+        runs = [numbers[at : at + of_thread] for at in range(0, len(numbers), of_thread)]
         with ThreadPoolExecutor(THREADS) as pool:
-            records = dict(zip(numbers, pool.map(self._checked, numbers), strict=True))
+            made = pool.map(lambda run: [(i, self._checked(i)) for i in run], runs)
+            records = dict(itertools.chain.from_iterable(made))
         nothing = np.empty((0, *self.shape[1:]), self.dtype)
         return np.concatenate([nothing, *(records[i][start:stop] for i, start, stop in pieces)])
 

@@ -11,9 +11,38 @@ from sfvq_jax.rows.raw import LAYOUTS, raw_rows
 from sfvq_jax.rows.rows import Rows
 from sfvq_jax.rows.zarr import METADATA, zarr_rows
 
+
+def _parquet(path: str, name: str) -> Rows:
+    try:
+        from sfvq_jax.rows.parquet import parquet_rows
+    except ImportError as error:
+        raise _missing(path, "parquet", "pyarrow") from error
+    return parquet_rows(path, name)
+
+
+def _hdf5(path: str, name: str) -> Rows:
+    try:
+        from sfvq_jax.rows.hdf5 import hdf5_rows
+    except ImportError as error:
+        raise _missing(path, "hdf5", "h5py") from error
+    return hdf5_rows(path, name)
+
+
+def _missing(path: str, extra: str, package: str) -> ValueError:
+    return ValueError(
+        f"{path} takes the package {package}, which is not installed: pip install"
+        f" 'sfvq-jax[{extra}]'"
+    )
+
+
 # of a suffix, what opens a path or URI and the name after #, "" where there is none
-KINDS: dict[str, Callable[[str, str], Rows]] = dict.fromkeys(LAYOUTS, raw_rows)
-KINDS[".zarr"] = zarr_rows
+KINDS: dict[str, Callable[[str, str], Rows]] = {
+    **dict.fromkeys(LAYOUTS, raw_rows),
+    ".zarr": zarr_rows,
+    ".parquet": _parquet,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+}
 
 
 def open_rows(uri: str | Path) -> Rows:

@@ -1,5 +1,7 @@
 """Parquet, HDF5 and datasets of Hugging Face give the rows that were written, or say why not."""
 
+import sys
+
 import datasets
 import h5py
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.testing import assert_array_equal
 from sfvq_jax.rows.arrow import DatasetRows
 from sfvq_jax.rows.hdf5 import ChunkedRows, hdf5_rows
 from sfvq_jax.rows.npy import FileRows
+from sfvq_jax.rows.opening import open_rows
 from sfvq_jax.rows.parquet import parquet_rows
 from sfvq_jax.rows.rows import Rows
 
@@ -187,3 +190,19 @@ class TestHuggingFace:
         dataset = datasets.Dataset.from_dict({"emb": [[1.0, 2.0], [3.0, 4.0], None]})
         with pytest.raises(ValueError, match=r"column emb of the dataset has .* in row 2"):
             DatasetRows(dataset).read([(1, 3)])
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "suffix"), [("pyarrow", "parquet", ".parquet"), ("h5py", "hdf5", ".h5")]
+)
+def test_a_package_that_is_not_installed_is_named(monkeypatch, package, module, suffix):
+    monkeypatch.delitem(sys.modules, f"sfvq_jax.rows.{module}")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=rf"x{suffix} takes the package {package}.*\[{module}\]"):
+        open_rows(f"x{suffix}")
+
+
+def test_a_folder_of_them_is_one_array(tmp_path):
+    for i, part in enumerate(np.split(X, [300, 700])):
+        parquet(tmp_path / f"part_{9 + i}.parquet", {"emb": lists(part)})
+    assert_same_rows(open_rows(tmp_path))
