@@ -25,12 +25,8 @@ _ELSEWHERE = {  # what gives the array that other files hold
     ".txt": "np.loadtxt({name!r}, dtype=np.float32)",
     ".pt": "torch.load({name!r}, map_location='cpu').numpy()",
     ".pth": "torch.load({name!r}, map_location='cpu').numpy()",
-    ".parquet": "pandas.read_parquet({name!r}).to_numpy(np.float32)",
     ".feather": "pandas.read_feather({name!r}).to_numpy(np.float32)",
-    ".h5": "h5py.File({name!r})['NAME'][:]",
-    ".hdf5": "h5py.File({name!r})['NAME'][:]",
     ".mat": "scipy.io.loadmat({name!r})['NAME']",
-    ".safetensors": "safetensors.numpy.load_file({name!r})['NAME']",
 }
 
 GENERATORS = (".pkl", ".pt", ".pth", ".safetensors", ".npz", ".ckpt", ".h5", ".bin")

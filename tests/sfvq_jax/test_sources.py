@@ -339,7 +339,7 @@ class TestHost:
         [
             ("x.csv", r"np\.save\('latents\.npy', np\.loadtxt\('x\.csv', delimiter=','"),
             ("x.pt", r"np\.save\('latents\.npy', torch\.load\('x\.pt'"),
-            ("x.parquet", r"np\.save\('latents\.npy', pandas\.read_parquet\('x\.parquet'\)"),
+            ("x.feather", r"np\.save\('latents\.npy', pandas\.read_feather\('x\.feather'\)"),
             ("x.npz", r"x = np\.load\('x\.npz'\)\['w'\], of shape \(7, 1, 8\): take x\[:, 0\]"),
             ("x", "x is no .npy of numbers, or a damaged one; latents go in an .npy of floating"),
         ],
