@@ -7,7 +7,7 @@ are drawn inside the program that takes them in, many in one call.
 import functools
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -184,6 +184,7 @@ def feeds(
     block: int,
     read: int,
     mesh: Mesh,
+    reader: "Reader | None" = None,
 ) -> Iterator[Feed]:
     """The blocks of a round from number `block` on, `read` latents into the fit.
 
@@ -191,9 +192,14 @@ def feeds(
       draws: names what is drawn on the devices.
       order: a key of the process, which names an order of a source on the host; it goes on from
         round to round.
+      reader: of a source on the host, where more rounds come.
     """
+    if not source.on_device and reader is not None:
+        yield from _host_feeds(source, span, plan, reader, block, read)
+        return
     if not source.on_device:
-        yield from _host_feeds(source, span, plan, order, block, read, mesh)
+        with Reader(source, order, mesh) as reader:
+            yield from _host_feeds(source, span, plan, reader, block, read)
         return
     whole = source.whole() if plan.whole else None
     if whole is not None:
@@ -216,30 +222,63 @@ def feeds(
         block = stop
 
 
-def _host_feeds(
-    source: Source, span: Span, plan: Plan, order: Array, block: int, read: int, mesh: Mesh
-) -> Iterator[Feed]:
-    """Reads the next block while the device works on this one: no more than two are in memory."""
+class Reader:
+    """Reads blocks of a source on the host in a thread of its own, ahead of the device.
 
-    def read_one(block: int, read: int) -> tuple[Block, int, Any]:
-        count, key, start = plan.block_samples, order, read
+    Args:
+      source: on the host.
+      order: a key that names the order.
+      mesh: devices.
+    """
+
+    def __init__(self, source: Source, order: Array, mesh: Mesh):
+        self._source, self._order, self._mesh = source, order, mesh
+        self._thread = ThreadPoolExecutor(1)
+        self._ahead: tuple[Any, Future] | None = None
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def ask(self, plan: Plan, block: int, read: int) -> None:
+        """Begins to read a block of a round, `read` latents into the fit."""
+        where = plan, block, None if plan.whole else read
+        self._ahead = where, self._thread.submit(self._read, plan, block, read)
+
+    def answer(self, plan: Plan, block: int, read: int) -> tuple[Block, int, Any]:
+        """The block, how many latents this process found for it, and the source's bookmark."""
+        if self._ahead is None or self._ahead[0] != (plan, block, None if plan.whole else read):
+            self.ask(plan, block, read)
+        assert self._ahead is not None
+        found, self._ahead = self._ahead[1], None
+        return found.result()
+
+    def _read(self, plan: Plan, block: int, read: int) -> tuple[Block, int, Any]:
+        source, count, key, start = self._source, plan.block_samples, self._order, read
         if plan.whole:
             key, start = None, block * count
             if source.num_latents is not None:
                 count = min(count, source.num_latents - start)
-        return *read_block(source, key, start, count, plan, mesh), source.bookmark()
+        return *read_block(source, key, start, count, plan, self._mesh), source.bookmark()
 
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read_one, block, read)
-        while plan.blocks is None or block < plan.blocks:
-            found, samples, bookmark = ahead.result()
-            samples = found_by_all(samples) if plan.whole else plan.block_samples
-            if plan.blocks is None and samples == 0:
-                return
-            if plan.blocks is None or block + 1 < plan.blocks:
-                ahead = reader.submit(read_one, block + 1, read + samples)
-            yield Feed(AtHand(found, span, source.scale), block, block + 1, samples, bookmark)
-            block, read = block + 1, read + samples
+
+def _host_feeds(
+    source: Source, span: Span, plan: Plan, reader: Reader, block: int, read: int
+) -> Iterator[Feed]:
+    """Reads the next block while the device works on this one: no more than two are in memory."""
+    while plan.blocks is None or block < plan.blocks:
+        found, samples, bookmark = reader.answer(plan, block, read)
+        samples = found_by_all(samples) if plan.whole else plan.block_samples
+        if plan.blocks is None and samples == 0:
+            return
+        if plan.blocks is None or block + 1 < plan.blocks:
+            reader.ask(plan, block + 1, read + samples)
+        elif not source.per_process:  # the next round's, if there is one: it is known already
+            reader.ask(plan, 0, read + samples)
+        yield Feed(AtHand(found, span, source.scale), block, block + 1, samples, bookmark)
+        block, read = block + 1, read + samples
 
 
 def read_block(

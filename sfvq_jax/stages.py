@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sfvq_jax.blocks import Draws, feeds, plan_round
+from sfvq_jax.blocks import Draws, Reader, feeds, plan_round
 from sfvq_jax.curve import Curve
 from sfvq_jax.devices import replicate
 from sfvq_jax.history import Record, Report, empty_history, history_of, records_of
@@ -67,14 +67,16 @@ class Stages:
         self.warm: tuple[float, int] | None = None  # when its first block ended, and samples read
         self.records: list[Record] = []
         self.converged: list[bool] = []
+        self.reader = Reader(source, key, mesh)
         self.bookmark: Any = None  # of the source, after the last block that was taken in
 
     def run(self, start: Curve, checkpoints: Checkpoints) -> tuple[Curve, Health]:
         """The curve in the span, and its health by the measuring samples."""
         restored = self._restore(checkpoints)
         at, now = restored or (At(), self._first(start))
-        while at.stage < len(self.sizes):
-            at, now = self._move(at, now, checkpoints)
+        with self.reader:
+            while at.stage < len(self.sizes):
+                at, now = self._move(at, now, checkpoints)
         # a copy on the default device, wherever it was fitted; `jnp.asarray` would compile
         codewords = jax.device_put(np.asarray(now.curve.codewords)[: self.sizes[-1]])
         measured = measure(self.solver, now.curve, now.state, self.held)
@@ -140,7 +142,7 @@ class Stages:
         size, (curve, state, sums, kept) = self.sizes[at.stage], now
         draws = Draws(self.key_everywhere, np.array([size, at.move, at.round], np.int32))
         source = (self.source, self.span, plan, draws, self.key)
-        for feed in feeds(*source, at.block, at.read, self.mesh):
+        for feed in feeds(*source, at.block, at.read, self.mesh, self.reader):
             curve, state, sums = absorb(
                 self.mesh, solver, plan.steps, curve, state, sums, draws, feed
             )

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import time
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,34 @@ class TestFit:
         mesh = Mesh(np.array(jax.devices()).reshape(2, 4), ("data", "model"))
         with pytest.raises(ValueError, match=r"axes \('data', 'model'\); a fit needs the one axis"):
             fit(jax.random.key(0), gaussian(), bits=2, mesh=mesh)
+
+
+class Slow:
+    """Latents on the host, which notes what it is asked for."""
+
+    latent_dim, num_latents, on_device = 3, 10**6, False
+
+    def __init__(self):
+        self.asked = set()
+
+    def read(self, key, start, count):
+        self.asked.add(start)
+        return np.random.default_rng(start).normal(size=(count, 3))
+
+
+class TestReadingAhead:
+    def test_the_next_block_is_asked_for_while_one_is_taken_in_also_where_a_round_ends(self):
+        source, late = Slow(), []
+
+        def on_report(report):
+            began = time.monotonic()
+            while report.samples not in source.asked and time.monotonic() < began + 5:
+                time.sleep(0.001)
+            late.extend({report.samples} - source.asked)
+
+        solver = LeastSquares(samples=200, block=70, rounds=3, tolerance=0, moves=())
+        fit(jax.random.key(0), source, bits=2, solver=solver, on_report=on_report)
+        assert not late
 
 
 class TestWhatCrossesDevices:
