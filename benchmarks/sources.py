@@ -1,25 +1,27 @@
 """What reading costs where latents lie, beside a memory map of an .npy of the same rows.
 
-    python -m benchmarks.sources          # six minutes or so; 8 GiB of a temporary folder
-    python -m benchmarks.sources --large  # and a zarr of 8 GiB, three minutes more
-    python -m benchmarks.sources --quick  # a trial: small sizes, nothing saved
+    python -m benchmarks.sources              # all parts: ten minutes, 8 GiB of a temporary folder
+    python -m benchmarks.sources soak large   # some of them
+    python -m benchmarks.sources --quick      # a trial: small sizes, nothing saved
 
-Four tables:
+Each part has a JSON of its own, results/sources_PART.json:
 
     rates    of each container, read in random order: pieces of 128 KiB, or of a chunk where that is
              larger, many in one call. A memory map gives the same pieces right after; the files are
-             in the system's cache, so that no disk is measured but what a container adds to one
+             in the system's cache, so that no disk is measured but what a container adds to one.
+             The same in seconds of processors, which what else the machine does hardly changes
     objects  the same of S3, served by moto on this machine, in another process that answers 30 ms
              late; the pieces are 2 MiB at least
     soak     200 blocks of a fit from there: how long the device waits for the next block, beside
              the same blocks read without a fit, and fitted from memory
-    large    the most memory that a process has when it fits a zarr of 8 GiB, in one pass a stage
+    large    the most memory that a process has when it fits a zarr of 8 GiB, in two passes
 """
 
 import argparse
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import datasets
 import h5py
 import jax
@@ -47,15 +50,16 @@ from sfvq_jax.rows.opening import open_rows
 from sfvq_jax.rows.rows import Rows
 from sfvq_jax.sources import as_source
 
-N, D = 2**18, 512  # 512 MiB of float32
+N, D = 2**17, 512  # 256 MiB of float32
 PIECE_BYTES = 2**17  # read together, as a fit does
 CALL_BYTES = 2**25  # in one call: a block
 REPEATS = 5
 
 DELAY = 0.03  # seconds that the server waits before it answers
-OBJECTS_N = 2**16  # 128 MiB
+OBJECTS_N = 2**15  # 64 MiB
+SOAK_N, SOAK_D = 2**15, 256  # 32 MiB
 SOAK_BLOCKS, SOAK_ROUNDS = 200, 8
-SOAK_CODEWORDS, SOAK_BLOCK = 1024, 4096
+SOAK_CODEWORDS, SOAK_BLOCK = 1024, 2048
 BUCKET = "latents"
 
 LARGE_N = 2**22  # 8 GiB
@@ -66,69 +70,68 @@ Row = dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--large", action="store_true", help="fit a zarr of 8 GiB too")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all by default")
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing saved")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--fit", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve)
-        return
-    less = 16 if options.quick else 1
-    tables = {}
-    with tempfile.TemporaryDirectory() as folder:
-        x = latents(N // less)
-        tables["Rates, in random order"] = rates(Path(folder), x, 2 if options.quick else REPEATS)
-    with server():
-        x = latents(OBJECTS_N // less)
-        put_objects(x)
-        tables["Objects, answered 30 ms late"] = object_rates(x, 2 if options.quick else REPEATS)
-        tables["Soak"] = soak(x, SOAK_BLOCKS // (5 if options.quick else 1))
-    if options.large:
-        tables["A large zarr"] = [large(LARGE_N // (4 * less if options.quick else 1))]
-    report(
-        "sources",
-        tables,
-        packages=("jax", "numpy", "tensorstore", "pyarrow", "h5py", "datasets", "moto"),
-        save=not options.quick,
-        load=os.getloadavg(),
-    )
+    elif options.fit:
+        print(json.dumps(fit_large(options.fit)))
+    else:
+        for part in options.parts or PARTS:
+            report(
+                f"sources_{part}",
+                {part: PARTS[part](options.quick)},
+                packages=("jax", "numpy", "tensorstore", "pyarrow", "h5py", "datasets", "moto"),
+                save=not options.quick,
+                load=os.getloadavg(),
+            )
 
 
-def latents(n: int) -> np.ndarray:
-    """Gaussian [n, D] float32."""
-    return np.random.default_rng(0).standard_normal((n, D), np.float32)
+def latents(n: int, d: int = D) -> np.ndarray:
+    """Gaussian [n, d] float32."""
+    return np.random.default_rng(0).standard_normal((n, d), np.float32)
 
 
 # Rates.
 
 
-def rates(folder: Path, x: np.ndarray, repeats: int) -> list[Row]:
+def rates(quick: bool) -> list[Row]:
     """Of all containers beside the map, in turn."""
-    np.save(folder / "x.npy", x)
-    containers = {name: write(folder, x) for name, write in CONTAINERS.items()}
-    return timed(containers, np.load(folder / "x.npy", mmap_mode="r"), repeats, PIECE_BYTES)
+    x = latents(N // 8 if quick else N)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "x.npy", x)
+        containers = {name: write(folder, x) for name, write in CONTAINERS.items()}
+        mapped = np.load(folder / "x.npy", mmap_mode="r")
+        return timed(containers, mapped, 1 if quick else REPEATS, PIECE_BYTES)
 
 
 def timed(
     containers: dict[str, Rows], mapped: np.ndarray, repeats: int, piece_bytes: int
 ) -> list[Row]:
     """Rows a table; medians over passes, each over all rows, of a container and then of the map."""
-    times: dict[str, list[list[float]]] = {name: [] for name in containers}
+    times: dict[str, list[np.ndarray]] = {name: [] for name in containers}
     for repeat in range(repeats):
         for name, rows in containers.items():
             calls = in_random_order(rows, repeat, piece_bytes)
-            times[name].append([seconds(rows.read, calls), seconds(of_map(mapped), calls)])
+            times[name].append(
+                np.stack([seconds(rows.read, calls), seconds(of_map(mapped), calls)])
+            )
     table = []
     for name, rows in containers.items():
-        own, of_the_map = np.median(times[name], axis=0)
-        ratio = np.median([map_ / mine for mine, map_ in times[name]])
+        (wall, _), (map_wall, _) = np.median(times[name], axis=0)
+        ratio = np.median([of_the_map / own for own, of_the_map in times[name]], axis=0)
         table.append(
             {
                 "container": name,
                 "rows a chunk": rows.chunk,
-                "MB/s": mapped.nbytes / 1e6 / own,
-                "memory map MB/s": mapped.nbytes / 1e6 / of_the_map,
-                "of the map": float(ratio),
+                "MB/s": mapped.nbytes / 1e6 / wall,
+                "memory map MB/s": mapped.nbytes / 1e6 / map_wall,
+                "of the map": float(ratio[0]),
+                "of the map, by processor time": float(ratio[1]),
             }
         )
     return table
@@ -148,12 +151,12 @@ def of_map(mapped: np.ndarray) -> Callable[[list[tuple[int, int]]], np.ndarray]:
     return lambda spans: np.concatenate([mapped[start:stop] for start, stop in spans])
 
 
-def seconds(read: Callable, calls: list) -> float:
-    """That reading takes, one call after another."""
-    began = time.perf_counter()
+def seconds(read: Callable, calls: list) -> np.ndarray:
+    """That reading takes, one call after another, and those of all processors together."""
+    began = time.perf_counter(), time.process_time()
     for spans in calls:
         read(spans)
-    return time.perf_counter() - began
+    return np.array([time.perf_counter() - began[0], time.process_time() - began[1]])
 
 
 # Containers: functions (folder, x) -> rows that read what they wrote.
@@ -280,6 +283,8 @@ def server() -> Iterator[None]:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        store = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+        store.create_bucket(Bucket=BUCKET)
         yield
     finally:
         process.terminate()
@@ -305,42 +310,41 @@ def serve(port: int) -> None:
     listening.serve_forever()
 
 
-def put_objects(x: np.ndarray) -> None:
-    import boto3
-
-    boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).create_bucket(Bucket=BUCKET)
-    zarr(f"s3://{BUCKET}/x.zarr", x.shape, 1024, None)[:].write(x).result()
-    store = ts.KvStore.open(store_spec(f"s3://{BUCKET}/parts/")).result()
-    for i, part in enumerate(np.array_split(x, 16)):
-        head = np.uint32(part.shape).tobytes()
-        store.write(f"part_{i}.fbin", head + part.tobytes()).result()
-
-
-def object_rates(x: np.ndarray, repeats: int) -> list[Row]:
-    names = {"zarr v3, chunks of 2 MiB": "x.zarr", "sixteen .fbin": "parts/"}
-    containers = {name: open_rows(f"s3://{BUCKET}/{uri}") for name, uri in names.items()}
-    return timed(containers, x, repeats, 2**21)
+def objects(quick: bool) -> list[Row]:
+    """Of S3 beside an array in memory."""
+    x = latents(OBJECTS_N // 4 if quick else OBJECTS_N)
+    with server():
+        zarr(f"s3://{BUCKET}/x.zarr", x.shape, 1024, None)[:].write(x).result()
+        store = ts.KvStore.open(store_spec(f"s3://{BUCKET}/parts/")).result()
+        for i, part in enumerate(np.array_split(x, 16)):
+            store.write(f"part_{i}.fbin", np.uint32(part.shape).tobytes() + part.tobytes()).result()
+        names = {"zarr v3, chunks of 2 MiB": "x.zarr", "sixteen .fbin": "parts/"}
+        containers = {name: open_rows(f"s3://{BUCKET}/{uri}") for name, uri in names.items()}
+        return timed(containers, x, 1 if quick else REPEATS, 2**21)
 
 
-def soak(x: np.ndarray, blocks: int) -> list[Row]:
+def soak(quick: bool) -> list[Row]:
     """A fit from S3 beside the same blocks read alone, and the same fit from memory."""
-    uri = f"s3://{BUCKET}/x.zarr"
-    curve = Curve(jax.numpy.asarray(x[:SOAK_CODEWORDS]))
+    blocks = SOAK_BLOCKS // 5 if quick else SOAK_BLOCKS
+    x = latents(SOAK_N, SOAK_D)
+    start = Curve(jax.numpy.asarray(x[:SOAK_CODEWORDS]))
     solver = LeastSquares(
         rounds=SOAK_ROUNDS, samples=blocks * SOAK_BLOCK // SOAK_ROUNDS, block=SOAK_BLOCK,
         tolerance=0, moves=(),
     )  # fmt: skip
-    source, key = as_source(uri), jax.random.key(0)
-    began = time.perf_counter()
-    for i in range(blocks):
-        source.read(key, i * SOAK_BLOCK, SOAK_BLOCK)
-    alone = time.perf_counter() - began
-    rows = [{"what": "read alone", "blocks": blocks, "s": alone}]
-    for what, of in (("fitted from memory", HostSource(x)), ("fitted from S3", uri)):
-        with watched() as watch:
-            fit(key, of, bits=SOAK_CODEWORDS.bit_length() - 1, solver=solver, start=curve)
-        shares = {"s waiting": watch.waiting, "share waiting": watch.waiting / watch.seconds}
-        rows.append({"what": what, "blocks": watch.blocks, "s": watch.seconds, **shares})
+    uri, key = f"s3://{BUCKET}/x.zarr", jax.random.key(0)
+    with server():
+        zarr(uri, x.shape, 512, None)[:].write(x).result()
+        source, began = as_source(uri), time.perf_counter()
+        for i in range(blocks):
+            source.read(key, i * SOAK_BLOCK, SOAK_BLOCK)
+        alone = time.perf_counter() - began
+        rows: list[Row] = [{"what": "read alone", "blocks": blocks, "s": alone}]
+        for what, of in (("fitted from memory", HostSource(x)), ("fitted from S3", uri)):
+            with watched() as watch:
+                fit(key, of, bits=SOAK_CODEWORDS.bit_length() - 1, solver=solver, start=start)
+            shares = {"s waiting": watch.waiting, "share waiting": watch.waiting / watch.seconds}
+            rows.append({"what": what, "blocks": watch.blocks, "s": watch.seconds, **shares})
     return rows
 
 
@@ -378,21 +382,44 @@ def watched() -> Iterator[Watch]:
 # A large zarr.
 
 
-def large(n: int) -> Row:
+def large(quick: bool) -> list[Row]:
     """Writes it shard by shard, and fits it in another process."""
-    row_bytes = 4 * D
+    n, row_bytes = LARGE_N // 32 if quick else LARGE_N, 4 * D
+    shard = SHARD_BYTES // row_bytes
+    x, random = latents(shard), np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/latents.zarr"
-        shard = SHARD_BYTES // row_bytes
         store = zarr(path, (n, D), shard, INNER_BYTES // row_bytes)
-        random = np.random.default_rng(0)
-        for start in range(0, n, shard):
-            stop = min(start + shard, n)
-            store[start:stop].write(random.standard_normal((stop - start, D), np.float32)).result()
-        command = [sys.executable, "-m", "benchmarks.scaling", "--fit-file", path]
+        for first in range(0, n, shard):
+            store[first : first + shard].write(x + random.standard_normal(D, np.float32)).result()
+        command = [sys.executable, "-m", "benchmarks.sources", "--fit", path]
         found = subprocess.run(command, capture_output=True, text=True, check=True)
-    return {"GiB": n * row_bytes / 2**30, **json.loads(found.stdout.splitlines()[-1])}
+    return [{"GiB": n * row_bytes / 2**30, **json.loads(found.stdout.splitlines()[-1])}]
 
+
+def fit_large(path: str) -> Row:
+    """In this process: all rows are looked through, and read once more in a round."""
+    solver = LeastSquares(samples="all", rounds=1, moves=())
+    before, began = peak_bytes(), time.perf_counter()
+    fit(jax.random.key(0), path, bits=4, solver=solver, start=first_curve(path))
+    return {
+        "s": time.perf_counter() - began,
+        "peak GiB before": before / 2**30,
+        "peak GiB": peak_bytes() / 2**30,
+    }
+
+
+def first_curve(path: str) -> Curve:
+    return Curve(jax.numpy.asarray(open_rows(path).read([(0, 16)])))
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had at once; from Linux's /proc."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+
+
+PARTS = {"rates": rates, "objects": objects, "soak": soak, "large": large}
 
 if __name__ == "__main__":
     main()
