@@ -94,7 +94,9 @@ def settled(future: Any, name: str) -> Any:
             stacklevel=2,
         )
         found = future.result()
-    if is_remote(name) and (codes := _busy()):
+    finally:
+        codes = _busy() if is_remote(name) else []
+    if codes:
         warnings.warn(
             f"{name}: the server was busy (HTTP {', '.join(codes)}) and was asked again",
             stacklevel=2,

@@ -40,9 +40,11 @@ class FileRows:
       shape: [N, …].
       dtype: of the numbers.
       chunk: 1.
+      scale: that whole numbers are multiplied by, where the format says it.
     """
 
     chunk = 1
+    scale: float | None = None
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class Parts:
         self._ends = np.cumsum(self.lengths)
         self.shape, self.dtype = (int(self._ends[-1]), *first.shape[1:]), first.dtype
         self.chunk = max(part.chunk for part in self._parts)
+        self.scale = getattr(first, "scale", None)
 
     @property
     def stamp(self) -> str:

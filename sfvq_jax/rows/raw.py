@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -50,7 +50,7 @@ def raw_rows(uri: str, name: str = "") -> "FileRows | ObjectRows":
         stored = _Object(uri)
         layout = _layout(uri, suffix, stored.head, name)
         stored.check_holds(layout)
-        return ObjectRows(stored, layout)
+        return _scaled(ObjectRows(stored, layout), suffix)
     path = Path(uri)
     if not path.exists():
         raise FileNotFoundError(f"there is no file {uri}")
@@ -68,7 +68,14 @@ def raw_rows(uri: str, name: str = "") -> "FileRows | ObjectRows":
             f"{uri} is damaged or not yet whole: it has {state.st_size} bytes, and its header says"
             f" {size}"
         )
-    return FileRows(path, *layout, state=state)
+    return _scaled(FileRows(path, *layout, state=state), suffix)
+
+
+def _scaled(rows: Any, suffix: str) -> Any:
+    """With the scale of formats whose whole numbers are vectors by definition."""
+    if suffix in (".u8bin", ".i8bin"):
+        rows.scale = 1.0
+    return rows
 
 
 def _layout(uri: str, suffix: str, head: Head, name: str) -> Layout:
@@ -141,6 +148,8 @@ LAYOUTS: dict[str, Callable[[Head, str], Layout]] = {
 
 class ObjectRows:
     """Raw rows of an object, by ranges of bytes, many of them at once."""
+
+    scale: float | None = None
 
     def __init__(self, stored: "_Object", layout: Layout):
         self._object, (self._offset, self.shape, self.dtype) = stored, layout

@@ -56,4 +56,5 @@ def pieces_of(spans: Sequence[tuple[int, int]], most: int) -> list[tuple[int, in
 
 def unreadable(name: str, first: int, stop: int, why: str) -> ValueError:
     """What is raised of rows first … stop - 1 that are lost or damaged."""
-    return ValueError(f"{name}: rows {first} to {stop - 1} cannot be read: {why}")
+    which = f"row {first}" if stop == first + 1 else f"rows {first} to {stop - 1}"
+    return ValueError(f"{name}: {which} cannot be read: {why}")

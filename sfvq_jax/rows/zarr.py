@@ -82,7 +82,9 @@ class StoreRows:
     """Rows of a TensorStore [N, …], read into one buffer."""
 
     def __init__(self, store: ts.TensorStore, name: str, metadata: Any = None):
-        self._store, self._name, self._metadata = store, name, metadata
+        # of a part of one, rows begin at 0 all the same
+        self._store = store[ts.d[0].translate_to[0]] if store.rank else store
+        self._name, self._metadata = name, metadata
         self.shape, self.dtype = tuple(store.shape), np.dtype(store.dtype.numpy_dtype)
         read_chunk = store.chunk_layout.read_chunk.shape
         self.chunk = int(read_chunk[0] or 1) if read_chunk else 1
