@@ -65,12 +65,13 @@ def fit(
 
     Args:
       key: a PRNG key; another one gives another curve.
-      source: an array [N, D], the path of an .npy of any size, a `LatentModel`, a pure function
-        (key, n) -> [n, D], or any other source (`sfvq_jax.sources`).
+      source: an array [N, D]; a path or URI of rows that may be more than memory holds, such as
+        "s3://bucket/embs.zarr" (`sfvq_jax.rows.opening.open_rows`); a `LatentModel`; a pure
+        function (key, n) -> [n, D]; or any other source (`sfvq_jax.sources`).
       bits: 2 or more, or as many as `start` has.
       solver: `LeastSquares`, `Adam` as published, or your own.
-      weights: of the rows of an array or a file, [N]: a row of weight 2 counts as two. Other
-        sources give theirs with the latents.
+      weights: of the rows of an array or a file, [N], or a path or URI of them: a row of weight 2
+        counts as two. Other sources give theirs with the latents.
       start: a curve to go on from, which is refined, mended and doubled up to 2**bits codewords; or
         a function (key, x, weights, axis) that gives one.
       mesh: devices with one axis, "data" (`data_mesh`). By default one device, but all of them in

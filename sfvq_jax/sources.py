@@ -61,11 +61,11 @@ def as_source(source: Any, weights: Any = None) -> Source:
     """What `fit` takes, as a source; a source stays what it is.
 
     Args:
-      source: an array [N, D], which goes to the device; a memory-mapped one, or the path of an
-        .npy, which is read in blocks; a `LatentModel` or a function (key, n) -> [n, D], which
-        draws on the device; a `Readable`. `new_kind(type)(function)` adds one.
-      weights: of the rows of an array or a file, [N], an array or the path of an .npy; other
-        sources give theirs with the latents.
+      source: an array [N, D], which goes to the device; a memory-mapped one, or a path or URI
+        (`open_rows`), which is read in blocks; a `LatentModel` or a function (key, n) -> [n, D],
+        which draws on the device; a `Readable`. `new_kind(type)(function)` adds one.
+      weights: of the rows of an array or a file, [N], an array or a path or URI; other sources give
+        theirs with the latents.
 
     Raises:
       ValueError: an array of another rank, of no floating point type, or with NaN or infinity.
@@ -128,7 +128,7 @@ def _as_source(source: Any) -> Source:
         )
     raise TypeError(
         f"source is a {type(source).__name__}; expected an array [N, D] (of a list or a table,"
-        " np.asarray(…)), the path of an .npy, a LatentModel with `sample` and `render`, a function"
+        " np.asarray(…)), a path or URI, a LatentModel with `sample` and `render`, a function"
         " (key, n) -> [n, D], or a source"
     )
 

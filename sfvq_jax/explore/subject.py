@@ -154,7 +154,7 @@ def own_data(
     """Projects rows onto the curve, in blocks.
 
     Args:
-      source: an array [N, D], the path of an .npy, a source on the host with an end.
+      source: an array [N, D], a path or URI, a source on the host with an end.
       curve: of width D.
       name: of the file.
       labels: classes of the rows, [N] whole numbers or texts.

@@ -67,7 +67,7 @@ def write_positions(
     Args:
       path: of the .npy or .zarr, or its URI, such as s3://bucket/positions.zarr.
       curve: K codewords of width D.
-      source: what has an order and an end: an array, the path of an .npy, a source on the host.
+      source: what has an order and an end: an array, a path or URI, a source on the host.
       overwrite: replace a file that is there.
       on_rows: called with the number of rows that are new, now and then.
 

@@ -89,7 +89,7 @@ def rows_at(curve: Curve, source: Any, *, labels: Any = None, count: int = 1) ->
 
     Args:
       curve: K codewords of width D.
-      source: N rows: an array, the path of an .npy, a source on the host with an end.
+      source: N rows: an array, a path or URI, a source on the host with an end.
       labels: of the rows, [N] whole numbers or texts.
       count: M, of the nearest rows that are kept; fewer where there are no more.
 
