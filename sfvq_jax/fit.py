@@ -22,7 +22,7 @@ from sfvq_jax.io.checkpoints import Checkpoints
 from sfvq_jax.io.output import library_version
 from sfvq_jax.io.states import DEFAULTS, SKETCH, SOLVER, STAGES, STAMP
 from sfvq_jax.least_squares import LeastSquares
-from sfvq_jax.likeness import hash_of, likeness, sketch
+from sfvq_jax.likeness import hash_of, likeness, sketch, stamp_of
 from sfvq_jax.measuring import MEASURING_SAMPLES, Measuring, low_rank, measuring_samples
 from sfvq_jax.processes import check_alike, in_every_process
 from sfvq_jax.projection import project
@@ -251,7 +251,7 @@ def _description(
         DEFAULTS: defaults,
         "latents": [source.num_latents, source.latent_dim],
         SKETCH: sketch(np.asarray(x), np.asarray(weight)),
-        STAMP: [source.name, hash_of(np.frombuffer(source.stamp.encode(), np.uint8))],
+        STAMP: [source.name, stamp_of(source)],
         "rank": stages.held.x.shape[1],
         STAGES: stages.plan(),
         # the blocks of a source that each process has for itself depend on them

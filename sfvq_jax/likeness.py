@@ -40,6 +40,12 @@ def likeness(source: Source) -> Any:
     return _named(found)
 
 
+def stamp_of(source: Source) -> str:
+    """What changes when the latents are written anew, as a word; "" where nothing tells."""
+    stamp = np.frombuffer(source.stamp.encode(), np.uint8)
+    return hash_of(stamp) if len(stamp) else ""
+
+
 def hash_of(array: np.ndarray) -> str:
     """Of an array, as a word of a message."""
     return _named(hashlib.sha256(np.ascontiguousarray(array).tobytes()))

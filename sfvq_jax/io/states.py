@@ -106,7 +106,7 @@ def check_same_fit(place: str, text: str | None, description: dict[str, Any]) ->
                 f"{place} keeps another fit: its {difference}; name another folder for checkpoints"
             )
     was, (called, stamp) = found.get(STAMP), description.get(STAMP, ("", ""))
-    if isinstance(was, list) and was[1:] != [stamp]:
+    if stamp and isinstance(was, list) and was[1:] not in ([stamp], [""]):
         warnings.warn(
             f"{called} is written anew since {place} was begun; the rows that were compared are the"
             " same, and the fit goes on: if others differ, name another folder for checkpoints",

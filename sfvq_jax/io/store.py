@@ -128,6 +128,8 @@ def reason(error: Exception) -> str:
         return f"there is no such object ({text})" if "chunk" not in text else text
     if re.search(r"PERMISSION_DENIED|UNAUTHENTICATED", text):
         return f"access is denied: are the credentials right? ({text})"
+    if "was ignored by server" in text:
+        return f"the server gives no parts of a file, as a fit reads it: copy it to a disk ({text})"
     if re.search(r"UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED", text):
         return f"the server did not answer in {RETRIES['max_retries'] + 1} attempts ({text})"
     return text

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import struct
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,7 +121,10 @@ def _safetensors(head: Head, name: str) -> Layout:
         chosen = [key for key in tensors if len(tensors[key]["shape"]) == 2]
     if len(chosen) != 1 or chosen[0] not in tensors:
         names = ", ".join(sorted(tensors)[:MOST_NAMED]) + ", …" * (len(tensors) > MOST_NAMED)
-        raise _Unnamed(f"holds the tensors {names}: name one, FILE.safetensors#NAME")
+        raise _Unnamed(
+            f"holds the tensors {names}: name one, FILE.safetensors#NAME, or, if it is a generator,"
+            " convert it by sfvq-jax convert"
+        )
     tensor = tensors[chosen[0]]
     if tensor["dtype"] not in _TENSORS:
         raise ValueError(f"{chosen[0]} is of type {tensor['dtype']}")
@@ -161,15 +165,15 @@ class ObjectRows:
         """As `Rows.read`."""
         width = self._row_bytes
         parts = pieces_of(spans, max(1, OBJECT_REQUEST // max(1, width)))
-        waiting = [
+        waiting = deque(
             self._object.ask(self._offset + first * width, self._offset + stop * width)
             for first, stop in parts
-        ]
+        )
         found = np.empty((sum(stop - first for first, stop in parts), width), np.uint8)
         at = 0
-        for (first, stop), future in zip(parts, waiting, strict=True):
+        for first, stop in parts:
             try:
-                value = self._object.answer(future)
+                value = self._object.answer(waiting.popleft())
             except _Unread as error:
                 raise unreadable(self._object.uri, first, stop, str(error)) from error
             found[at : at + stop - first] = np.frombuffer(value, np.uint8).reshape(-1, width)

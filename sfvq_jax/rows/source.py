@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
 from sfvq_jax.short import short_repr
@@ -254,6 +253,8 @@ class Faults:
 
 def _all_small(latents: np.ndarray) -> bool:
     """Whether they are so by one product, which is fast; where not, some may be."""
+    if latents.dtype.kind in "iu":
+        return True
     if not latents.flags.c_contiguous:
         return False
     flat = latents.reshape(-1)
@@ -269,7 +270,7 @@ def _all_small(latents: np.ndarray) -> bool:
 
 def _largest(latents: np.ndarray) -> np.ndarray:
     """The largest magnitude in each row, [N]; NaN where one is."""
-    if latents.dtype == ml_dtypes.bfloat16:
+    if latents.dtype.kind == "V":  # bfloat16 and its kin
         latents = latents.astype(np.float32)
     parts = np.array_split(latents, max(1, latents.size // 2**20))
     with np.errstate(over="ignore", invalid="ignore"):  # signalling NaN
