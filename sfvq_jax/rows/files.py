@@ -71,6 +71,7 @@ class HostSource(Source):
             )
         self._order = self._order_of(_piece(self._rows))
         self._left_out = np.zeros(0, np.int64)
+        self._few = False  # whether few rows stand for all
         self._kept: tuple[int, np.ndarray] | None = None
 
     def __repr__(self) -> str:
@@ -101,6 +102,7 @@ class HostSource(Source):
 
     def scattered(self, count: int) -> "HostSource":
         found = copy.copy(self)
+        found._few = True
         found._order = self._order_of(min(self._order.piece, max(1, count // SCATTERED)))
         return found
 
@@ -163,7 +165,7 @@ class HostSource(Source):
 
     def _warn_of_chunks(self) -> None:
         chunk, piece = self._rows.chunk, self._order.piece
-        if chunk > LARGEST_PIECE and piece < chunk:
+        if chunk > LARGEST_PIECE and piece < chunk and not self._few:
             warnings.warn(
                 f"{self.name} lies in chunks of {chunk} rows, which are read whole for each"
                 f" {piece} of their rows in random order: chunks of 128 KiB to 2 MiB are faster,"

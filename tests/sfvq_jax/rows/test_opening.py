@@ -11,6 +11,7 @@ from sfvq_jax.io import store
 from sfvq_jax.rows.opening import open_rows
 from sfvq_jax.sources import as_source, read_in_order
 
+from ..test_compilation import Compiled
 from .conftest import D, N, quantised, write_zarr
 
 SPANS = [(990, 1000), (0, 3), (7, 7), (290, 620)]
@@ -178,6 +179,9 @@ class TestStoredTypes:
         curves = [fit(key, s, bits=2, solver=solver).curve for s in (HostSource(values), source)]
         # many of such numbers are at equal distances from two lines, where rounding decides
         assert_allclose(curves[1].codewords, curves[0].codewords, atol=5e-3)
+        with Compiled() as compiled:  # also of the last block of a pass, which is short
+            fit(getkey(), source, bits=2, solver=solver)
+        assert compiled.number == 0
         expected = project(curves[0], values).position
         assert_allclose(project(curves[0], read_in_order(source, 0, N)).position, expected)
 
