@@ -165,11 +165,10 @@ def _fill(
             on_rows(count)
 
     with ThreadPoolExecutor(1) as reader:
-        ahead = [reader.submit(read, i) for i in missing[:1]]
-        for i, following in zip(missing, [*missing[1:], None], strict=True):
-            x = ahead.pop().result()
-            if following is not None:
-                ahead.append(reader.submit(read, following))
+        ahead = deque(reader.submit(read, i) for i in missing[:1])
+        for position, i in enumerate(missing, 1):
+            x = ahead.popleft().result()
+            ahead.extend(reader.submit(read, j) for j in missing[position : position + 1])
             first, stop = i * block, min((i + 1) * block, n)
             line, fraction, squared_distance = (
                 np.asarray(values)[: stop - first] for values in _project(mesh, curve, x)
@@ -257,7 +256,8 @@ def _finish(made: _Made, metadata: dict[str, Any], overwrite: bool) -> None:
         with store_errors(made.folder):
             data = open_zarr(made.folder, metadata)
             for first in range(0, n, 16 * block):
-                file.write(data[first : first + 16 * block].read().result().tobytes())
+                stop = min(first + 16 * block, n)
+                file.write(data[first:stop].read().result().tobytes())
     made.delete_chunks()
     made.set_note(UNFINISHED, None)
     if not made.remote:

@@ -63,6 +63,8 @@ def store_spec(uri: str | Path) -> dict[str, Any]:
     match parts.scheme:
         case "s3":
             spec = {"driver": "s3", "bucket": parts.netloc, "path": path}
+            if "AWS_ACCESS_KEY_ID" in os.environ:  # else it looks for files, and logs that none are
+                spec["aws_credentials"] = {"type": "environment"}
             if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
                 region = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
                 spec |= {"endpoint": endpoint, "aws_region": region}

@@ -20,6 +20,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import sfvq_jax
 from sfvq_jax import Adam, IteratorSource, LeastSquares, data_mesh, fit, load_curve
 from sfvq_jax.io.checkpoints import Checkpoints, Stopped
+from sfvq_jax.io.store import open_store
 
 KEY = jax.random.key(0)
 BLOCKS = LeastSquares(rounds=2, tolerance=0, samples="all", block=150)
@@ -521,3 +522,139 @@ class TestFullDisk:
         expected = fit(KEY, tmp_path / "x.npy", **settings)
         assert_allclose(result.curve.codewords, expected.curve.codewords, atol=1e-3)
         assert_array_equal(result.history.samples, expected.history.samples)
+
+
+AT_URI = {"bits": 3, "solver": BLOCKS}
+
+
+def keys(place):
+    return {key.decode() for key in open_store(f"{place}/").list().result()}
+
+
+def described(place):
+    return json.loads(open_store(f"{place}/").read("fit.json").result().value)
+
+
+@pytest.fixture
+def place(s3, tmp_path):
+    return f"{s3}/{tmp_path.name}/states"
+
+
+@pytest.fixture(scope="module")
+def states_at_uri(file, s3):
+    """{name: object} of a fit that was interrupted in the middle of a round."""
+    place = f"{s3}/halfway"
+    assert interrupted(14, KEY, file, checkpoint=place, **AT_URI)
+    return {key: open_store(f"{place}/").read(key).result().value for key in keys(place)}
+
+
+@pytest.fixture
+def uri_halfway(states_at_uri, place):
+    writes = [open_store(f"{place}/").write(*item) for item in states_at_uri.items()]
+    for write in writes:
+        write.result()
+    return place
+
+
+class TestAtUri:
+    def test_a_fit_goes_on_to_the_same_curve(self, file, uri_halfway, undisturbed):
+        reads = []
+        result = fit(
+            KEY, file, checkpoint=uri_halfway, on_report=lambda r: reads.append(r.samples), **AT_URI
+        )
+        assert reads[0] > 2 * len(X)
+        assert_same(result, undisturbed)
+        assert len(described(uri_halfway)["states"]) == 2
+
+    def test_also_on_another_number_of_devices_each_of_which_wrote_its_part(
+        self, file, place, undisturbed
+    ):
+        mesh = data_mesh(jax.devices()[:4])
+        assert interrupted(14, KEY, file, checkpoint=place, mesh=mesh, **AT_URI)
+        newest = described(place)["states"][-1]
+        sums = [key for key in keys(place) if key.startswith(f"{newest}/state.now.sums")]
+        chunks = {key.partition("/c/")[2].partition("/")[0] for key in sums if "/c/" in key}
+        assert chunks == {"0", "1", "2", "3"}
+        result = fit(KEY, file, checkpoint=place, **AT_URI)
+        assert_allclose(result.curve.codewords, undisturbed.curve.codewords, rtol=1e-4, atol=1e-4)
+        assert_array_equal(result.history.samples, undisturbed.history.samples)
+
+    def test_one_that_is_told_to_stop_saves_its_state(self, file, place, undisturbed):
+        told = iter([False] * 7 + [True])
+        with pytest.raises(Stopped, match="the fit is saved in s3://"):
+            fit(KEY, file, stop=lambda: next(told), checkpoint=place, **AT_URI)
+        reads = []
+        result = fit(
+            KEY, file, checkpoint=place, on_report=lambda r: reads.append(r.samples), **AT_URI
+        )
+        assert reads[0] == 2 * len(X)  # it went on behind the eighth block, of four in a pass
+        assert_same(result, undisturbed)
+
+    def test_what_a_killed_one_left_goes_and_nothing_else(self, file, uri_halfway, undisturbed):
+        left = {"99-0123abcd/state.now.curve.codewords/c/0/0", "99-0123abcd/about.json"}
+        others = {"curve.npz", "data/x.npy", "100/diary.txt"}
+        for key in left | others:
+            open_store(f"{uri_halfway}/").write(key, b"some").result()
+        assert_same(fit(KEY, file, checkpoint=uri_halfway, **AT_URI), undisturbed)
+        assert not left & keys(uri_halfway)
+        assert others <= keys(uri_halfway)
+        states = described(uri_halfway)["states"]
+        assert {key.split("/")[0] for key in keys(uri_halfway) - others} == {"fit.json", *states}
+
+
+class TestTwoAtUri:
+    def test_of_two_fits_at_one_place_the_later_one_goes_on(self, file, place, undisturbed):
+        results = []
+
+        def on_report(report):
+            if not results and report.samples > 300:
+                results.append(fit(KEY, file, checkpoint=place, **AT_URI))
+
+        with pytest.raises(OSError, match=r"another fit is at work in s3://.*process") as refusal:
+            fit(KEY, file, checkpoint=place, on_report=on_report, checkpoint_seconds=0, **AT_URI)
+        assert f"process {os.getpid()} on " in str(refusal.value)
+        assert_same(results[0], undisturbed)
+        before = keys(place)
+        assert_same(fit(KEY, file, checkpoint=place, **AT_URI), undisturbed)
+        assert keys(place) == before
+
+    def test_another_fit_is_refused(self, file, uri_halfway):
+        with pytest.raises(ValueError, match=r"states keeps another fit: its key is \[0, 0\], and"):
+            fit(jax.random.key(1), file, checkpoint=uri_halfway, **AT_URI)
+
+    def test_other_objects_are_no_checkpoints(self, file, place):
+        open_store(f"{place}/").write("thesis.tex", b"all of it").result()
+        with pytest.raises(ValueError, match=r"states holds no fit\.json, so it is no folder of"):
+            fit(KEY, file, checkpoint=place, **AT_URI)
+
+    def test_a_damaged_description_is_named(self, file, uri_halfway):
+        open_store(f"{uri_halfway}/").write("fit.json", b"{").result()
+        with pytest.raises(ValueError, match=r"s3://.*/fit\.json is damaged"):
+            fit(KEY, file, checkpoint=uri_halfway, **AT_URI)
+
+
+class TestDamagedAtUri:
+    @pytest.mark.parametrize("how", ["changed", "truncated", "deleted"])
+    def test_a_damaged_state_is_named(self, file, uri_halfway, how):
+        objects, newest = open_store(f"{uri_halfway}/"), described(uri_halfway)["states"][-1]
+        codewords = next(
+            k for k in sorted(keys(uri_halfway)) if k.startswith(f"{newest}/state.now.curve")
+        )
+        for key in (f"{newest}/about.json", codewords, codewords.replace("c/0/0", "zarr.json")):
+            data = objects.read(key).result().value
+            assert data
+            cut = data[: len(data) // 2]
+            new = {"changed": cut + bytes([data[len(cut)] ^ 1]) + data[len(cut) + 1 :]}
+            objects.write(key, (new | {"truncated": cut}).get(how)).result()
+            with pytest.raises(
+                ValueError, match=f"the checkpoint {uri_halfway}/{newest} is damaged"
+            ):
+                fit(KEY, file, checkpoint=uri_halfway, **AT_URI)
+            objects.write(key, data).result()
+
+    def test_without_it_the_fit_goes_on_from_the_one_before(self, file, uri_halfway, undisturbed):
+        newest = described(uri_halfway)["states"][-1]
+        for key in keys(uri_halfway):
+            if key.startswith(newest):
+                open_store(f"{uri_halfway}/").write(key, None).result()
+        assert_same(fit(KEY, file, checkpoint=uri_halfway, **AT_URI), undisturbed)

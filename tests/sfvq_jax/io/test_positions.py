@@ -1,14 +1,20 @@
 """Positions of every latent of a file: right, in order, and gone on with after an interruption."""
 
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore as ts
+import zarr
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sfvq_jax import Curve, HostSource, IteratorSource, encode, project
 from sfvq_jax.io import positions
+from sfvq_jax.io.objects import read_object
 from sfvq_jax.io.positions import write_positions
+from sfvq_jax.io.store import open_store, store_spec
 from sfvq_jax.sources import as_source
 
 X = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
@@ -18,7 +24,6 @@ CURVE = Curve(jnp.asarray(np.random.default_rng(1).normal(size=(20, 3)), jnp.flo
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(positions, "MAX_BLOCK", 130)
-    monkeypatch.setattr(positions, "NOTE_SECONDS", 0.0)
 
 
 class Interrupt(Exception):
@@ -38,6 +43,29 @@ class Stopping:
             raise Interrupt
         self.reads.append((start, count))
         return X[start : start + count]
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request, tmp_path):
+    """A folder, on a disk or of a bucket, as a path or URI."""
+    if request.param == "disk":
+        return str(tmp_path)
+    return f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+
+
+def stored(place):
+    """The names of what is in a place, that of a folder as one."""
+    return {key.partition(b"/")[0].decode() for key in open_store(f"{place}/").list().result()}
+
+
+def loaded(path):
+    """What was written, as NumPy's or zarr's own reader has it."""
+    if "://" not in path:
+        return np.load(path) if path.endswith(".npy") else zarr.open_array(path, mode="r")[:]
+    if path.endswith(".npy"):
+        return np.load(io.BytesIO(read_object(path) or b""))
+    spec = {"driver": "zarr3", "kvstore": store_spec(f"{path}/")}
+    return ts.open(spec).result().read().result()
 
 
 @pytest.mark.parametrize("kind", ["array", "file", "host"])
@@ -65,43 +93,69 @@ def test_a_long_curve_keeps_the_digits_of_the_fraction(tmp_path):
     assert_allclose(np.load(tmp_path / "p.npy")[:, 0], at, rtol=0, atol=1e-5)
 
 
-def test_what_was_interrupted_goes_on_where_it_was(tmp_path):
-    path = tmp_path / "p.npy"
+@pytest.mark.parametrize("ending", ["npy", "zarr"])
+def test_what_was_interrupted_goes_on_where_it_was(place, ending):
+    path = f"{place}/p.{ending}"
     with pytest.raises(Interrupt):
         write_positions(path, CURVE, Stopping(4))
-    assert not path.exists()
+    assert stored(place) == {
+        "p.zarr" if (ending, place[:2]) == ("zarr", "s3") else f"p.{ending}.part"
+    }
+    with pytest.raises((FileNotFoundError, ValueError, EOFError)):
+        loaded(path)
     source = Stopping(99)
     write_positions(path, CURVE, source)
     # the first rows tell whose positions they are
     first = min(start for start, count in source.reads[1:])
     assert first > 0
     assert sum(count for _, count in source.reads[1:]) == 1000 - first
-    write_positions(tmp_path / "whole.npy", CURVE, X)
-    assert_array_equal(np.load(path), np.load(tmp_path / "whole.npy"))
+    found = project(CURVE, X)
+    assert_array_equal(loaded(path)[:, 0], np.float64(found.line) + np.float64(found.fraction))
+    assert_array_equal(loaded(path)[:, 1], found.squared_distance)
+    assert stored(place) == {f"p.{ending}"}
 
 
-def test_a_folder_of_another_curve_is_named(tmp_path):
-    with pytest.raises(Interrupt):
-        write_positions(tmp_path / "p.npy", CURVE, Stopping(4))
-    for curve, x in ((Curve(CURVE.codewords[::-1]), X), (CURVE, X[:500]), (CURVE, X + 1)):
-        with pytest.raises(ValueError, match=r"p\.npy\.part keeps the positions of other latents"):
-            write_positions(tmp_path / "p.npy", curve, x)
+@pytest.mark.parametrize("ending", ["npy", "zarr"])
+def test_what_is_there_is_replaced_only_if_asked(place, ending):
+    path = f"{place}/p.{ending}"
+    write_positions(path, CURVE, X)
+    with pytest.raises(FileExistsError, match=f"p.{ending} exists already: .*overwrite=True"):
+        write_positions(path, CURVE, -X)
+    assert_allclose(loaded(path)[:, 0], encode(CURVE, X), atol=1e-5)
+    write_positions(path, CURVE, -X[:300], overwrite=True)
+    assert_allclose(loaded(path)[:, 0], encode(CURVE, -X[:300]), atol=1e-5)
+    assert stored(place) == {f"p.{ending}"}
+
+
+def test_what_is_begun_of_another_curve_is_named(place):
+    for ending in ("npy", "zarr"):
+        path = f"{place}/p.{ending}"
+        with pytest.raises(Interrupt):
+            write_positions(path, CURVE, Stopping(4))
+        for curve, x in ((Curve(CURVE.codewords[::-1]), X), (CURVE, X[:500]), (CURVE, X + 1)):
+            with pytest.raises(
+                ValueError, match=rf"p\.{ending}(\.part)? keeps the positions of oth"
+            ):
+                write_positions(path, curve, x)
 
 
 def test_several_processes_write_each_their_own_rows(tmp_path, monkeypatch):
     """One after another here; nothing but their number and count tells them apart."""
-    path, folder = tmp_path / "p.npy", tmp_path / "p.npy.part"
+    made = positions._Made(tmp_path / "p.npy")
     sources = [Stopping(99) for _ in range(3)]
-    positions._prepare(folder, path, CURVE, as_source(X), False)
+    metadata = positions._prepare(made, CURVE, as_source(X), False)
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     for process, source in enumerate(sources):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        positions._fill(folder, CURVE, as_source(source), None)
+        positions._fill(made, metadata, CURVE, as_source(source), None)
+        if process < 2:
+            with pytest.raises(ValueError, match=r"part lacks chunks that other processes have"):
+                positions._finish(made, metadata, False)
     monkeypatch.undo()
     counts = [sum(count for _, count in source.reads) for source in sources]
-    assert counts == [333, 333, 334]
-    positions._finish(folder, path)
-    assert_allclose(np.load(path)[:, 0], encode(CURVE, X), atol=1e-5)
+    assert counts == [260, 390, 350]  # whole chunks, so that no two write the same
+    positions._finish(made, metadata, False)
+    assert_allclose(np.load(made.path)[:, 0], encode(CURVE, X), atol=1e-5)
 
 
 def test_what_cannot_be_written_is_named(tmp_path):
@@ -111,9 +165,18 @@ def test_what_cannot_be_written_is_named(tmp_path):
     for source in (IteratorSource([X]), lambda key, n: jax.random.normal(key, (n, 3))):
         with pytest.raises(ValueError, match="have no order and no end"):
             write_positions(path, CURVE, source)
-    path.write_text("precious")
-    with pytest.raises(FileExistsError, match="or pass overwrite=True"):
+    with pytest.raises(ValueError, match=r"p\.csv .* does not end in \.npy or \.zarr"):
+        write_positions(tmp_path / "p.csv", CURVE, X)
+    (tmp_path / "p.npy.part").mkdir()
+    (tmp_path / "p.npy.part" / "diary.txt").write_text("precious")
+    with pytest.raises(ValueError, match="or something else: delete it, or write elsewhere"):
         write_positions(path, CURVE, X)
-    assert list(tmp_path.iterdir()) == [path]
-    write_positions(path, CURVE, X, overwrite=True)
-    assert np.load(path).shape == (1000, 2)
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["p.npy.part", "diary.txt"]
+
+
+def test_what_no_single_object_holds_goes_in_a_zarr(s3, monkeypatch):
+    monkeypatch.setattr(positions, "LARGEST_PUT", 15_999)
+    with pytest.raises(
+        ValueError, match=r"p\.npy takes 16,000 bytes.* name s3://.*/p\.zarr, which"
+    ):
+        write_positions(f"{s3}/p.npy", CURVE, X)
