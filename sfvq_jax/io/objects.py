@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import tensorstore as ts
 
-from sfvq_jax.io.store import context, is_remote, open_store, reason, store_spec
+from sfvq_jax.io.store import context, is_remote, open_store, reason, settled, store_spec
 
 ABSENT = b"\x02"  # as a condition: TensorStore's generation of what is not there
 ZARR = "zarr.json"  # names the chunks of an array
@@ -25,7 +25,7 @@ def read_object(uri: str) -> bytes | None:
     """What lies at a URI; None where nothing does."""
     store = open_store(uri)
     with store_errors(uri):
-        found = store.read("").result()
+        found = settled(store.read(""), uri)
         if found.state == "value":
             return found.value
     is_object(uri)  # S3 says the same where there is no bucket; a listing tells
@@ -37,14 +37,15 @@ def is_object(uri: str) -> bool:
     folder, _, name = uri.rpartition("/")
     store = open_store(f"{folder}/")
     with store_errors(uri):
-        return bool(store.list(ts.KvStore.KeyRange(name, f"{name}\0")).result())
+        return bool(settled(store.list(ts.KvStore.KeyRange(name, f"{name}\0")), uri))
 
 
 def put_object(uri: str, data: bytes, *, overwrite: bool) -> None:
     """Writes an object, or raises FileExistsError where there is one."""
     store = open_store(uri)
     with store_errors(uri):
-        stamp = store.write("", data, **({} if overwrite else {"if_equal": ABSENT})).result()
+        condition = {} if overwrite else {"if_equal": ABSENT}
+        stamp = settled(store.write("", data, **condition), uri)
     # a put whose answer was lost is tried again, and finds itself
     if not stamp.generation and read_object(uri) != data:
         raise FileExistsError(f"{uri} was written meanwhile by another process")
@@ -53,7 +54,7 @@ def put_object(uri: str, data: bytes, *, overwrite: bool) -> None:
 def delete_object(uri: str) -> None:
     store = open_store(uri)
     with store_errors(uri):
-        store.write("", None).result()
+        settled(store.write("", None), uri)
 
 
 def zarr_metadata(

@@ -27,7 +27,7 @@ from sfvq_jax.curve import Curve
 from sfvq_jax.devices import AXIS, data_mesh, divided, round_up
 from sfvq_jax.io.objects import ZARR, open_zarr, store_errors, zarr_metadata
 from sfvq_jax.io.output import check_free, followed, new_file, new_folder
-from sfvq_jax.io.store import is_remote, open_store
+from sfvq_jax.io.store import is_remote, open_store, settled
 from sfvq_jax.likeness import hash_of, likeness
 from sfvq_jax.processes import (
     as_first_process,
@@ -109,16 +109,16 @@ class _Made:
 
     def note(self, name: str) -> str | None:
         with store_errors(self.folder):
-            found = self.store.read(name).result()
+            found = settled(self.store.read(name), self.folder)
         return found.value.decode("utf-8", "replace") if found.state == "value" else None
 
     def set_note(self, name: str, text: str | None) -> None:
         with store_errors(self.folder):
-            self.store.write(name, None if text is None else text.encode()).result()
+            settled(self.store.write(name, None if text is None else text.encode()), self.folder)
 
     def keys(self) -> list[bytes]:
         with store_errors(self.folder):
-            return self.store.list().result()
+            return settled(self.store.list(), self.folder)
 
     def chunks(self) -> set[int]:
         """The numbers of those that are done."""
@@ -126,7 +126,7 @@ class _Made:
 
     def delete_chunks(self) -> None:
         with store_errors(self.folder):
-            self.store.delete_range(ts.KvStore.KeyRange("c/", "c0")).result()
+            settled(self.store.delete_range(ts.KvStore.KeyRange("c/", "c0")), self.folder)
 
 
 def _fill(
@@ -160,7 +160,7 @@ def _fill(
     def wait() -> None:
         count, write = writes.popleft()
         with store_errors(made.folder):
-            write.result()
+            settled(write, made.folder)
         if on_rows is not None:
             on_rows(count)
 

@@ -32,7 +32,7 @@ from sfvq_jax.io.states import (
     check_shapes,
     no_checkpoints,
 )
-from sfvq_jax.io.store import context, open_store, store_spec
+from sfvq_jax.io.store import context, open_store, settled, store_spec
 from sfvq_jax.processes import as_first_process, in_all_processes, in_every_process
 
 # in a description: the states' names, oldest first; the fit that claimed the place last
@@ -55,9 +55,9 @@ class StatesAtUri:
 
     def claim(self, description: dict[str, Any], held: contextlib.ExitStack) -> list:
         with store_errors(self.place):
-            found = self._store.read(DESCRIPTION).result()
+            found = settled(self._store.read(DESCRIPTION), self.place)
             there = found.state == "value"
-            if not there and self._store.list().result():
+            if not there and settled(self._store.list(), self.place):
                 raise no_checkpoints(self.place)
         if there:
             check_same_fit(self.place, _text(found.value), description)
@@ -78,7 +78,8 @@ class StatesAtUri:
         number, found_by_first, self._run = claimed
         self.some = number >= 0
         with store_errors(self.place):
-            seen = parse_json(self._store.read(DESCRIPTION).result().value or b"{}").get(ID)
+            found = settled(self._store.read(DESCRIPTION), self.place)
+        seen = parse_json(found.value or b"{}").get(ID)
         if seen != found_by_first:
             raise ValueError(
                 f"{self.place} is not the folder of checkpoints that process 0 sees under that"
@@ -89,13 +90,13 @@ class StatesAtUri:
         """A state that somebody has deleted is passed over."""
         for name in reversed(self._described[STATES]):
             with store_errors(self.place):
-                if self._store.list(_below(f"{name}/")).result():
+                if settled(self._store.list(_below(f"{name}/")), self.place):
                     return name
         return None
 
     def about(self, name: str) -> str:
         with store_errors(self.place):
-            return _text(self._store.read(f"{name}/{ABOUT}").result().value)
+            return _text(settled(self._store.read(f"{name}/{ABOUT}"), self.place).value)
 
     def read(self, name: str, wanted: Any) -> Any:
         """Each device's part by its process."""
@@ -115,7 +116,7 @@ class StatesAtUri:
                 )
                 for array in by_name(wanted)
             }
-            stores = {array: store.result() for array, store in opened.items()}
+            stores = {array: settled(store, self.place) for array, store in opened.items()}
             leaves = [stores[array] for array in by_name(wanted)]
             found = [jax.ShapeDtypeStruct(s.shape, s.dtype.numpy_dtype) for s in leaves]
             tree = jax.tree.structure(wanted)
@@ -171,7 +172,7 @@ class StatesAtUri:
         writes, self._writes = self._writes, []
         with store_errors(self.place):
             for write in writes:
-                write.result()
+                settled(write, self.place)
 
     def _name(self, begun: str) -> None:
         """In the first process."""
@@ -183,9 +184,10 @@ class StatesAtUri:
         """Writes the description, unless another fit has."""
         text = json.dumps(self._described, indent=1).encode() + b"\n"
         with store_errors(self.place):
-            stamp = self._store.write(DESCRIPTION, text, if_equal=self._generation).result()
+            write = self._store.write(DESCRIPTION, text, if_equal=self._generation)
+            stamp = settled(write, self.place)
             if not stamp.generation:  # of a put that was tried again, since its answer was lost
-                found = self._store.read(DESCRIPTION).result()
+                found = settled(self._store.read(DESCRIPTION), self.place)
                 if found.value != text:
                     raise ValueError(
                         f"another fit is at work in {self.place}{_by(found.value)}: name another"
@@ -197,9 +199,11 @@ class StatesAtUri:
     def _delete_others(self) -> None:
         """States that are not named, older ones and those of fits that were killed."""
         with store_errors(self.place):
-            names = {key.partition(b"/")[0].decode() for key in self._store.list().result()}
+            names = {
+                key.partition(b"/")[0].decode() for key in settled(self._store.list(), self.place)
+            }
             for name in filter(STATE.fullmatch, names - {*self._described[STATES]}):
-                self._store.delete_range(_below(f"{name}/")).result()
+                settled(self._store.delete_range(_below(f"{name}/")), self.place)
 
 
 def _read_array(store: ts.TensorStore, wanted: Any) -> Any:

@@ -62,7 +62,7 @@ def store_spec(uri: str | Path) -> dict[str, Any]:
     path = parts.path.removeprefix("/")
     match parts.scheme:
         case "s3":
-            spec = {"driver": "s3", "bucket": parts.netloc, "path": path}
+            spec: dict[str, Any] = {"driver": "s3", "bucket": parts.netloc, "path": path}
             if "AWS_ACCESS_KEY_ID" in os.environ:  # else it looks for files, and logs that none are
                 spec["aws_credentials"] = {"type": "environment"}
             if endpoint := os.environ.get("AWS_ENDPOINT_URL"):

@@ -32,9 +32,12 @@ from sfvq_jax import (
     save_curve,
 )
 from sfvq_jax.cli.joining import _address, _listen, _meet
+from sfvq_jax.io.objects import read_object
+from sfvq_jax.io.store import store_spec
 
 N = 5003  # that no number of processes or devices divides
 ROOT = Path(sfvq_jax.__file__).parents[1]
+ROUNDS = ["--rounds", "12"]  # enough that none ends before it is ended
 
 # fits that processes do together, and what each of them has read
 WORKER = """
@@ -43,8 +46,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
-from sfvq_jax import Adam, IteratorSource, LeastSquares, fit
-from sfvq_jax.io import store
+from sfvq_jax import Adam, Curve, IteratorSource, LeastSquares, fit
+from sfvq_jax.io import positions, store
 
 store.CACHE_BYTES = 0  # what is read is read from the disk
 
@@ -54,8 +57,7 @@ def bytes_read():
     found = ts.experimental_collect_matching_metrics(name)
     return sum(metric["values"][0]["value"] for metric in found)
 
-
-coordinator, processes, process, folder, *names = sys.argv[1:]
+coordinator, processes, process, folder, output, *names = sys.argv[1:]
 processes, process = int(processes), int(process)
 jax.distributed.initialize(coordinator, processes, process)
 x = np.load(f"{folder}/x.npy")
@@ -94,6 +96,8 @@ for name in names:
     results[f"{name}_codewords"] = np.asarray(result.curve.codewords)
     results[f"{name}_distortion"] = result.history.distortion
     results[f"{name}_samples"] = result.history.samples
+positions.MAX_BLOCK = 500
+positions.write_positions(output, Curve(jnp.asarray(x[:4])), f"{folder}/x.npy")
 np.savez(f"{folder}/{process}.npz", **results)
 json.dump(recording.reads, open(f"{folder}/{process}.json", "w"))
 """
@@ -148,13 +152,12 @@ def folder(tmp_path_factory):
     ],
     ids=["2 processes of 2 devices", "4 processes"],
 )
-def together(request, folder):
+def together(request, folder, s3):
     """What each process of a group got, and what it read."""
     count, devices, names = request.param
     arguments = [folder / "worker.py", f"localhost:{free_port()}", count]
-    finish(
-        [start([*arguments, i, folder, *names], devices, folder / "cache") for i in range(count)]
-    )
+    further = [folder, f"{s3}/{count}-processes.zarr", *names]
+    finish([start([*arguments, i, *further], devices, folder / "cache") for i in range(count)])
     results = [dict(np.load(folder / f"{i}.npz")) for i in range(count)]
     reads = [json.loads((folder / f"{i}.json").read_text()) for i in range(count)]
     return names, results, reads
@@ -221,13 +224,24 @@ class TestTogether:
                 distortions = [result[f"{name}_distortion"][-1] for name in ("iterator", "file")]
                 assert_allclose(*distortions, rtol=0.05)
 
+    def test_they_write_the_positions_of_all_latents_to_one_array_at_a_uri(
+        self, folder, together, s3
+    ):
+        spec = {
+            "driver": "zarr3",
+            "kvstore": store_spec(f"{s3}/{len(together[1])}-processes.zarr/"),
+        }
+        found = ts.open(spec | {"fill_missing_data_reads": False}).result().read().result()
+        x = np.load(folder / "x.npy")
+        assert_allclose(found[:, 0], encode(Curve(jnp.asarray(x[:4])), x), atol=1e-5)
+
 
 class TestCommandLine:
-    def group(self, folder, *arguments, others=None):
+    def group(self, folder, *arguments, others=None, count=2):
         coordinator = f"localhost:{free_port()}"
         command = ["--bits", "2", "--rounds", "3", "--tolerance", "0", *arguments]
-        command += ["--distributed", "--coordinator", coordinator, "--processes", "2"]
-        sources = [folder / "x.npy", (others or folder) / "x.npy"]
+        command += ["--distributed", "--coordinator", coordinator, "--processes", count]
+        sources = [folder / "x.npy", *[(others or folder) / "x.npy"] * (count - 1)]
         return [
             start(
                 ["-m", "sfvq_jax.cli", "fit", source, *command, "--process-id", i],
@@ -237,12 +251,38 @@ class TestCommandLine:
             for i, source in enumerate(sources)
         ]
 
-    def test_processes_of_which_one_was_ended_go_on_to_the_same_curve(self, folder, tmp_path):
+    @pytest.fixture(scope="class")
+    def expected(self, folder):
+        """Of two processes that go on for `ROUNDS`."""
+        finish(self.group(folder, *ROUNDS, "-o", folder / "expected.npz"))
+        return load_curve(folder / "expected.npz")
+
+    def test_three_of_which_one_was_killed_go_on_as_two_from_what_a_bucket_keeps(
+        self, folder, expected, s3
+    ):
+        states, curve = f"{s3}/three/states", f"{s3}/three/curve.npz"
+        resumable = [*ROUNDS, "--checkpoint", states, "--checkpoint-seconds", "0", "-o", curve]
+        processes = self.group(folder, *resumable, count=3)
+        while len(json.loads(read_object(f"{states}/fit.json") or "{}").get("states", [])) < 2:
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.01)
+        processes[1].kill()
+        said = [process.communicate(timeout=30)[1] for process in processes]
+        for process in (0, 2):
+            assert processes[process].returncode == 2
+            assert said[process].endswith(f"the same commands go on from what {states} keeps\n")
+        assert read_object(curve) is None
+        finish(self.group(folder, *resumable))
+        found = load_curve(curve)
+        assert_allclose(found.curve.codewords, expected.curve.codewords, rtol=1e-3, atol=1e-3)
+        assert_array_equal(found.history.samples, expected.history.samples)
+
+    def test_processes_of_which_one_was_ended_go_on_to_the_same_curve(
+        self, folder, expected, tmp_path
+    ):
         """By SIGTERM, which is told to all and saves their state, and by SIGKILL."""
-        rounds = ["--rounds", "12"]  # enough that none ends before it is ended
-        finish(self.group(folder, *rounds, "-o", tmp_path / "expected.npz"))
         states = tmp_path / "states"
-        resumable = [*rounds, "--checkpoint", states, "--checkpoint-seconds", "0"]
+        resumable = [*ROUNDS, "--checkpoint", states, "--checkpoint-seconds", "0"]
         resumable += ["-o", tmp_path / "curve.npz"]
         go_on = f"the same commands go on from what {states} keeps\n"
         for signal_number, victim in ((signal.SIGTERM, 1), (signal.SIGKILL, 0)):
@@ -268,7 +308,7 @@ class TestCommandLine:
         said = finish(self.group(folder, *resumable))
         assert "curve.npz: 4 codewords" in said[0][0]  # the first speaks for all
         assert "codewords" not in said[1][0]
-        found, expected = (load_curve(tmp_path / f"{name}.npz") for name in ("curve", "expected"))
+        found = load_curve(tmp_path / "curve.npz")
         assert_array_equal(found.curve.codewords, expected.curve.codewords)
         assert_array_equal(found.history.loss, expected.history.loss)
 
