@@ -76,9 +76,11 @@ def fit(
         a function (key, x, weights, axis) that gives one.
       mesh: devices with one axis, "data" (`data_mesh`). By default one device, but all of them in
         fits of several processes, or where accelerators get blocks of 1024 samples each.
-      checkpoint: a folder that keeps the state of the fit. If it holds one, the fit goes on from
-        there and ends in the same curve, bit for bit, as one that was not interrupted; it may also
-        be given more bits or more rounds than before.
+      checkpoint: a folder that keeps the state of the fit, or its URI (gs://, s3://). If it holds
+        one, the fit goes on from there and ends in the same curve, bit for bit, as one that was not
+        interrupted; it may also be given more bits or more rounds than before. A disk keeps a
+        second fit out of the folder; at a URI the later one takes over, and the earlier one ends
+        at its next save.
       checkpoint_seconds: time between saves; the end of a stage is saved too.
       stop: with a checkpoint, asked after every block, in every process: where one says so, the
         state is saved, and `io.checkpoints.Stopped` is raised in all.

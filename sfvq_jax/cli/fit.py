@@ -43,7 +43,7 @@ SOLVERS = {"least_squares": LeastSquares, "adam": Adam}
 
 def add_fit(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_fit)
-    add_output(command, "the curve's .npz", endings=(".npz",))
+    add_output(command, "the curve's .npz, a path or a URI", endings=(".npz",))
     add_examples(
         command,
         "fit ffhq/ --bits 6 -o curve.npz",
@@ -80,7 +80,9 @@ def add_fit_options(command: argparse.ArgumentParser) -> None:
         text = f"{help} ({', '.join(defaults)})" if defaults else help
         command.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     command.add_argument("--log-json", help="appends a JSON object a round to this file")
-    command.add_argument("--checkpoint", help="folder to keep the fit's state in, and go on from")
+    command.add_argument(
+        "--checkpoint", help="folder, or its URI, to keep the fit's state in and go on from"
+    )
     command.add_argument(
         "--checkpoint-seconds", type=float, default=600.0, help="between saves (%(default)s)"
     )

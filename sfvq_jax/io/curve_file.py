@@ -45,7 +45,12 @@ class CurveRecord(NamedTuple):
 
 
 def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False) -> None:
-    """Writes a curve; raises FileExistsError where there is a file and `overwrite` is false."""
+    """Writes a curve to a path or URI (gs://, s3://).
+
+    Raises:
+      FileExistsError: there is a file, and `overwrite` is false.
+      OSError: it cannot be written.
+    """
     if not isinstance(record, CurveRecord):
         curve = "result.curve, history=result.history"
         curve = "curve" if isinstance(record, Curve | str | Path) else curve
@@ -67,7 +72,7 @@ def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False
 
 
 def load_curve(path: str | Path) -> CurveRecord:
-    """Reads a curve that `save_curve` wrote, or codewords [K, D] in an .npy.
+    """Reads a curve that `save_curve` wrote, or codewords [K, D] in an .npy, from a path or URI.
 
     Raises:
       FileNotFoundError: nothing there.

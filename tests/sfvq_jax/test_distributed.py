@@ -57,6 +57,7 @@ def bytes_read():
     found = ts.experimental_collect_matching_metrics(name)
     return sum(metric["values"][0]["value"] for metric in found)
 
+
 coordinator, processes, process, folder, output, *names = sys.argv[1:]
 processes, process = int(processes), int(process)
 jax.distributed.initialize(coordinator, processes, process)
