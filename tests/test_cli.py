@@ -9,6 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import tensorstore as ts
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from PIL import Image
 
@@ -17,6 +18,7 @@ from ports import checkpoint
 from ports.biggan import BigGANConfig, BlockConfig, init
 from sfvq_jax import Adam, Curve, CurveRecord, LeastSquares, encode, load_curve, save_curve
 from sfvq_jax.cli import main
+from sfvq_jax.io.store import store_spec
 
 QUICK = ["--samples", "4096", "--rounds", "2"]
 
@@ -140,7 +142,7 @@ def test_fit_goes_on_from_a_curve_and_takes_weights(curve, tmp_path, capsys):
     assert "goes with an .npy" in refused(capsys, tmp_path, [*command, "-o", tmp_path / "c.npz"])
 
 
-def test_project_writes_where_every_latent_lies(tmp_path, capsys):
+def test_project_writes_where_every_latent_lies(tmp_path, capsys, s3):
     x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     curve = Curve(jax.numpy.asarray(x[:8]))
     latents, path = array_file(tmp_path, x), tmp_path / "c.npz"
@@ -154,6 +156,13 @@ def test_project_writes_where_every_latent_lies(tmp_path, capsys):
     assert "exists already: choose another name or pass --overwrite" in refused(
         capsys, tmp_path, command
     )
+    save_curve(f"{s3}/cli/c.npz", CurveRecord(curve))
+    at_uris = ["project", str(latents), f"{s3}/cli/c.npz", "-o", f"{s3}/cli/p.zarr"]
+    assert main(at_uris) == 0
+    assert "p.zarr: positions and squared distances of 300" in capsys.readouterr().out
+    stored = ts.open({"driver": "zarr3", "kvstore": store_spec(f"{s3}/cli/p.zarr/")}).result()
+    np.testing.assert_array_equal(stored.read().result(), np.load(tmp_path / "p.npy"))
+    assert "p.zarr exists already: choose another name or" in refused(capsys, tmp_path, at_uris)
     command[1:] = ["fashion_mnist", *command[2:-1], str(tmp_path / "q.npy")]
     assert "is no file of latents" in refused(capsys, tmp_path, command)
     narrow = Curve(curve.codewords[:, :2])

@@ -237,33 +237,35 @@ class TestTogether:
         assert_allclose(found[:, 0], encode(Curve(jnp.asarray(x[:4])), x), atol=1e-5)
 
 
+def group(folder, *arguments, others=None, count=2):
+    coordinator = f"localhost:{free_port()}"
+    command = ["--bits", "2", "--rounds", "3", "--tolerance", "0", *arguments]
+    command += ["--distributed", "--coordinator", coordinator, "--processes", count]
+    sources = [folder / "x.npy", *[(others or folder) / "x.npy"] * (count - 1)]
+    return [
+        start(
+            ["-m", "sfvq_jax.cli", "fit", source, *command, "--process-id", i],
+            1,
+            folder / "cache",
+        )
+        for i, source in enumerate(sources)
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    """The curve of two processes that nobody ended."""
+    finish(group(folder, *ROUNDS, "-o", folder / "expected.npz"))
+    return load_curve(folder / "expected.npz")
+
+
 class TestCommandLine:
-    def group(self, folder, *arguments, others=None, count=2):
-        coordinator = f"localhost:{free_port()}"
-        command = ["--bits", "2", "--rounds", "3", "--tolerance", "0", *arguments]
-        command += ["--distributed", "--coordinator", coordinator, "--processes", count]
-        sources = [folder / "x.npy", *[(others or folder) / "x.npy"] * (count - 1)]
-        return [
-            start(
-                ["-m", "sfvq_jax.cli", "fit", source, *command, "--process-id", i],
-                1,
-                folder / "cache",
-            )
-            for i, source in enumerate(sources)
-        ]
-
-    @pytest.fixture(scope="class")
-    def expected(self, folder):
-        """Of two processes that go on for `ROUNDS`."""
-        finish(self.group(folder, *ROUNDS, "-o", folder / "expected.npz"))
-        return load_curve(folder / "expected.npz")
-
     def test_three_of_which_one_was_killed_go_on_as_two_from_what_a_bucket_keeps(
         self, folder, expected, s3
     ):
         states, curve = f"{s3}/three/states", f"{s3}/three/curve.npz"
         resumable = [*ROUNDS, "--checkpoint", states, "--checkpoint-seconds", "0", "-o", curve]
-        processes = self.group(folder, *resumable, count=3)
+        processes = group(folder, *resumable, count=3)
         while len(json.loads(read_object(f"{states}/fit.json") or "{}").get("states", [])) < 2:
             assert all(process.poll() is None for process in processes)
             time.sleep(0.01)
@@ -273,7 +275,7 @@ class TestCommandLine:
             assert processes[process].returncode == 2
             assert said[process].endswith(f"the same commands go on from what {states} keeps\n")
         assert read_object(curve) is None
-        finish(self.group(folder, *resumable))
+        finish(group(folder, *resumable))
         found = load_curve(curve)
         assert_allclose(found.curve.codewords, expected.curve.codewords, rtol=1e-3, atol=1e-3)
         assert_array_equal(found.history.samples, expected.history.samples)
@@ -288,7 +290,7 @@ class TestCommandLine:
         go_on = f"the same commands go on from what {states} keeps\n"
         for signal_number, victim in ((signal.SIGTERM, 1), (signal.SIGKILL, 0)):
             before = set(states.glob("[1-9]*"))
-            processes = self.group(folder, *resumable)
+            processes = group(folder, *resumable)
             while not {path for path in states.glob("[1-9]*") if path.name.isdigit()} - before:
                 assert all(process.poll() is None for process in processes)
                 time.sleep(0.01)
@@ -306,7 +308,7 @@ class TestCommandLine:
                 assert said[1].endswith(go_on)
                 assert said[1].count("\n") == 1
             assert not (tmp_path / "curve.npz").exists()
-        said = finish(self.group(folder, *resumable))
+        said = finish(group(folder, *resumable))
         assert "curve.npz: 4 codewords" in said[0][0]  # the first speaks for all
         assert "codewords" not in said[1][0]
         found = load_curve(tmp_path / "curve.npz")
@@ -326,13 +328,13 @@ class TestCommandLine:
 
     def test_what_one_process_refuses_all_refuse(self, folder, tmp_path):
         (tmp_path / "curve.npz").write_text("here already")
-        for _, errors in finish(self.group(folder, "-o", tmp_path / "curve.npz"), code=2):
+        for _, errors in finish(group(folder, "-o", tmp_path / "curve.npz"), code=2):
             assert f"{tmp_path / 'curve.npz'} exists already" in errors
 
     def test_an_interrupt_of_one_ends_both(self, folder, tmp_path):
         log = tmp_path / "log.json"
         endless = ["--rounds", "100000", "--log-json", log, "-o", tmp_path / "curve.npz"]
-        processes = self.group(folder, *endless)
+        processes = group(folder, *endless)
         while not log.exists() or not log.read_text():
             assert all(process.poll() is None for process in processes)
             time.sleep(0.01)
@@ -346,7 +348,7 @@ class TestCommandLine:
         x = np.load(folder / "x.npy")
         x[4321] += 1
         np.save(tmp_path / "x.npy", x)
-        groups = self.group(folder, "-o", tmp_path / "c.npz", others=tmp_path)
+        groups = group(folder, "-o", tmp_path / "c.npz", others=tmp_path)
         for _, errors in finish(groups, code=2):
             assert "process 1 differs from process 0 in its latents (of hash " in errors
             assert errors.count("\n") == 1

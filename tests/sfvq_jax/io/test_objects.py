@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -13,6 +14,7 @@ from numpy.testing import assert_array_equal
 from sfvq_jax import Curve, CurveRecord, load_curve, save_curve
 from sfvq_jax.io import store
 from sfvq_jax.io.checkpoints import Checkpoints
+from sfvq_jax.io.objects import read_object
 from sfvq_jax.io.output import check_free
 from sfvq_jax.io.positions import write_positions
 from sfvq_jax.io.store import open_store
@@ -55,6 +57,19 @@ class TestCurve:
         with pytest.raises(FileExistsError, match="was written meanwhile by another process"):
             save_curve(path, CurveRecord(Curve(X[:4])))
         assert load_curve(path).curve.num_codewords == 8
+
+
+def test_a_state_is_named_as_soon_as_it_is_written(s3):
+    place = f"{s3}/named"
+    with Checkpoints.open(place, {}, 1e9) as checkpoints:
+        checkpoints.save({"x": jnp.zeros(4)}, {"number": 0})
+        for _ in range(1000):
+            assert not checkpoints.due()
+            if json.loads(read_object(f"{place}/fit.json") or "")["states"]:
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail("it was not named before the next save")
 
 
 WRITES = {
