@@ -98,11 +98,12 @@ class _Made:
     """An output under way: its path or URI, and where its chunks are meanwhile."""
 
     def __init__(self, path: str | Path):
-        ending = str(path).rpartition("/")[2].rpartition(".")[2]
+        path = str(path).rstrip("/")
+        ending = path.rpartition("/")[2].rpartition(".")[2]
         if ending not in ("npy", "zarr"):
             raise ValueError(f"{path} is to be written, but its name does not end in .npy or .zarr")
         self.is_zarr, self.remote = ending == "zarr", is_remote(path)
-        self.path = str(path) if self.remote else str(followed(path))
+        self.path = path if self.remote else str(followed(path))
         self.in_place = self.is_zarr and self.remote
         self.folder = self.path if self.in_place else f"{self.path}.part"
         self.store = open_store(f"{self.folder}/")
