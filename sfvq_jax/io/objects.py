@@ -34,6 +34,7 @@ def read_object(uri: str) -> bytes | None:
 
 def is_object(uri: str) -> bool:
     """Whether there is an object of this name."""
+    store_spec(uri)  # which refuses it by its whole name
     folder, _, name = uri.rpartition("/")
     store = open_store(f"{folder}/")
     with store_errors(uri):
