@@ -50,13 +50,13 @@ from sfvq_jax.rows.opening import open_rows
 from sfvq_jax.rows.rows import Rows
 from sfvq_jax.sources import as_source
 
-N, D = 2**17, 512  # 256 MiB of float32
+N, D = 2**15, 512  # 64 MiB of float32
 PIECE_BYTES = 2**17  # read together, as a fit does
 CALL_BYTES = 2**25  # in one call: a block
-REPEATS = 5
+REPEATS = 3
 
 DELAY = 0.03  # seconds that the server waits before it answers
-OBJECTS_N = 2**15  # 64 MiB
+OBJECTS_N = 2**14  # 32 MiB
 SOAK_N, SOAK_D = 2**15, 256  # 32 MiB
 SOAK_BLOCKS, SOAK_ROUNDS = 200, 8
 SOAK_CODEWORDS, SOAK_BLOCK = 1024, 2048
@@ -100,7 +100,7 @@ def latents(n: int, d: int = D) -> np.ndarray:
 
 def rates(quick: bool) -> list[Row]:
     """Of all containers beside the map, in turn."""
-    x = latents(N // 8 if quick else N)
+    x = latents(N // 4 if quick else N)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.save(folder / "x.npy", x)
