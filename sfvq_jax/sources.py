@@ -63,7 +63,8 @@ def as_source(source: Any, weights: Any = None) -> Source:
     Args:
       source: an array [N, D], which goes to the device; a memory-mapped one, or a path or URI
         (`open_rows`), which is read in blocks; a `LatentModel` or a function (key, n) -> [n, D],
-        which draws on the device; a `Readable`. `new_kind(type)(function)` adds one.
+        which draws on the device; a `datasets.Dataset`, `grain.MapDataset` or `grain.IterDataset`;
+        a `Readable`. `new_kind(type)(function)` adds one.
       weights: of the rows of an array or a file, [N], an array or a path or URI; other sources give
         theirs with the latents.
 

@@ -8,7 +8,10 @@ import shlex
 import tempfile
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import ports
@@ -32,6 +35,9 @@ def files(folder):
     for name, array in rows.items():
         np.save(folder / f"{name}.npy", array)
     np.savez(folder / "w.npz", w=x)
+    with h5py.File(folder / "two.h5", "w") as file:
+        file["a"], file["b"] = x, x
+    pq.write_table(pa.table({"id": range(99)}), folder / "ids.parquet")
     (folder / "cut.npy").write_bytes((folder / "x.npy").read_bytes()[:90])
     (folder / "text.npz").write_text("no curve")
     (folder / "text.pkl").write_text("no checkpoint")

@@ -125,16 +125,17 @@ def _never_written(dataset: h5py.Dataset) -> int | None:
     """The first row of which a part was never stored; None where all was."""
     if not dataset.size:
         return None
-    if dataset.chunks is None:
+    chunks: tuple[int, ...] | None = dataset.chunks
+    if chunks is None:
         return None if dataset.id.get_storage_size() or dataset.external else 0
-    counts = [-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+    counts = [-(-size // chunk) for size, chunk in zip(dataset.shape, chunks, strict=True)]
     if dataset.id.get_num_chunks() == np.prod(counts):
         return None
     written = np.zeros(counts, bool)
 
     def see(chunk: h5py.h5d.StoreInfo) -> None:
-        at = zip(chunk.chunk_offset, dataset.chunks, strict=True)
+        at = zip(chunk.chunk_offset, chunks, strict=True)
         written[tuple(offset // size for offset, size in at)] = True
 
     dataset.id.chunk_iter(see)
-    return int(np.argwhere(~written)[:, 0].min()) * dataset.chunks[0]
+    return int(np.argwhere(~written)[:, 0].min()) * chunks[0]

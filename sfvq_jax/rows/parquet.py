@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from sfvq_jax.io.reading import one_line
 from sfvq_jax.io.store import is_remote
@@ -30,9 +30,9 @@ def parquet_rows(path: str, name: str = "") -> "ParquetRows":
       ValueError: no Parquet, no such column, or a scheme that Arrow does not read.
     """
     if not is_remote(path):
-        system: pa.fs.FileSystem = pa.fs.LocalFileSystem()
+        system: fs.FileSystem = fs.LocalFileSystem()
     elif path.startswith(("gs://", "s3://")):
-        system, _ = pa.fs.FileSystem.from_uri(path)
+        system, _ = fs.FileSystem.from_uri(path)
     else:
         raise ValueError(
             f"{path}: Parquet is read from disks, gs:// and s3://; download it, or write it as zarr"
@@ -50,13 +50,13 @@ class ParquetRows:
       stamp: the file's size and time.
     """
 
-    def __init__(self, system: pa.fs.FileSystem, path: str, name: str):
+    def __init__(self, system: fs.FileSystem, path: str, name: str):
         self._system, self._path = system, path
         self._inside = path.partition("://")[2] or path  # a bucket and a key
         self._lock = threading.Lock()  # a ParquetFile is read by one thread at a time
         self._state = self._look()
         self.stamp = " ".join(map(str, self._state[1:]))
-        if self._state[0] == pa.fs.FileType.NotFound:
+        if self._state[0] == fs.FileType.NotFound:
             raise FileNotFoundError(f"there is no file {path}")
         try:
             self._file = pq.ParquetFile(
