@@ -17,7 +17,15 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from sfvq_jax.devices import divided, everywhere, gather, replicate, round_up
+from sfvq_jax.devices import (
+    divided,
+    everywhere,
+    gather,
+    local_parts,
+    parts,
+    replicate,
+    round_up,
+)
 from sfvq_jax.processes import in_all_processes
 from sfvq_jax.rows.arrays import bucket
 from sfvq_jax.rows.source import Block, Source, in_float32
@@ -55,7 +63,7 @@ class Plan(NamedTuple):
     def rows(self, mesh: Mesh) -> int:
         """Of a block, with those that pad the batch to one that the devices divide."""
         batch = bucket(self.batch) if self.steps == 1 else self.batch
-        return round_up(batch, mesh.size) * self.steps
+        return round_up(batch, parts(mesh)) * self.steps
 
 
 def plan_round(solver: Solver, size: int, source: Source, mesh: Mesh) -> Plan:
@@ -68,7 +76,7 @@ def plan_round(solver: Solver, size: int, source: Source, mesh: Mesh) -> Plan:
         blocks, in_block = round_steps(solver)
         # of an iterator each device reads as many
         batch = int(solver.batch)
-        batch = round_up(batch, mesh.size) if source.per_process else batch
+        batch = round_up(batch, parts(mesh)) if source.per_process else batch
         return Plan(blocks, batch, in_block, whole=False)
     n: int | None = source.num_latents
     samples = solver.samples
@@ -81,11 +89,11 @@ def plan_round(solver: Solver, size: int, source: Source, mesh: Mesh) -> Plan:
         if n is not None and source.whole() is not None:
             return Plan(1, n, 1, whole=True)
         blocks = None if n is None else -(-n // block)
-        batch = round_up(block, mesh.size) if source.per_process else min(block, n or block)
+        batch = round_up(block, parts(mesh)) if source.per_process else min(block, n or block)
         return Plan(blocks, batch, 1, whole=True)
     blocks = -(-int(samples) // block)
     batch = -(-int(samples) // blocks)
-    batch = round_up(batch, mesh.size) if source.per_process else batch
+    batch = round_up(batch, parts(mesh)) if source.per_process else batch
     return Plan(blocks, batch, 1, whole=False)
 
 
@@ -293,15 +301,18 @@ def read_block(
       The block, and how many latents this process found for it.
     """
     rows = plan.rows(mesh)
-    own = rows // mesh.size
-    found: dict[int, Block] = {}  # by the device's first row
+    number = parts(mesh)
+    own = rows // number
+    found: dict[int, Block] = {}  # by the part's first row
 
     def read(at: Any) -> np.ndarray:
         first = at[0].start or 0
-        if source.per_process:
-            begin = start * len(mesh.local_devices) // mesh.size
+        if first in found:  # by another device that has the same part
+            block = found[first]
+        elif source.per_process:
+            begin = start * local_parts(mesh) // number
             begin += sum(len(block.x) for block in found.values())
-            block = source.read(key, begin, min(own, count // mesh.size))
+            block = source.read(key, begin, min(own, count // number))
         else:
             block = source.read(key, start + first, max(0, min(own, count - first)))
         found[first] = block
@@ -338,7 +349,7 @@ def sample(source: Source, key: Array, count: int, mesh: Mesh, *, again: bool = 
         return _read_on_device(source, order, count, mesh)
     source = source if order is None else source.scattered(count)
     if source.per_process:  # one pass at most, and as many for each device
-        order, count = key if again else None, round_up(count, mesh.size)
+        order, count = key if again else None, round_up(count, parts(mesh))
     start = count if again and source.per_process else 0
     block, _ = read_block(source, order, start, count, Plan(1, count, 1, whole=True), mesh)
     block = Block(_in_float32(block.x, source.scale), block.weight)

@@ -4,6 +4,7 @@ Coarse to fine: start with four codewords, refine, subdivide, refine, … up to 
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from jax.sharding import Mesh
 
 from sfvq_jax.blocks import plan_round, sample
 from sfvq_jax.curve import Curve, trimmed
-from sfvq_jax.devices import check_mesh, data_mesh, default_mesh, replicate
+from sfvq_jax.devices import (
+    LINES,
+    check_mesh,
+    data_mesh,
+    default_mesh,
+    lines_axis,
+    parts,
+    replicate,
+)
 from sfvq_jax.history import Report, history_of
 from sfvq_jax.io.checkpoints import Checkpoints
 from sfvq_jax.io.output import library_version
@@ -74,8 +83,9 @@ def fit(
         counts as two. Other sources give theirs with the latents.
       start: a curve to go on from, which is refined, mended and doubled up to 2**bits codewords; or
         a function (key, x, weights, axis) that gives one.
-      mesh: devices with one axis, "data" (`data_mesh`). By default one device, but all of them in
-        fits of several processes, or where accelerators get blocks of 1024 samples each.
+      mesh: devices over which the samples are divided (`data_mesh`), and the codewords too where
+        it has an axis "curve". By default one device, but all of them in fits of several
+        processes, or where accelerators get blocks of 1024 samples each.
       checkpoint: a folder that keeps the state of the fit, or its URI (gs://, s3://). If it holds
         one, the fit goes on from there and ends in the same curve, bit for bit, as one that was not
         interrupted; it may also be given more bits or more rounds than before. A disk keeps a
@@ -225,6 +235,7 @@ def _facts(
         "solver": type(solver).__name__,
         "start": None if start is None else hash_of(codewords),
         "devices": [str(device) for device in mesh.devices.flat],
+        "mesh": list(mesh.devices.shape),
         "checkpoint": checkpoint is not None,
         "width of latents": source.latent_dim,
     }
@@ -257,7 +268,7 @@ def _description(
         "rank": stages.held.x.shape[1],
         STAGES: stages.plan(),
         # the blocks of a source that each process has for itself depend on them
-        "devices": [jax.process_count(), stages.mesh.size] if source.per_process else None,
+        "devices": [jax.process_count(), parts(stages.mesh)] if source.per_process else None,
     }
 
 
@@ -295,4 +306,9 @@ def _mesh(mesh: Mesh | None, solver: Solver, size: int, source: Source) -> Mesh:
         plan = plan_round(solver, size, source, data_mesh(jax.devices()[:1]))
         return default_mesh(plan.batch)
     check_mesh(mesh)
+    if lines_axis(mesh) and "curve_axis" not in inspect.signature(solver.statistics).parameters:
+        raise ValueError(
+            f"{type(solver).__name__} needs the whole curve on every device: give a mesh without"
+            f' the axis "{LINES}", such as sfvq_jax.data_mesh(), or solver=sfvq_jax.LeastSquares()'
+        )
     return mesh

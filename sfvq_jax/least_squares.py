@@ -29,9 +29,10 @@ from jax import lax
 
 from sfvq_jax.curve import Curve, curve_length, line_lengths, wide
 from sfvq_jax.dither import nearest_dithered
-from sfvq_jax.projection import Projection, check_precision, project
+from sfvq_jax.divided import mean_of_rows, own_sums, with_next
+from sfvq_jax.projection import Projection, check_precision, nearest_part, project
 from sfvq_jax.solver import Info, Solver, check_settings, is_number
-from sfvq_jax.sums import by_line
+from sfvq_jax.sums import by_line, on_each
 
 Array = jax.Array
 
@@ -119,14 +120,34 @@ class LeastSquares(Solver):
         length = curve_length(curve)
         return length / jnp.asarray(curve.num_lines, length.dtype)
 
-    def statistics(self, curve: Curve, drawn: Array, x: Array, weight: Array) -> NormalSums:
+    def statistics(
+        self, curve: Curve, drawn: Array, x: Array, weight: Array, curve_axis: str | None = None
+    ) -> NormalSums:
         codewords = wide(curve.codewords)
         curve, x = Curve(codewords, curve.size), jnp.asarray(x, codewords.dtype)
         weight = jnp.asarray(weight, codewords.dtype)
+        if curve_axis is not None:
+            return self._statistics_of_part(curve, drawn, x, weight, curve_axis)
         if self.dithered:
             fractions = jax.random.uniform(drawn, (len(codewords) - 1,), codewords.dtype)
             return normal_sums(curve, x, weight, nearest_dithered(curve, x, fractions))
         return normal_sums(curve, x, weight, project(curve, x, precision=self.precision))
+
+    def _statistics_of_part(
+        self, curve: Curve, drawn: Array, x: Array, weight: Array, axis: str
+    ) -> NormalSums:
+        part, x, rows = with_next(curve, axis), on_each(axis, x), len(curve.codewords)
+        if self.dithered:
+            # those of the whole curve, of which each shard takes its own
+            whole = jax.random.uniform(drawn, (rows * lax.axis_size(axis) - 1,), x.dtype)
+            first = lax.axis_index(axis) * rows
+            fractions = lax.dynamic_slice_in_dim(jnp.pad(whole, (0, 1)), first, rows)
+            place = nearest_dithered(part, x, fractions)
+        else:
+            place = project(part, x, precision=self.precision)
+        mine, _ = nearest_part(part, place, axis)
+        origin = mean_of_rows(curve.codewords, axis)[0]
+        return own_sums(normal_sums(part, x, jnp.where(mine, weight, 0), place, origin), axis)
 
     def update(self, curve: Curve, state: Array, sums: NormalSums) -> tuple[Curve, Array, Info]:
         weight = sums.load.sum()
@@ -156,7 +177,9 @@ class LeastSquares(Solver):
         return self.replace(length_penalty=self.length_penalty * factor)  # pyright: ignore
 
 
-def normal_sums(curve: Curve, x: Array, weight: Array, place: Projection) -> NormalSums:
+def normal_sums(
+    curve: Curve, x: Array, weight: Array, place: Projection, origin: Array | None = None
+) -> NormalSums:
     """The sums over samples whose places on the curve are given.
 
     Args:
@@ -164,13 +187,14 @@ def normal_sums(curve: Curve, x: Array, weight: Array, place: Projection) -> Nor
       x: samples, [N, D].
       weight: of each, [N]; 0 leaves it out.
       place: line, fraction and squared distance of each, [N].
+      origin: o, [D]; the mean of these codewords by default.
     """
     k, (line, t, squared_distance) = curve.codewords.shape[0], place
     start, stop = weight * (1 - t), weight * t
     nearer = jnp.where(t < 0.5, weight, 0), jnp.where(t < 0.5, 0, weight)
     # one pass over the samples adds up all that belongs to their lines
     columns = jnp.stack([start * (1 - t), stop * t, start * t, *nearer], 1)
-    origin = curve.codewords.mean(0)
+    origin = curve.codewords.mean(0) if origin is None else origin
     moment, of_lines = by_line(line, start, stop, x, k, origin=origin, columns=columns)
     at_start, at_stop, coupling, near_start, near_stop = of_lines.T
     return NormalSums(

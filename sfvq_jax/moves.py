@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sfvq_jax.curve import SMALL_ROWS, Curve, tied, wide
-from sfvq_jax.projection import nearest_codeword
+from sfvq_jax.projection import WHOLE, Search
 from sfvq_jax.sums import by_row, on_each, sum_over, weights_of
 
 Array = jax.Array
@@ -32,7 +32,9 @@ class Proposal(NamedTuple):
     worthwhile: Array
 
 
-def reseed(curve: Curve, x: Array, weight: Array, axis: str | None = None) -> Proposal:
+def reseed(
+    curve: Curve, x: Array, weight: Array, axis: str | None = None, search: Search = WHOLE
+) -> Proposal:
     """Dead codewords are taken out, and as many cells of the largest n·variance are split in two.
 
     A cell holds the samples nearest to a codeword. Its halves are the means of the two halves of a
@@ -44,6 +46,7 @@ def reseed(curve: Curve, x: Array, weight: Array, axis: str | None = None) -> Pr
       x: samples, [N, D]; some thousands serve for 64 codewords.
       weight: of each, [N]; 0 leaves it out.
       axis: name of the axis over which the samples are divided.
+      search: how samples find their places.
     """
     codewords = wide(curve.codewords)
     x = jnp.asarray(x, codewords.dtype)
@@ -51,7 +54,7 @@ def reseed(curve: Curve, x: Array, weight: Array, axis: str | None = None) -> Pr
     rows = codewords.shape[0]
     index = jnp.arange(rows, dtype=jnp.int32)
     real = index < curve.num_codewords
-    cells = _cells(Curve(codewords, curve.size), x, weight, axis)
+    cells = _cells(Curve(codewords, curve.size), x, weight, axis, search)
     dead = real & (cells.load == 0)
     score = jnp.where(real & (cells.samples > 1), cells.load * cells.variance, 0)
     rank = jnp.zeros(rows, jnp.int32).at[jnp.argsort(-score)].set(index)
@@ -126,9 +129,9 @@ def reorder(curve: Curve) -> Proposal:
     return Proposal(Curve(new, curve.size), worthwhile)
 
 
-MOVES: dict[str, Callable[[Curve, Array, Array, str | None], Proposal]] = {
+MOVES: dict[str, Callable[[Curve, Array, Array, str | None, Search], Proposal]] = {
     "reseed": reseed,
-    "reorder": lambda curve, x, weight, axis: reorder(curve),
+    "reorder": lambda curve, x, weight, axis, search: reorder(curve),
 }
 
 
@@ -143,9 +146,9 @@ class _Cells(NamedTuple):
     variance: Array
 
 
-def _cells(curve: Curve, x: Array, weight: Array, axis: str | None) -> _Cells:
+def _cells(curve: Curve, x: Array, weight: Array, axis: str | None, search: Search) -> _Cells:
     codewords, rows = curve.codewords, curve.codewords.shape[0]
-    near = nearest_codeword(curve, x)
+    near = search.codeword(curve, x)
     columns = jnp.stack([weight, (weight > 0).astype(weight.dtype)], 1)
     load, samples = sum_over(axis, jnp.zeros_like(columns, shape=(rows, 2)).at[near].add(columns)).T
     total = jnp.where(load > 0, load, 1)

@@ -11,6 +11,7 @@ fraction and distance are then computed again from x - c_j itself.
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from sfvq_jax.curve import Curve, check_curve, wide
+from sfvq_jax.divided import lowest, mean_of_rows, own_size, with_next
 from sfvq_jax.short import short_repr
+from sfvq_jax.sums import on_each
 
 Array = jax.Array
 
@@ -49,7 +52,9 @@ class Projection(NamedTuple):
         return self.line.astype(self.fraction.dtype) + self.fraction
 
 
-def project(curve: Curve, x: Array, *, precision: str = "highest") -> Projection:
+def project(
+    curve: Curve, x: Array, *, precision: str = "highest", curve_axis: str | None = None
+) -> Projection:
     """Projects samples onto the curve.
 
     Memory beyond the input and the result is a tile of samples by lines (`tile_sizes`). Sizes N are
@@ -65,15 +70,26 @@ def project(curve: Curve, x: Array, *, precision: str = "highest") -> Projection
         and "bfloat16" (with float32 sums) are faster on accelerators that have them, and may choose
         another line where two are about as near. Fraction and squared distance on the chosen line
         are computed in full in any case.
+      curve_axis: name of the axis of `shard_map` over which the codewords are divided: then the
+        curve has this shard's rows and the size of the whole, if any; x is the same on all shards
+        of the axis. Each searches its lines (`sfvq_jax.divided`), and 16 bytes a sample cross.
 
     Returns:
-      Projection of [N] arrays. Fraction and squared distance are differentiable in x and curve.
+      Projection of [N] arrays, on all shards alike. Fraction and squared distance are
+      differentiable in x and curve.
 
     >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 4.0]]))
     >>> line, fraction, squared_distance = project(curve, jnp.array([[3.0, 1.0]]))
     >>> int(line[0]), float(fraction[0]), float(squared_distance[0])
     (1, 0.25, 1.0)
     """
+    if curve_axis is not None:
+        part = with_next(curve, curve_axis)
+        place = project(part, on_each(curve_axis, x), precision=precision)
+        mine, line = nearest_part(part, place, curve_axis)
+        numbers = (place.fraction, place.squared_distance)
+        numbers = tuple(jnp.where(mine, number, 0) for number in numbers)
+        return Projection(line, *lax.psum(numbers, curve_axis))
     check_width(curve, x)
     check_precision(precision)
     n = x.shape[0]
@@ -82,6 +98,21 @@ def project(curve: Curve, x: Array, *, precision: str = "highest") -> Projection
     if n < bucket_size(n):  # padding by nothing would be a copy too
         x = jnp.pad(x, ((0, bucket_size(n) - n), (0, 0)))
     return Projection(*(value[:n] for value in _project(curve, x, precision)))
+
+
+def nearest_part(part: Curve, place: Projection, axis: str) -> tuple[Array, Array]:
+    """Whether samples' nearest points of all are on this shard's lines; 8 bytes a sample cross.
+
+    Args:
+      part: this shard's lines (`with_next`).
+      place: the samples' on them, [N].
+      axis: name of the axis over which the codewords are divided.
+
+    Returns:
+      That, [N] bool; the line of the nearest point of all in the whole curve, [N] int32.
+    """
+    distance = jnp.where(part.num_lines > 0, place.squared_distance, jnp.inf)
+    return lowest(distance, place.line, len(part.codewords) - 1, axis)
 
 
 def encode(curve: Curve, x: Array) -> Array:
@@ -255,20 +286,28 @@ def _nearest_line_of_tile(blocks: _Blocks, visited: int, x: Array, precision: st
     return lax.fori_loop(0, visited, visit, nothing)[1]
 
 
-def nearest_codeword(curve: Curve, x: Array) -> Array:
-    """Index of the nearest codeword, not point of the curve: [N, D] -> [N] int32, tile by tile."""
-    codewords = wide(curve.codewords)
-    mean = codewords.mean(0, keepdims=True)
+def nearest_codeword(curve: Curve, x: Array, *, curve_axis: str | None = None) -> Array:
+    """Index of the nearest codeword, not point of the curve: [N, D] -> [N] int32, tile by tile.
+
+    Args:
+      curve: K codewords of width D.
+      x: samples.
+      curve_axis: that over which the codewords are divided; see `project`.
+    """
+    codewords, size = wide(curve.codewords), curve.num_codewords
+    if curve_axis is not None:
+        x, size = on_each(curve_axis, x), own_size(curve, curve_axis)
+    mean = mean_of_rows(codewords, curve_axis)
     codewords = codewords - mean
-    real = jnp.arange(len(codewords), dtype=jnp.int32) < curve.num_codewords
+    real = jnp.arange(len(codewords), dtype=jnp.int32) < size
     half = jnp.where(real, jnp.sum(codewords**2, 1) / 2, jnp.inf)[:, None]
     index = jnp.arange(len(codewords), dtype=jnp.int32)[:, None]
 
-    def of_tile(tile: Array) -> Array:
+    def of_tile(tile: Array) -> tuple[Array, Array]:
         tile = tile.astype(codewords.dtype) - mean
         distance = half - jnp.matmul(codewords, tile.T, precision="highest")
-        nearest = distance <= distance.min(0, keepdims=True)
-        return jnp.where(nearest, index, len(codewords) - 1).min(0)
+        least = distance.min(0, keepdims=True)
+        return least[0], jnp.where(distance <= least, index, len(codewords) - 1).min(0)
 
     n = x.shape[0]
     # all codewords at once, so that more of them take fewer samples
@@ -276,7 +315,25 @@ def nearest_codeword(curve: Curve, x: Array) -> Array:
     most = min(max_rows, max(LEAST_ROWS, max_rows * max_lines // len(codewords)))
     num_tiles, rows = _equal_parts(n, most)
     tiles = jnp.pad(x, ((0, num_tiles * rows - n), (0, 0))).reshape(num_tiles, rows, -1)
-    return lax.map(of_tile, tiles).reshape(-1)[:n]
+    least, found = (of_all.reshape(-1)[:n] for of_all in lax.map(of_tile, tiles))
+    if curve_axis is None:
+        return found
+    return lowest(least, found, len(codewords), curve_axis)[1]
+
+
+class Search(NamedTuple):
+    """How samples find their places: as here, or as `rounds.search_on` a curve that is divided.
+
+    Attributes:
+      point: the nearest of the curve, `project`.
+      codeword: the nearest one, `nearest_codeword`.
+    """
+
+    point: Callable[[Curve, Array], Projection] = project
+    codeword: Callable[[Curve, Array], Array] = nearest_codeword
+
+
+WHOLE = Search()
 
 
 def _least(distance: Array) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from sfvq_jax.curve import Curve, check_curve, trimmed
-from sfvq_jax.projection import Projection, check_some, nearest_codeword, project
+from sfvq_jax.projection import WHOLE, Projection, Search, check_some
 from sfvq_jax.short import short_repr
 from sfvq_jax.sums import sum_over, weights_of
 
@@ -60,7 +60,13 @@ class Health(NamedTuple):
     __repr__ = short_repr
 
 
-def health(curve: Curve, x: Array, weight: Array | None = None, axis: str | None = None) -> Health:
+def health(
+    curve: Curve,
+    x: Array,
+    weight: Array | None = None,
+    axis: str | None = None,
+    search: Search = WHOLE,
+) -> Health:
     """Looks at samples [N, D] of weights [N] by exact projection; pure, for jit and vmap.
 
     Args:
@@ -68,9 +74,10 @@ def health(curve: Curve, x: Array, weight: Array | None = None, axis: str | None
       x: samples, [N, D].
       weight: of each, [N]; 0 leaves it out. 1 by default.
       axis: name of the axis over which the samples are divided.
+      search: how samples find their places.
     """
     check_some(curve, x)
-    place = project(curve, x)
+    place = search.point(curve, x)
     weight = weights_of(x, weight, place.fraction.dtype)
     of_each = weight * place.squared_distance
     largest = jnp.max(of_each, initial=0)
@@ -80,7 +87,7 @@ def health(curve: Curve, x: Array, weight: Array | None = None, axis: str | None
     load, use, error = sum_over(
         axis,
         (
-            zero.at[nearest_codeword(curve, x)].add(weight),
+            zero.at[search.codeword(curve, x)].add(weight),
             zero[1:].at[line_of(place, curve.num_lines)].add(weight),
             jnp.sum(of_each),
         ),

@@ -15,7 +15,18 @@ from jax.sharding import Mesh, PartitionSpec
 
 from sfvq_jax.blocks import Draws, Feed
 from sfvq_jax.curve import Curve
-from sfvq_jax.devices import AXIS, divided, everywhere
+from sfvq_jax.devices import (
+    AXIS,
+    by_columns,
+    by_rows,
+    curve_spec,
+    everywhere,
+    lines_axis,
+    place,
+    shardings,
+    sums_spec,
+)
+from sfvq_jax.projection import WHOLE, Search, nearest_codeword, project
 from sfvq_jax.quality import Health, health, perplexity
 from sfvq_jax.rows.source import Block
 from sfvq_jax.solver import Info, Solver, steps, update
@@ -24,8 +35,9 @@ from sfvq_jax.sums import on_each
 Array = jax.Array
 
 
-def sum_shapes(solver: Solver, curve: Curve, state: Any, devices: int) -> Any:
-    """What `absorb` takes in to: each device's sums, [devices, …], or an `Info` of updates."""
+def sum_shapes(solver: Solver, curve: Curve, state: Any, parts: int) -> Any:
+    """What `absorb` takes in to: the sums of each part of the samples, [parts, …], or an `Info` of
+    updates."""
     block = Block(_float(1, curve.latent_dim), _float(1))
 
     def begin(curve: Curve, state: Any, block: Block) -> Any:
@@ -35,20 +47,15 @@ def sum_shapes(solver: Solver, curve: Curve, state: Any, devices: int) -> Any:
     shapes = jax.eval_shape(begin, curve, state, block)
     if solver.batch is not None:
         return shapes
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((devices, *leaf.shape), leaf.dtype), shapes
-    )
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts, *leaf.shape), leaf.dtype), shapes)
 
 
 def zero_sums(mesh: Mesh, solver: Solver, shapes: Any) -> Any:
     """The sums of no samples, on the devices; made on the host, where it compiles nothing."""
-    place = everywhere(mesh) if solver.batch is not None else divided(mesh)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    if jax.process_count() == 1:
-        return jax.device_put(zeros, place)
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_callback(leaf.shape, place, lambda at: leaf[at]), zeros
-    )
+    if solver.batch is not None:
+        return place(zeros, jax.tree.map(lambda leaf: everywhere(mesh), zeros))
+    return place(zeros, shardings(sums_spec(zeros, mesh), mesh))
 
 
 def absorb(
@@ -62,10 +69,10 @@ def absorb(
     feed: Feed,
 ) -> tuple[Curve, Any, Any]:
     """Takes in blocks: adds their sums, or, of a solver that goes by batches, makes its updates."""
-    place = (feed.feed, np.int32(feed.first), np.int32(feed.stop))
+    blocks = (feed.feed, np.int32(feed.first), np.int32(feed.stop))
     if solver.batch is None:
-        return curve, state, add_sums(mesh, solver, curve, sums, draws, *place)
-    return descend(mesh, solver, number, curve, state, sums, draws, *place)
+        return curve, state, add_sums(mesh, solver, curve, sums, draws, *blocks)
+    return descend(mesh, solver, number, curve, state, sums, draws, *blocks)
 
 
 @functools.partial(jax.jit, static_argnames="mesh", donate_argnames="sums")
@@ -79,17 +86,21 @@ def add_sums(
     first: Array,
     stop: Array,
 ) -> Any:
+    lines = lines_axis(mesh)
+    of_part = {} if lines is None else {"curve_axis": lines}
+
     def of_shard(curve: Curve, key: Array, sums: Any, block: Block) -> Any:
         drawn = solver.draw(curve, key)
-        new = solver.statistics(on_each(_axis(mesh), curve), drawn, *block)
+        new = solver.statistics(on_each(_axis(mesh), curve), drawn, *block, **of_part)
         return jax.tree.map(lambda sum, new: sum + new[None], sums, new)
 
     if mesh.size > 1:
+        of_sums = sums_spec(sums, mesh)
         of_shard = jax.shard_map(
             of_shard,
             mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(AXIS)),
-            out_specs=PartitionSpec(AXIS),
+            in_specs=(curve_spec(curve, mesh), PartitionSpec(), of_sums, PartitionSpec(AXIS)),
+            out_specs=of_sums,
         )
 
     def add(i: Array, sums: Any) -> Any:
@@ -161,11 +172,13 @@ def end_round(
 @functools.partial(jax.jit, static_argnames="mesh", donate_argnames="sums")
 def update_by_sums(mesh: Mesh, solver: Solver, curve: Curve, state: Any, sums: Any) -> Updated:
     total = jax.tree.map(lambda leaf: leaf.sum(0), sums)
+    curve, total = by_columns((curve, total), mesh)
     new, state, info = update(solver, curve, state, total)
     # made on the devices: from the host a round would wait for as much as a codebook
-    empty = lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, sums), divided(mesh))
+    empty = jax.tree.map(jnp.zeros_like, sums)
+    empty = lax.with_sharding_constraint(empty, shardings(sums_spec(sums, mesh), mesh))
     seen = jnp.stack([info.objective, jnp.asarray(solver.penalty(curve, state))])
-    return Updated(new, state, empty, seen)
+    return Updated(by_rows(new, mesh), state, empty, seen)
 
 
 class Measured(NamedTuple):
@@ -181,14 +194,29 @@ class Measured(NamedTuple):
     seen: Array
 
 
-@jax.jit
-def measure(solver: Solver, curve: Curve, state: Any, block: Block) -> Measured:
+@functools.partial(jax.jit, static_argnames="mesh")
+def measure(mesh: Mesh, solver: Solver, curve: Curve, state: Any, block: Block) -> Measured:
     """By exact projection of measuring samples."""
-    found = health(curve, *block)
+    found = health(curve, *block, search=search_on(mesh))
     penalty = jnp.asarray(solver.penalty(curve, state))
     spread = perplexity(found.use / found.use.sum())
     numbers = jnp.stack([found.distortion, penalty, spread])
     return Measured(found, jnp.concatenate([numbers, found.use]))
+
+
+def search_on(mesh: Mesh) -> Search:
+    """How samples that are on every device find their places on a curve that lies on a mesh."""
+    if lines_axis(mesh) is None:
+        return WHOLE
+
+    def over_lines(function: Any, curve: Curve, x: Array) -> Any:
+        search = functools.partial(function, curve_axis=lines_axis(mesh))
+        specs = (curve_spec(curve, mesh), PartitionSpec())
+        search = jax.shard_map(search, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
+        return search(curve, x)
+
+    kinds = (project, nearest_codeword)
+    return Search(*(functools.partial(over_lines, kind) for kind in kinds))
 
 
 def _float(*shape: int) -> jax.ShapeDtypeStruct:

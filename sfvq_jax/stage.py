@@ -17,6 +17,7 @@ from jax import lax
 
 from sfvq_jax.curve import Curve, row_bucket, tied, wide
 from sfvq_jax.moves import MOVES, Proposal
+from sfvq_jax.projection import WHOLE, Search
 from sfvq_jax.quality import Health
 from sfvq_jax.solver import Info, Solver, round_steps, step, steps
 from sfvq_jax.subdivision import initial_curve, occurrence, sample_numbers, subdivide
@@ -96,6 +97,7 @@ def propose(
     x: Array,
     weight: Array,
     axis: str | None = None,
+    search: Search = WHOLE,
 ) -> Proposal:
     """The curve that the rounds of a stage or of one of its moves start from.
 
@@ -108,13 +110,14 @@ def propose(
       x: measuring samples, [N, D].
       weight: of each, [N].
       axis: name of the axis over which they are divided.
+      search: how they find their places on the curve.
     """
 
     def grow() -> Proposal:
         def grown() -> Array:
             if solver.subdivision == "published":
                 return subdivide(curve, size).codewords
-            return occurrence(curve, size, x, weight, axis).codewords
+            return occurrence(curve, size, x, weight, axis, search).codewords
 
         now = jnp.asarray(curve.num_codewords, jnp.int32)
         codewords = lax.cond(size > now, grown, lambda: curve.codewords)
@@ -122,7 +125,7 @@ def propose(
 
     def moved(name: str) -> Callable[[], Proposal]:
         def of_this_size() -> Proposal:
-            curve, worthwhile = MOVES[name](now, x, weight, axis)
+            curve, worthwhile = MOVES[name](now, x, weight, axis, search)
             return Proposal(Curve(curve.codewords), worthwhile)
 
         return of_this_size

@@ -1,5 +1,6 @@
 """A fit under way: from stage to stage and round to round, whatever the source; its checkpoints."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -10,13 +11,29 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sfvq_jax.blocks import Draws, Reader, feeds, plan_round
-from sfvq_jax.curve import Curve
-from sfvq_jax.devices import replicate
+from sfvq_jax.curve import Curve, padded
+from sfvq_jax.devices import (
+    by_columns,
+    by_rows,
+    lines_axis,
+    on_host,
+    parts,
+    place_curve,
+    replicate,
+)
 from sfvq_jax.history import Record, Report, empty_history, history_of, records_of
 from sfvq_jax.io.checkpoints import Checkpoints
 from sfvq_jax.processes import of_all_processes
 from sfvq_jax.quality import Health
-from sfvq_jax.rounds import Measured, absorb, end_round, measure, sum_shapes, zero_sums
+from sfvq_jax.rounds import (
+    Measured,
+    absorb,
+    end_round,
+    measure,
+    search_on,
+    sum_shapes,
+    zero_sums,
+)
 from sfvq_jax.rows.source import Block, Source
 from sfvq_jax.solver import Solver
 from sfvq_jax.span import Span
@@ -78,12 +95,12 @@ class Stages:
             while at.stage < len(self.sizes):
                 at, now = self._move(at, now, checkpoints)
         # a copy on the default device, wherever it was fitted; `jnp.asarray` would compile
-        codewords = jax.device_put(np.asarray(now.curve.codewords)[: self.sizes[-1]])
-        measured = measure(self.solver, now.curve, now.state, self.held)
+        codewords = jax.device_put(on_host(now.curve.codewords)[: self.sizes[-1]])
+        measured = measure(self.mesh, self.solver, now.curve, now.state, self.held)
         return Curve(codewords), measured.health
 
     def _first(self, start: Curve) -> Now:
-        curve = replicate(self._in_rows(start, 0), self.mesh)
+        curve = place_curve(self._in_rows(start, 0), self.mesh)
         return Now(curve, None, None, None)
 
     def _in_rows(self, curve: Curve, stage: int) -> Curve:
@@ -94,15 +111,25 @@ class Stages:
         padding = ((0, rows - len(codewords)), (0, 0))
         return Curve(np.pad(codewords, padding, mode="edge"), size)  # pyright: ignore
 
+    def _more_rows(self, curve: Curve, stage: int) -> Curve:
+        if lines_axis(self.mesh) is None:
+            return place_curve(self._in_rows(curve, stage), self.mesh)
+        return _padded(self.mesh, curve, stage_rows(self.solver, self.sizes[stage]))
+
     def _move(self, at: At, now: Now, checkpoints: Checkpoints) -> tuple[At, Now]:
         """The rest of a stage's first rounds or of a move's, and the step to what comes next."""
         solver = self.solvers[at.stage]
         if not at.begun:
             curve = now.curve
             if at.move == 0 and len(curve.codewords) < stage_rows(solver, self.sizes[at.stage]):
-                curve = replicate(self._in_rows(curve, at.stage), self.mesh)
+                curve = self._more_rows(curve, at.stage)
             new, state, worthwhile = _propose(
-                solver, np.int32(at.move), curve, np.int32(self.sizes[at.stage]), self.held
+                self.mesh,
+                solver,
+                np.int32(at.move),
+                curve,
+                np.int32(self.sizes[at.stage]),
+                self.held,
             )
             if not worthwhile:
                 return self._after(at, now, checkpoints)
@@ -116,9 +143,9 @@ class Stages:
             at, now, measured = self._round(at, now, checkpoints)
         if now.kept is not None:
             if measured is None:
-                measured = measure(solver, now.curve, now.state, self.held)
+                measured = measure(self.mesh, solver, now.curve, now.state, self.held)
             curve, state = now.kept
-            before = measure(solver, curve, state, self.held).health
+            before = measure(self.mesh, solver, curve, state, self.held).health
             if not _better(solver, state, (curve, before), (now.curve, measured.health)):
                 del self.records[len(self.records) - at.round :]
                 now = now._replace(curve=curve, state=state)
@@ -156,7 +183,7 @@ class Stages:
             self._report(began, before, at, None)
         updated = end_round(self.mesh, solver, curve, state, sums, at.block)
         curve, state = updated.curve, updated.state
-        measured = measure(solver, curve, state, self.held)
+        measured = measure(self.mesh, solver, curve, state, self.held)
         # what is looked at is fetched in one go: an accelerator would be waited for each time
         (loss, penalty_before), seen = jax.device_get((updated.seen, measured.seen))
         record = self._record(at, seen, float(loss))
@@ -173,7 +200,7 @@ class Stages:
 
     def _zeros(self, curve: Curve, state: Any) -> Any:
         return zero_sums(
-            self.mesh, self.solver, sum_shapes(self.solver, curve, state, self.mesh.size)
+            self.mesh, self.solver, sum_shapes(self.solver, curve, state, parts(self.mesh))
         )
 
     def _record(self, at: At, seen: np.ndarray, loss: float) -> Record:
@@ -200,7 +227,7 @@ class Stages:
     def _save(self, checkpoints: Checkpoints, at: At, now: Now) -> None:
         about = {
             "at": at._asdict(),
-            "devices": self.mesh.size,
+            "devices": parts(self.mesh),
             "rounds": len(self.records),
             "converged": self.converged,
             BOOKMARKS: of_all_processes(self.bookmark, MOST_BOOKMARKS),
@@ -292,12 +319,19 @@ class Stages:
         return (plan.blocks or math.nan) * plan.block_samples
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="mesh")
 def _propose(
-    solver: Solver, move: Array, curve: Curve, size: Array, held: Block
+    mesh: Mesh, solver: Solver, move: Array, curve: Curve, size: Array, held: Block
 ) -> tuple[Curve, Any, Array]:
-    proposal = propose(solver, move, curve, size, *held)
-    return proposal.curve, solver.init(proposal.curve), proposal.worthwhile
+    curve = by_columns(curve, mesh)
+    proposal = propose(solver, move, curve, size, *held, search=search_on(mesh))
+    new = by_columns(proposal.curve, mesh)
+    return by_rows(new, mesh), solver.init(new), proposal.worthwhile
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "rows"))
+def _padded(mesh: Mesh, curve: Curve, rows: int) -> Curve:
+    return by_rows(padded(by_columns(curve, mesh), rows), mesh)
 
 
 _better = jax.jit(better)

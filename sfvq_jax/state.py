@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from sfvq_jax.curve import Curve
-from sfvq_jax.devices import divided, everywhere
+from sfvq_jax.devices import curve_spec, everywhere, parts, shardings, sums_spec
 from sfvq_jax.rounds import sum_shapes
 from sfvq_jax.solver import Solver
 from sfvq_jax.stage import stage_rows
@@ -39,8 +39,8 @@ class Now(NamedTuple):
     Attributes:
       curve: in the rows of the stage.
       state: the solver's.
-      sums: of the round so far, each device's own, [devices, …]; an `Info` of a solver that goes
-        by batches.
+      sums: of the round so far, those of each part of the samples, [parts, …]; an `Info` of a
+        solver that goes by batches.
       kept: curve and state from before a move, while its rounds go on; else None.
     """
 
@@ -51,7 +51,7 @@ class Now(NamedTuple):
 
 
 def shapes_of(
-    at: At, solver: Solver, sizes: list[int], width: int, mesh: Mesh, devices: int
+    at: At, solver: Solver, sizes: list[int], width: int, mesh: Mesh, saved_parts: int
 ) -> Now:
     """The shapes of a state that was saved, with shardings to restore it to.
 
@@ -61,7 +61,7 @@ def shapes_of(
       sizes: codewords of each stage.
       width: of the codewords.
       mesh: to restore it to.
-      devices: of the fit that saved it.
+      saved_parts: of the samples, in the fit that saved it.
 
     Raises:
       ValueError: it has gone beyond the last stage.
@@ -71,36 +71,41 @@ def shapes_of(
             f"it keeps a fit that has gone beyond {sizes[-1]} codewords: ask for as"
             " many bits as before, or more, or name another folder for it"
         )
-    rows, place = stage_rows(solver, sizes[at.reached]), everywhere(mesh)
+    rows = stage_rows(solver, sizes[at.reached])
     codewords = jax.ShapeDtypeStruct((rows, width), jnp.float32)
     size = jax.ShapeDtypeStruct((), jnp.int32) if solver.batch is None else None
     curve = Curve(codewords, size)  # pyright: ignore[reportArgumentType]
     state = jax.eval_shape(solver.init, curve)
-    kept = (curve, state) if at.begun and at.move else None
-    own = solver.batch is None and devices == mesh.size
-    return Now(
-        _placed(curve, place),
-        _placed(state, place),
-        _placed(sum_shapes(solver, curve, state, devices), divided(mesh) if own else place),
-        _placed(kept, place),
+    sums = sum_shapes(solver, curve, state, saved_parts)
+    whole = everywhere(mesh)
+    of_sums = jax.tree.map(lambda leaf: whole, sums)
+    if solver.batch is None and saved_parts == parts(mesh):
+        of_sums = shardings(sums_spec(sums, mesh), mesh)
+    placed = (
+        _placed(curve, shardings(curve_spec(curve, mesh), mesh)),
+        _placed(state, jax.tree.map(lambda leaf: whole, state)),
     )
+    return Now(*placed, _placed(sums, of_sums), placed if at.begun and at.move else None)
 
 
 def adopt(sums: Any, solver: Solver, mesh: Mesh) -> Any:
-    """Sums of another number of devices on this mesh: the first one takes over all of them."""
+    """Sums of another number of parts on this mesh: the first one takes over all of them."""
     if solver.batch is not None:
         return sums
 
     def convert(leaf: Array) -> Array:
-        if leaf.shape[0] == mesh.size:
+        if leaf.shape[0] == parts(mesh):
             return leaf
-        empty = jnp.zeros((mesh.size - 1, *leaf.shape[1:]), leaf.dtype)
+        empty = jnp.zeros((parts(mesh) - 1, *leaf.shape[1:]), leaf.dtype)
         return jnp.concatenate([leaf.sum(0, keepdims=True), empty])
 
-    return jax.jit(lambda sums: jax.tree.map(convert, sums), out_shardings=divided(mesh))(sums)
+    where = shardings(sums_spec(sums, mesh), mesh)
+    return jax.jit(lambda sums: jax.tree.map(convert, sums), out_shardings=where)(sums)
 
 
-def _placed(tree: Any, place: NamedSharding) -> Any:
+def _placed(tree: Any, where: Any) -> Any:
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        tree,
+        where,
     )

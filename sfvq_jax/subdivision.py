@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from sfvq_jax.curve import Curve, check_curve, curve_length, decode, padded, tied, wide
-from sfvq_jax.projection import check_width, project
+from sfvq_jax.projection import WHOLE, Search, check_width
 from sfvq_jax.sums import by_row, on_each, sum_over, weights_of
 
 Array = jax.Array
@@ -66,7 +66,12 @@ def initial_curve(
 
 
 def occurrence(
-    curve: Curve, size: Array | int, x: Array, weight: Array, axis: str | None = None
+    curve: Curve,
+    size: Array | int,
+    x: Array,
+    weight: Array,
+    axis: str | None = None,
+    search: Search = WHOLE,
 ) -> Curve:
     """`size` codewords: the means of groups of equal weight along the curve.
 
@@ -80,12 +85,13 @@ def occurrence(
       x: samples, [N, D].
       weight: of each, [N]; 0 leaves it out.
       axis: name of the axis over which the samples are divided.
+      search: how samples find their places.
     """
     codewords = wide(curve.codewords)
     x = jnp.asarray(x, codewords.dtype)
     weight = _shares(weights_of(x, weight), axis)
     curve = Curve(codewords, jnp.asarray(curve.num_codewords, jnp.int32))
-    line, t, _ = project(curve, x)
+    line, t, _ = search.point(curve, x)
     corner = line + (t > 0.5).astype(line.dtype)
     step = jnp.diff(codewords, axis=0)
     step = step / jnp.maximum(jnp.linalg.norm(step, axis=1, keepdims=True), 1e-30)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from sfvq_jax.devices import divide, divided, round_up
+from sfvq_jax.devices import divide, divided, parts, round_up
 from sfvq_jax.rows.looking import look_through
 from sfvq_jax.rows.source import Block, Far, Source, check_latents, check_weights
 from sfvq_jax.short import short_repr
@@ -64,7 +64,7 @@ class ArraySource(Source):
         return ArraySource(_mapped(function, self.latents), self.weights, self.num_latents)
 
     def placed(self, mesh: Mesh) -> "ArraySource":
-        rest = -self.latents.shape[0] % mesh.size
+        rest = -self.latents.shape[0] % parts(mesh)
         placed = self.whole()
         if isinstance(self.latents, np.ndarray):
             x, weight = np.pad(self.latents, ((0, rest), (0, 0))), np.pad(self.weights, (0, rest))
