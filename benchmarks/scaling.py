@@ -2,6 +2,7 @@
 
     python -m benchmarks.scaling          # five minutes or so; 8 GiB of memory
     python -m benchmarks.scaling --large  # and a file of 8 GiB in a temporary folder
+    python -m benchmarks.scaling --curve  # instead of all that, a curve over devices; 4 GiB
     python -m benchmarks.scaling --quick  # a trial: small sizes, nothing saved
 
 Devices are simulated: parts of one CPU, which share its cores, so that rates only show what the
@@ -16,6 +17,10 @@ division itself costs. Four tables:
     memory     temporary bytes of the compiled programs beside what the code says they are
                (`project_bytes`, `add_bytes`, `update_bytes`)
     large      the most memory that a process has when it fits an .npy of 8 GiB, in one pass
+
+With `--curve` the codewords are divided too, saved as scaling_curve: what a device holds and sends
+in the compiled programs beside what the code says it is (`held_bytes`, `block_bytes`, `end_bytes`);
+and rounds of some meshes, whose curves are compared with that of one device.
 """
 
 import os
@@ -33,18 +38,26 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.accelerator.library import draws_of
 from benchmarks.report import report
 from sfvq_jax import Curve, LeastSquares, Source, data_mesh, fit, project
 from sfvq_jax.blocks import AtHand, Draws, feeds, plan_round
-from sfvq_jax.devices import replicate
+from sfvq_jax.devices import (
+    AXIS,
+    divide,
+    lines_axis,
+    parts,
+    place_curve,
+    replicate,
+    sums_spec,
+)
 from sfvq_jax.projection import tile_sizes
 from sfvq_jax.rounds import add_sums, sum_shapes, update_by_sums, zero_sums
 from sfvq_jax.rows.source import Block
@@ -61,6 +74,9 @@ BLOCK_ROWS = 2**15  # 64 MiB
 FILE_BYTES = 2**33
 FILE_BITS = 4
 CHUNK_ROWS = 2**14
+MESHES = ((8, 1), (4, 2), (2, 4), (1, 8))  # parts of the samples and of the curve
+RUN_MESHES = ((1, 1), (2, 4), (1, 8))
+CURVE_N, CURVE_ROUNDS = 2**11, 2
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 FLOAT = 4  # bytes
@@ -71,6 +87,7 @@ Row = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description="Traffic, rate and memory.")
     parser.add_argument("--large", action="store_true", help="fit a file of 8 GiB too")
+    parser.add_argument("--curve", action="store_true", help="only a curve over devices")
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing saved")
     parser.add_argument("--fit-file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -79,6 +96,15 @@ def main() -> None:
         return
     sizes = [n // 8 for n in SIZES] if options.quick else SIZES
     large_k = LARGE_K // 16 if options.quick else LARGE_K
+    if options.curve:
+        tables = {
+            f"A device's share, K={large_k}, D={D}": [
+                share(*mesh, large_k, CURVE_N) for mesh in MESHES
+            ],
+            f"Rounds, K={large_k}, D={D}": rounds(large_k, CURVE_N),
+        }
+        report("scaling_curve", tables, packages=("jax", "numpy"), save=not options.quick)
+        return
     tables = {
         f"Traffic, K={K}, D={D}": [
             row for devices in DEVICES for n in sizes for row in traffic(devices, n, K, D)
@@ -141,7 +167,7 @@ def collective_bytes(program: str) -> int:
 
     Each is counted once, also where it is in a loop.
     """
-    pattern = rf"= (\(?[^=]*?\)?) (?:{'|'.join(COLLECTIVES)})(?:-start)?\("
+    pattern = rf"= (.*?) (?:{'|'.join(COLLECTIVES)})(?:-start)?\("
     return sum(shape_bytes(shapes) for shapes in re.findall(pattern, program))
 
 
@@ -246,6 +272,115 @@ def update_bytes(k: int, d: int) -> int:
 
 def _shape(*sizes: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+# A curve over devices.
+
+
+class Programs(NamedTuple):
+    """A round's, compiled: `add` takes in a block, `update` ends the round."""
+
+    add: jax.stages.Compiled
+    update: jax.stages.Compiled
+
+
+def compiled(mesh: Mesh, solver: LeastSquares, k: int, n: int) -> Programs:
+    """Of K codewords and blocks of n samples."""
+    lines = lines_axis(mesh)
+
+    def shape(leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+    curve = Curve(shape(_shape(k, D), PartitionSpec(lines)))  # pyright: ignore
+    curve = curve.replace(size=shape(jax.ShapeDtypeStruct((), jnp.int32), PartitionSpec()))
+    state = jax.eval_shape(solver.init, curve)
+    state = shape(state, PartitionSpec())
+    sums = sum_shapes(solver, curve, state, parts(mesh))
+    sums = jax.tree.map(shape, sums, sums_spec(sums, mesh))
+    samples = Block(_shape(n, D), _shape(n))
+    samples = jax.tree.map(lambda leaf: shape(leaf, PartitionSpec(AXIS)), samples)
+    draws = draws_of(jax.random.key(0), mesh)
+    feed = AtHand(samples, Span())
+    return Programs(
+        add_sums.lower(mesh, solver, curve, sums, draws, feed, 0, 1).compile(),
+        update_by_sums.lower(mesh, solver, curve, state, sums).compile(),
+    )
+
+
+def share(samples: int, curve: int, k: int, n: int) -> Row:
+    """What a device holds and sends, by the compiled programs and by formula."""
+    mesh = data_mesh(jax.devices()[: samples * curve], curve=curve)
+    programs = compiled(mesh, LeastSquares(), k, n)
+    memory = [program.memory_analysis() for program in programs]
+    block, end = (collective_bytes(program.as_text()) for program in programs)
+    held = memory[1].argument_size_in_bytes
+    return {
+        "data x curve": f"{samples} x {curve}",
+        "curve and sums MiB": held / 2**20,
+        "by formula": held / held_bytes(k, D, curve),
+        "temporary MiB, block": memory[0].temp_size_in_bytes / 2**20,
+        "temporary MiB, end": memory[1].temp_size_in_bytes / 2**20,
+        "sent MiB, block": block / 2**20,
+        "block by formula": block / block_bytes(n // samples, D) if curve > 1 else None,
+        "sent MiB, end": end / 2**20,
+        "end by formula": end / end_bytes(k, D, samples, curve),
+    }
+
+
+def held_bytes(k: int, d: int, curve: int) -> float:
+    """The curve, and sums of as many floats and three a codeword: a part of the lines has them."""
+    return FLOAT * (2 * k * d + 3 * k) / curve
+
+
+def block_bytes(n: int, d: int) -> int:
+    """Of n samples on the device the least distance and its line; the codeword after its lines, its
+    sums, and the codewords' mean."""
+    return FLOAT * (2 * n + 3 * d + 4)
+
+
+def end_bytes(k: int, d: int, samples: int, curve: int) -> float:
+    """The sum over parts of the samples; codewords and moments from rows to columns and the new
+    codewords back; eleven numbers a codeword: its sums, and lengths of lines from all columns."""
+    total = (k * d + 3 * k) / curve + 1 if samples > 1 else 0
+    return FLOAT * (total + (3 * k * d / curve + 11 * k if curve > 1 else 0))
+
+
+def rounds(k: int, n: int) -> list[Row]:
+    """Rounds on each mesh: their time, and how far the curves are from that of one device."""
+    random = np.random.default_rng(0)
+    codewords = random.standard_normal((k, D), np.float32)
+    x, weight = random.standard_normal((n, D), np.float32), np.ones(n, np.float32)
+    rows: list[Row] = []
+    expected = None
+    solver = LeastSquares()
+    for samples, parts_of_curve in RUN_MESHES:
+        mesh = data_mesh(jax.devices()[: samples * parts_of_curve], curve=parts_of_curve)
+        programs = compiled(mesh, solver, k, n)
+        curve = Curve(jnp.asarray(codewords), jnp.int32(k))
+        state = jax.jit(solver.init)(curve)
+        sums = zero_sums(mesh, solver, sum_shapes(solver, curve, state, samples))
+        curve, state = place_curve(curve, mesh), replicate(state, mesh)
+        feed = AtHand(Block(divide(x, mesh), divide(weight, mesh)), Span())
+        draws, times = draws_of(jax.random.key(0), mesh), []
+        for _ in range(CURVE_ROUNDS):
+            start = time.perf_counter()
+            sums = jax.block_until_ready(programs.add(solver, curve, sums, draws, feed, 0, 1))
+            middle = time.perf_counter()
+            updated = programs.update(solver, curve, state, sums)
+            curve, state, sums, _ = jax.block_until_ready(updated)
+            times.append((middle - start, time.perf_counter() - middle))
+        found = np.asarray(curve.codewords)
+        expected = found if expected is None else expected
+        rows.append(
+            {
+                "data x curve": f"{samples} x {parts_of_curve}",
+                "N": n,
+                "seconds, block": min(add for add, _ in times),
+                "seconds, end": min(end for _, end in times),
+                "largest difference": float(np.abs(found - expected).max()),
+            }
+        )
+    return rows
 
 
 # A large file.

@@ -23,6 +23,7 @@ def test_collectives_are_found_in_the_text_of_a_program():
       %all-reduce.1 = (f32[64]{0}, f32[64,512]{1,0}) all-reduce(%a, %b), replica_groups={{0,1}}
       %all-gather-start = f32[8,2]{1,0} all-gather-start(%c), dimensions={0}
       ROOT %permute = bf16[3]{0} collective-permute(%d), source_target_pairs={{0,1}}
+      %all = (s32[2], s32[2], s32[2], s32[2], s32[2], /*index=5*/s32[2]) all-to-all(%a)
       %get = f32[64]{0} get-tuple-element(%all-reduce.1), index=0
     """
-    assert collective_bytes(program) == 4 * (64 + 64 * 512) + 4 * 16 + 2 * 3
+    assert collective_bytes(program) == 4 * (64 + 64 * 512) + 4 * 16 + 2 * 3 + 6 * 4 * 2
