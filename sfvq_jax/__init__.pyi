@@ -15,6 +15,7 @@ from .quality import CodebookQuality, codebook_quality, same_class_share
 from .result import FitResult
 from .solver import Info, Solver, step
 from .sources import ArraySource, HostSource, IteratorSource, SamplerSource, Source
+from .streaming import Stream, StreamInfo, partial_fit, start_stream
 from .subdivision import initial_curve, resample, subdivide
 
 __version__: str
@@ -38,6 +39,8 @@ __all__ = [
     "Solver",
     "Source",
     "StageInfo",
+    "Stream",
+    "StreamInfo",
     "check_belongs",
     "codebook_quality",
     "curve_length",
@@ -54,10 +57,12 @@ __all__ = [
     "limited_memory",
     "line_lengths",
     "load_curve",
+    "partial_fit",
     "project",
     "resample",
     "same_class_share",
     "save_curve",
+    "start_stream",
     "step",
     "subdivide",
     "views",

@@ -226,16 +226,38 @@ def solve(sums: NormalSums, curve: Curve, length_penalty: Any, m: Array) -> Curv
       length_penalty: μ.
       m: the step up to which the penalty is quadratic.
     """
-    k = jnp.asarray(curve.num_codewords, sums.load.dtype)
-    load = sums.load.sum() / k
+    pull = PULL * _even_load(sums, curve)
+    diagonal, off = _matrix(sums, curve, length_penalty, m)
+    origin = curve.codewords.mean(0, keepdims=True)
+    right = sums.moment + pull * (curve.codewords - origin)
+    return Curve(solve_tridiagonal(diagonal + pull, off, right) + origin, curve.size)
+
+
+def sums_at(curve: Curve, load: Array, length_penalty: Any) -> NormalSums:
+    """Sums of samples that a curve stands for, of weight `load` [K] at each codeword.
+
+    Their moments are such that the curve itself is the solution, penalty included.
+    """
+    none, offset = jnp.zeros_like(load), curve.codewords - curve.codewords.mean(0, keepdims=True)
+    sums = NormalSums(load, none, jnp.zeros_like(offset), load, none[0])
+    diagonal, off = _matrix(sums, curve, length_penalty, mean_step(curve, sums))
+    above, below = off[:, None] * offset[1:], off[:, None] * offset[:-1]
+    moment = diagonal[:, None] * offset
+    return sums._replace(moment=moment.at[:-1].add(above).at[1:].add(below))
+
+
+def _matrix(sums: NormalSums, curve: Curve, length_penalty: Any, m: Array) -> tuple[Array, Array]:
+    """Diagonal [K] and what is beside it, [K - 1]."""
     length = line_lengths(curve)
     bend = jnp.where(length > m, m / jnp.where(length > m, length, 1), 1)
-    stiff = load * jnp.asarray(length_penalty, bend.dtype) * jnp.where(_line_mask(curve), bend, 0)
-    diagonal = sums.diagonal + jnp.pad(stiff, (0, 1)) + jnp.pad(stiff, (1, 0)) + PULL * load
-    off = sums.coupling[:-1] - stiff
-    origin = curve.codewords.mean(0, keepdims=True)
-    right = sums.moment + PULL * load * (curve.codewords - origin)
-    return Curve(solve_tridiagonal(diagonal, off, right) + origin, curve.size)
+    stiff = jnp.asarray(length_penalty, bend.dtype) * jnp.where(_line_mask(curve), bend, 0)
+    stiff = _even_load(sums, curve) * stiff
+    diagonal = sums.diagonal + jnp.pad(stiff, (0, 1)) + jnp.pad(stiff, (1, 0))
+    return diagonal, sums.coupling[:-1] - stiff
+
+
+def _even_load(sums: NormalSums, curve: Curve) -> Array:
+    return sums.load.sum() / jnp.asarray(curve.num_codewords, sums.load.dtype)
 
 
 def solve_tridiagonal(diagonal: Array, off: Array, right: Array) -> Array:

@@ -32,6 +32,23 @@ class Proposal(NamedTuple):
     worthwhile: Array
 
 
+class Reseeded(NamedTuple):
+    """A reseeded curve, and where its rows come from.
+
+    Attributes:
+      curve: the new one.
+      worthwhile: whether there was something to mend and something to mend it with, bool [].
+      was: the row of the old curve that each row was, or is a half of, [R] int32; -1 beyond the
+        codewords.
+      halved: whether it is a half, [R] bool.
+    """
+
+    curve: Curve
+    worthwhile: Array
+    was: Array
+    halved: Array
+
+
 def reseed(
     curve: Curve, x: Array, weight: Array, axis: str | None = None, search: Search = WHOLE
 ) -> Proposal:
@@ -48,6 +65,25 @@ def reseed(
       axis: name of the axis over which the samples are divided.
       search: how samples find their places.
     """
+    found = reseeded(curve, x, weight, axis, search)
+    return Proposal(found.curve, found.worthwhile)
+
+
+def reseeded(
+    curve: Curve,
+    x: Array,
+    weight: Array,
+    axis: str | None = None,
+    search: Search = WHOLE,
+    *,
+    dead: Array | None = None,
+) -> Reseeded:
+    """The same, with what became of each row.
+
+    Args:
+      dead: which codewords are to be taken out, [R] bool; by default those that none of the samples
+        is nearest to.
+    """
     codewords = wide(curve.codewords)
     x = jnp.asarray(x, codewords.dtype)
     weight = weights_of(x, weight)
@@ -55,8 +91,8 @@ def reseed(
     index = jnp.arange(rows, dtype=jnp.int32)
     real = index < curve.num_codewords
     cells = _cells(Curve(codewords, curve.size), x, weight, axis, search)
-    dead = real & (cells.load == 0)
-    score = jnp.where(real & (cells.samples > 1), cells.load * cells.variance, 0)
+    dead = real & (cells.load == 0 if dead is None else dead)
+    score = jnp.where(real & ~dead & (cells.samples > 1), cells.load * cells.variance, 0)
     rank = jnp.zeros(rows, jnp.int32).at[jnp.argsort(-score)].set(index)
     split = (rank < dead.sum(dtype=jnp.int32)) & (score > 0)
     kept = real & ~dead
@@ -81,12 +117,17 @@ def reseed(
 
     count = kept.astype(jnp.int32) + split.astype(jnp.int32)
     place = jnp.cumsum(count, dtype=jnp.int32) - count
-    outside = jnp.int32(rows)
-    new = jnp.zeros_like(codewords).at[jnp.where(kept, place, outside)].set(first, mode="drop")
-    new = new.at[jnp.where(split, place + 1, outside)].set(second, mode="drop")
+    kept_at = jnp.where(kept, place, rows)  # what would lie beyond the rows is dropped
+    half_at = jnp.where(split, place + 1, rows)
+    new = jnp.zeros_like(codewords).at[kept_at].set(first, mode="drop")
+    new = new.at[half_at].set(second, mode="drop")
     # where few cells can be split, the last codeword is repeated
     new = tied(new, count.sum(dtype=jnp.int32)).codewords.astype(curve.codewords.dtype)
-    return Proposal(Curve(new, curve.size), jnp.any(dead) & jnp.any(split))
+    was = jnp.full_like(index, -1).at[kept_at].set(index, mode="drop")
+    was = was.at[half_at].set(index, mode="drop")
+    halved = jnp.zeros_like(real).at[kept_at].set(split, mode="drop")
+    halved = halved.at[half_at].set(True, mode="drop")
+    return Reseeded(Curve(new, curve.size), jnp.any(dead) & jnp.any(split), was, halved)
 
 
 def reorder(curve: Curve) -> Proposal:
