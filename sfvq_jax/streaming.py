@@ -95,7 +95,7 @@ def start_stream(
     bits: int | None = None,
     solver: LeastSquares = DEFAULT_SOLVER,
     half_life: Any = jnp.inf,
-    grow: Any = 64.0,
+    grow: Any = 32.0,
     trust: Any = 64.0,
     axis: str | None = None,
 ) -> Stream:
@@ -112,8 +112,8 @@ def start_stream(
         with "reseed" among its moves, codewords that die are put where the error is.
       half_life: samples after which one counts half; infinity forgets none of this size of the
         curve. By weight, as `grow`: a sample of weight 2 counts as two.
-      grow: samples a codeword before the curve is doubled: 64 takes 128 · 2**bits samples to the
-        last size.
+      grow: samples a codeword before the curve is doubled: the last size is reached after
+        `grow` · 2**bits samples.
       trust: samples a codeword that a start that is a curve counts for, each at its codeword; the
         four codewords that a block gives count for none.
       axis: name of the axis over which the start's samples are divided.
@@ -160,10 +160,10 @@ def start_stream(
 def partial_fit(stream: Stream, block: Any, axis: str | None = None) -> tuple[Stream, StreamInfo]:
     """Learns from a block of latents, which are not needed again.
 
-    Pure, of one shape for all blocks (docs/streaming.md): for `jit`, `vmap`, `shard_map` and `lax.scan`, as whose body
-    it can be passed as it is. A block costs its projection, one system of K rows, and between
-    devices one sum of K·D + 3K + 3 floats. A block of weight 0 changes nothing; a short last one is
-    padded by rows of weight 0, so that it compiles nothing.
+    Pure, of one shape for all blocks: for `jit`, `vmap`, `shard_map` and `lax.scan`, as whose body
+    it can be passed as it is (docs/streaming.md). A block costs its projection, one system of K
+    rows, and between devices one sum of K·D + 3K + 3 floats. A block of weight 0 changes nothing; a
+    short last one is padded by rows of weight 0, so that it compiles nothing.
 
     Args:
       stream: `start_stream`, or what the block before it led to; the same on all shards.
