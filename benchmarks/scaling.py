@@ -58,7 +58,7 @@ from sfvq_jax.devices import (
     replicate,
     sums_spec,
 )
-from sfvq_jax.projection import tile_sizes
+from sfvq_jax.planning import add_bytes, project_bytes, update_bytes
 from sfvq_jax.rounds import add_sums, sum_shapes, update_by_sums, zero_sums
 from sfvq_jax.rows.source import Block
 from sfvq_jax.solver import Solver
@@ -247,27 +247,6 @@ def memory(k: int, n: int) -> list[Row]:
             }
         )
     return rows
-
-
-def project_bytes(k: int, n: int, d: int) -> int:
-    """What `project` builds before its loop over tiles, or what a tile needs, if that is more.
-
-    Before: codewords centred, in blocks, times -2, their steps, the steps between codewords, each
-    K·D, and five numbers a line. A tile: those of them that it reads, 2 K·D, its samples centred
-    and as they were, and their products with a block of codewords.
-    """
-    rows, lines = (min(size, most) for size, most in zip((n, k), tile_sizes(), strict=True))
-    return FLOAT * max(5 * k * d + 5 * k, 2 * k * d + 2 * rows * d + lines * rows)
-
-
-def add_bytes(k: int, n: int, d: int) -> int:
-    """Those of `project`, its result, and the block's sums; of samples only tiles are copied."""
-    return project_bytes(k, n, d) + FLOAT * (3 * n + k * d + 3 * k)
-
-
-def update_bytes(k: int, d: int) -> int:
-    """The sums, the right side, what elimination leaves of it, the solution; four diagonals."""
-    return FLOAT * (4 * k * d + 4 * k)
 
 
 def _shape(*sizes: int) -> jax.ShapeDtypeStruct:

@@ -163,13 +163,13 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
 
 
-def tile_sizes() -> tuple[int, int]:
-    """Samples in a tile, and lines in a block of lines, at most.
+def tile_sizes(platform: str | None = None) -> tuple[int, int]:
+    """Samples in a tile, and lines in a block of lines, at most; by default as JAX computes here.
 
     On a CPU their products stay in the cache. An accelerator takes larger parts, since each costs
     it a few launches.
     """
-    return (2048, 512) if jax.default_backend() == "cpu" else (65536, 2048)
+    return (2048, 512) if (platform or jax.default_backend()) == "cpu" else (65536, 2048)
 
 
 def bucket_size(n: int) -> int:

@@ -250,7 +250,7 @@ def _mended(stream: Stream, x: Array, weight: Array, some: Array, axis: str | No
     dead = _dead(stream)
 
     def mend() -> Stream:
-        found = reseeded(stream.curve, x, weight, axis, dead)
+        found = reseeded(stream.curve, x, weight, axis, dead=dead)
         sums = _moved(stream.sums, stream.curve, found.curve, found.was, found.halved)
         mended = dataclasses.replace(stream, curve=found.curve, sums=sums)
         keep = found.worthwhile

@@ -29,6 +29,7 @@ COMMANDS = {  # module of this package with `add_NAME` and `run_NAME` -> what it
     "fit": "fits a curve",
     "map": "draws the codebook as images, in order",
     "quality": "tells in words whether a curve is a good map",
+    "plan": "tells what a fit will cost: seconds, memory, bytes",
     "project": "tells where every latent lies on a curve",
     "scorer": "learns attributes from labelled images",
     "directions": "finds and names directions, layers included",
