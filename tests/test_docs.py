@@ -147,6 +147,15 @@ def test_a_layer_is_trained_and_its_curve_is_a_map(tmp_path, monkeypatch):
     assert page["linear"].quantiser.curve().codewords.shape == (64, 8)
 
 
+def test_a_stream_is_learnt_from_block_by_block():
+    page = run_page("streaming.md")
+    assert page["curve"].codewords.shape == (16, 4)
+    x, curves = page["x"][0], [page[name].curve for name in ("stream", "settled")]
+    before = page["distortion"](page["curve"], x)
+    for curve in curves:
+        assert page["distortion"](curve, x) < 1.05 * before
+
+
 def test_digits_come_in_runs_of_classes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = run_page("plain_data.md", bits=4)

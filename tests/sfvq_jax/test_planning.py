@@ -65,7 +65,7 @@ def test_operations_are_those_of_the_program():
 
 
 def test_seconds_are_near_what_an_h200_took():
-    """From 256 codewords on within a third; for fewer the launches count, and within a half."""
+    """From 256 codewords on within a third; for fewer the launches count too: less than two thirds more."""
     results = {
         name: json.loads((RESULTS / "accelerator" / f"{name}.json").read_text())
         for name in ("projection", "fits")
@@ -83,9 +83,9 @@ def test_seconds_are_near_what_an_h200_took():
             found = plan((n, d), 2 ** row["bits"], CHIPS["h200"], **options)
             ratios["rounds"].append(1e3 * (found.computing + found.solving) / row["ms"])
     assert min(map(len, ratios.values())) >= 3
-    assert 0.66 < min(ratios["few"]) < max(ratios["few"]) < 1.5
+    assert 0.6 < min(ratios["few"]) < max(ratios["few"]) < 1.5
     assert 0.75 < min(ratios["many"]) < max(ratios["many"]) < 1.33
-    assert 0.66 < min(ratios["rounds"]) < max(ratios["rounds"]) < 1.5
+    assert 0.6 < min(ratios["rounds"]) < max(ratios["rounds"]) < 1.5
 
 
 def test_the_bound_changes_where_it_says():
