@@ -164,6 +164,8 @@ _OF_LIBRARIES: dict[tuple[str, str], Callable[[Any], Source]] = {
     ("grain", "IterDataset"): _of_iteration,
     ("grain", "MapDataset"): _of_records,
     ("h5py", "Dataset"): _of_hdf5,
+    ("tensorstore", "TensorStore"): HostSource,
+    ("zarr", "Array"): HostSource,
 }
 
 new_kind = _as_source.register  # (type)(function that makes a source of it)

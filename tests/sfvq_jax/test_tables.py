@@ -8,14 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorstore as ts
+import zarr
 from numpy.testing import assert_array_equal
 
+from sfvq_jax import HostSource
 from sfvq_jax.rows.arrow import DatasetRows
 from sfvq_jax.rows.hdf5 import ChunkedRows, hdf5_rows
 from sfvq_jax.rows.npy import FileRows
 from sfvq_jax.rows.opening import open_rows
 from sfvq_jax.rows.parquet import parquet_rows
 from sfvq_jax.rows.rows import Rows
+from sfvq_jax.sources import as_source
 
 N, D = 1000, 6
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
@@ -206,3 +210,13 @@ def test_a_folder_of_them_is_one_array(tmp_path):
     for i, part in enumerate(np.split(X, [300, 700])):
         parquet(tmp_path / f"part_{9 + i}.parquet", {"emb": lists(part)})
     assert_same_rows(open_rows(tmp_path))
+
+
+def test_arrays_of_other_libraries_are_sources_as_they_are(tmp_path):
+    stored = zarr.create_array(store=tmp_path / "x.zarr", data=X, chunks=(100, D))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["latents"] = X
+        opened = ts.array(X), stored, file["latents"], datasets.Dataset.from_dict({"emb": X})
+        for source in map(as_source, opened):
+            assert isinstance(source, HostSource)
+            assert_array_equal(source.read(None, 90, 20).x, X[90:110])
