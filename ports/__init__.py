@@ -69,9 +69,9 @@ def convert(
     """Converts an upstream checkpoint into a folder that `load` reads.
 
     Args:
-      path: a file that holds a StyleGAN2 or a BigGAN of a project that docs/checkpoints.md lists,
-        as a pickle, PyTorch's `.pt`, `.pth`, `.bin` or `.ckpt`, or safetensors; or a folder with
-        one such file.
+      path: a file that holds a StyleGAN2 or a BigGAN of a project that docs/how-to/checkpoints.md
+        lists, as a pickle, PyTorch's `.pt`, `.pth`, `.bin` or `.ckpt`, or safetensors; or a folder
+        with one such file.
       folder: to be written; whole or not at all.
       config: settings of a BigGAN, JSON; by default `config.json` beside the checkpoint.
       network: which of the file's generators, such as 'G'; by default an averaged one, or else the

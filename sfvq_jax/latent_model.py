@@ -23,6 +23,7 @@ class LatentModel(Protocol):
 
     Methods that look inside the generator (`sfvq_jax.interpret.comparison.methods`) use three more,
     where a model has them:
+
       style_weights() -> L arrays [O, D], one a layer, of the layer's own O: the linear map from
         its code to what it is steered by.
       activations(latents [N, D]) -> [N, F]: of a layer near the input, whose principal components

@@ -16,7 +16,7 @@ from sfvq_jax import load_curve
 from sfvq_jax.cli.common import kept_parts
 from sfvq_jax.cli.main import main
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "how-to"
 FEW = ("--bits", "3", "--samples", "1024", "--rounds", "2")
 
 
@@ -26,7 +26,7 @@ def code_blocks(page):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """With the spots of docs/your_model.md in a file, and a curve of them."""
+    """With the spots of docs/how-to/your_model.md in a file, and a curve of them."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "spots.py").write_text(code_blocks("your_model.md")[0])
     with pytest.MonkeyPatch.context() as patch:

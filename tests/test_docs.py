@@ -13,7 +13,8 @@ from sfvq_jax import LatentModel
 from sfvq_jax.interpret.comparison import trial
 from sfvq_jax.interpret.directions import bench, finding
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs" / "how-to"
 
 
 def run_page(name, **changes):
@@ -24,13 +25,46 @@ def run_page(name, **changes):
         assert found
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     names: dict = {"__name__": "page"}
-    exec(compile(code, f"docs/{name}", "exec"), names)
+    exec(compile(code, f"docs/how-to/{name}", "exec"), names)
     return names
+
+
+PAGES = sorted(
+    path
+    for folder in ("docs", "examples", "benchmarks", ".")
+    for path in (ROOT / folder).glob("*.md" if folder == "." else "**/*.md")
+    if "generated" not in path.parts
+)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(path):
+    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        where, _, anchor = target.partition("#")
+        if re.match(r"https?:", target) or target in LABELS:
+            continue
+        found = (path.parent / where).resolve() if where else path
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def anchors(path):
+    """Of a page's headings, as GitHub and the site make them."""
+    heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+LABELS = {
+    label
+    for path in PAGES
+    for label in re.findall(r"^\((\S+)\)=$", path.read_text(encoding="utf-8"), re.MULTILINE)
+}
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """That of docs/your_model.md, in an empty folder."""
+    """That of docs/how-to/your_model.md, in an empty folder."""
     with pytest.MonkeyPatch.context() as patch:
         # to be quick
         few = {"SPREAD_SAMPLES": 512, "SCREENED": 16, "RECOGNISED": 4, "RECOGNITION_EPOCHS": 1}

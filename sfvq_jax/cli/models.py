@@ -109,7 +109,7 @@ def _model_of(name: str, place: str, path: str) -> "ports.StyleGAN2 | ports.BigG
     if not isinstance(found, ports.BigGAN) and (lacking := _lacks(found)):
         raise ValueError(
             f"{name} is a {type(found).__name__} without {', '.join(lacking)}: a model has"
-            f" {', '.join(NEEDED[:-1])} and {NEEDED[-1]}, see docs/your_model.md"
+            f" {', '.join(NEEDED[:-1])} and {NEEDED[-1]}, see docs/how-to/your_model.md"
         )
     return found
 

@@ -51,7 +51,7 @@ def write_edits(
 ) -> None:
     """Moves latents along directions and writes all that comes of it; whole or not at all.
 
-    The folder has
+    The folder has::
 
         edits.json                      directions, strengths and lengths, and each file's
         images/seed-3/0_-2sd.png …      every latent at every strength, at the model's own size

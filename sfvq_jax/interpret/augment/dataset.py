@@ -46,7 +46,7 @@ def write_dataset(
 
     A path that ends in .npz becomes one file: `images`, uint8 [N, H, W, C], `latents`, what is
     given of `positions`, `labels` and `scores`, and `manifest`, a JSON string. It is read without
-    pickle. Any other path becomes a folder:
+    pickle. Any other path becomes a folder::
 
         manifest.json
         latents.npz            latents, positions, labels, scores
