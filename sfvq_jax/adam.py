@@ -18,6 +18,8 @@ Array = jax.Array
 class Adam(Solver):
     """Adam on the dithered loss; the defaults are those of the authors' public PyTorch example.
 
+    The loss is equation 10 of docs/explanation/equations.md.
+
     Attributes:
       learning_rate: of a stage's start.
       decay: what the learning rate is multiplied by after each share in `decay_at`.

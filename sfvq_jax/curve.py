@@ -91,8 +91,8 @@ def row_bucket(size: int) -> int:
 def decode(curve: Curve, position: Array | np.ndarray | float) -> Array:
     """Points on the curve: positions of any shape [...] -> [..., D]. The pair of `encode`.
 
-    A position is line + fraction; those outside [0, K - 1] are moved to the nearer end. Codewords
-    of half precision are interpolated in float32.
+    A position is line + fraction (equation 1 of docs/explanation/equations.md); those outside
+    [0, K - 1] are moved to the nearer end. Codewords of half precision are interpolated in float32.
 
     >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 4.0]]))
     >>> decode(curve, jnp.array(1.25)).tolist()

@@ -43,7 +43,7 @@ def dithered_loss(curve: Curve, x: Array, fractions: Array, weight: Array | None
 
     Each sample goes to its nearest point, in equal parts where several are. The gradient reaches
     both ends of the line (Vali & Bäckström, Interspeech 2023, §2, with λ drawn once a batch as in
-    their public example).
+    their public example): equation 10 of docs/explanation/equations.md.
 
     Args:
       curve: K codewords of width D.

@@ -67,7 +67,8 @@ def fit(
     """Fits a curve of 2**bits codewords to latents.
 
     Four codewords (`initial_curve`) are refined by the solver, then doubled and refined again until
-    there are 2**bits (Vali & Bäckström, Interspeech 2023; TMLR 2025). The same key, source and
+    there are 2**bits (Vali & Bäckström, Interspeech 2023; TMLR 2025). `LeastSquares` lowers
+    equation 5 of docs/explanation/equations.md, `Adam` equation 10. The same key, source and
     settings give the same curve, on one device and as many cores bit for bit; on others, or over
     several processes, within rounding. Latents that span few of their dimensions are fitted in that
     span.

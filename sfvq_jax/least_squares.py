@@ -68,8 +68,9 @@ class NormalSums(NamedTuple):
 class LeastSquares(Solver):
     """Project and solve in turn, as k-means does, with a penalty on length.
 
-    A round assigns samples to the curve and replaces the codewords by the best ones for that
-    assignment. Half precision is computed in float32.
+    A round assigns samples to the curve (equation 2 of docs/explanation/equations.md) and replaces
+    the codewords by the best ones for that assignment (equation 8), which lowers the objective of
+    equation 5. Half precision is computed in float32.
 
     Attributes:
       length_penalty: μ, without a unit. More gives a shorter and better ordered curve of higher

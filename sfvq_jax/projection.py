@@ -55,7 +55,9 @@ class Projection(NamedTuple):
 def project(
     curve: Curve, x: Array, *, precision: str = "highest", curve_axis: str | None = None
 ) -> Projection:
-    """Projects samples onto the curve.
+    """Projects samples onto the curve: the nearest point of all lines.
+
+    That is equation 2 of docs/explanation/equations.md.
 
     Memory beyond the input and the result is a tile of samples by lines (`tile_sizes`). Sizes N are
     padded to a few buckets (`bucket_size`), so that a varying N compiles a few programs only;
@@ -128,7 +130,8 @@ def encode(curve: Curve, x: Array) -> Array:
 def distortion(curve: Curve, x: Array) -> Array:
     """Mean over samples [N, D] and dimensions of (x - nearest point)², a scalar.
 
-    The literature's mean squared error (Vali & Bäckström 2023, eq. 1, divided by D).
+    The literature's mean squared error (Vali & Bäckström 2023, eq. 1, divided by D);
+    equation 3 of docs/explanation/equations.md.
     """
     check_some(curve, x)
     return project(curve, x).squared_distance.mean() / curve.latent_dim

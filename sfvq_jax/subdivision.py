@@ -115,6 +115,7 @@ def occurrence(
 def resample(curve: Curve, x: Array, num_codewords: int, *, weight: Array | None = None) -> Curve:
     """The same curve with another number of codewords: as many samples at each (`occurrence`).
 
+    New codewords are means of groups of equal weight (equation 9 of docs/explanation/equations.md).
     A trained curve so serves any bitrate. Between two numbers of codewords it stays a curve through
     the same samples in the same order; refitting is nearer to them, and another curve.
 

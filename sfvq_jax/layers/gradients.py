@@ -4,7 +4,7 @@ A nearest point has no useful derivative by the sample. Each function here gives
 the point, or as far from the sample as the point does, and through which gradients flow.
 
 Letters: N samples x, D dimensions; points p, or both ends c and d of a line with p = (1-λ) c + λ d.
-sg(·) stops gradients, v ~ N(0, I).
+sg(·) stops gradients, v ~ N(0, I). Equations 11 to 14 of docs/explanation/equations.md.
 """
 
 import jax
@@ -20,8 +20,8 @@ SHORT = 1e-12  # lengths below it do not divide, as in the packages `nsvq` and `
 def through_point(x: Array, point: Array) -> Array:
     """x + sg(p - x), [N, D]: straight-through (van den Oord et al., 2017, arXiv 1711.00937, §3.2).
 
-    The gradient passes as if there were no quantiser. Codewords get none: they need a loss of their
-    own (`Quantised.loss`).
+    Equation 11. The gradient passes as if there were no quantiser. Codewords get none: they need a
+    loss of their own (`Quantised.loss`).
     """
     return x + lax.stop_gradient(point - x)
 
@@ -30,7 +30,7 @@ def through_noise(x: Array, point: Array, noise: Array) -> Array:
     """x + |p - x| · sg(v/|v|), [N, D]: noise substitution (NSVQ).
 
     Vali & Bäckström, 2022, "NSVQ: Noise Substitution in Vector Quantization for Machine Learning",
-    IEEE Access 10, eq. 3. Codewords get a gradient by the error's length.
+    IEEE Access 10, eq. 3; here equation 12. Codewords get a gradient by the error's length.
 
     Args:
       x: samples, [N, D].
@@ -44,7 +44,8 @@ def toward_point(x: Array, point: Array, noise: Array) -> Array:
     """x + |p - x| · sg(u/|u|) with u = p - x + noise, [N, D]: DiVeQ.
 
     Vali et al., 2025, "DiVeQ: Differentiable Vector Quantization Using the Reparameterization
-    Trick", arXiv 2509.26469. Noise of 0 is its detached form, whose values are the points.
+    Trick", arXiv 2509.26469; here equation 13. Noise of 0 is its detached form, whose values are
+    the points.
 
     Args:
       x: samples, [N, D].
@@ -60,7 +61,8 @@ def toward_ends(
 ) -> Array:
     """x + |c - x| sg((1-λ) u/|u|) + |d - x| sg(λ w/|w|), [N, D]: SF-DiVeQ.
 
-    With u = c - x + noise and w = d - x + another noise (arXiv 2509.26469, space-filling DiVeQ).
+    With u = c - x + noise and w = d - x + another noise (arXiv 2509.26469, space-filling DiVeQ;
+    here equation 14).
     Noise of 0 is its detached form, whose values are the points. (The package's own detached form
     takes u for w too, so that its values are not on the line.)
 

@@ -20,11 +20,12 @@ SIDE = 16  # of small pixels
 class Inside:
     """Which images lie in the neighbourhood of one of the distribution's, in each kind of features.
 
-    The neighbourhood of an image reaches to its third nearest neighbour (precision; Kynkäänniemi
-    et al., 2019, eq. 1), times what calls a share `FALSE_ALARMS` of held-out images outside,
-    divided evenly over the kinds. None reaches farther than nine tenths of them: around an image
-    that is odd itself anything would lie inside. Small pixels see light, colours and noise; a
-    scorer's features see shapes that none of its images have.
+    The neighbourhood of an image reaches to its third nearest neighbour (precision; Kynkäänniemi et
+    al., 2019, eq. 1; equation 18 of docs/explanation/equations.md), times what calls a share
+    `FALSE_ALARMS` of held-out images outside, divided evenly over the kinds. None reaches farther
+    than nine tenths of them: around an image that is odd itself anything would lie inside. Small
+    pixels see light, colours and noise; a scorer's features see shapes that none of its images
+    have.
 
     Args:
       bank: features of the B images, [B, F] of each kind.

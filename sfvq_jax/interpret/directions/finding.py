@@ -66,7 +66,7 @@ class FoundDirection(NamedTuple):
       gain: how many images get the attribute at the upper limit, by the judge; None where it does
         not judge that.
       entanglement: root of the sum of squares of the effects on all other attributes ÷ effect on
-        this one, as found; 0 is pure.
+        this one, as found; 0 is pure (equation 17 of docs/explanation/equations.md).
       limits: strengths below and above 0 at which images leave the distribution; None where they do
         not as far as was looked (`Bench.limits`), on latents of their own.
     """
@@ -114,7 +114,8 @@ def find_directions(
 
     For each attribute, a, the candidate and layer range are sought that change it most for the
     least change elsewhere: with e the effects on all attributes, e_a²/|e| × (2 q - 1) is greatest,
-    q being the share of latents at which a rises.
+    q being the share of latents at which a rises (equation 16 of
+    docs/explanation/equations.md).
 
     Args:
       key: a PRNG key.

@@ -101,6 +101,8 @@ def edit_latents(
 ) -> Array:
     """Codes w+ of every latent at every strength: w[l] + strength · unit · vector in the layers.
 
+    That is equation 15 of docs/explanation/equations.md.
+
     Args:
       latents: [N, D], or one code a layer, [N, L, D].
       directions: one, or M at once.
