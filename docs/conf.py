@@ -32,6 +32,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_theme_options = {
     "home_page_in_toc": False,
+    "navbar_persistent": [],  # the sidebar has the search
     "use_download_button": False,
     "show_toc_level": 2,
     "footer_content_items": ["extra-footer.html"],
