@@ -161,7 +161,7 @@ def partial_fit(stream: Stream, block: Any, axis: str | None = None) -> tuple[St
     """Learns from a block of latents, which are not needed again.
 
     Pure, of one shape for all blocks: for `jit`, `vmap`, `shard_map` and `lax.scan`, as whose body
-    it can be passed as it is (docs/streaming.md). A block costs its projection, one system of K
+    it can be passed as it is. A block costs its projection, one system of K
     rows, and between devices one sum of K·D + 3K + 3 floats. A block of weight 0 changes nothing; a
     short last one is padded by rows of weight 0, so that it compiles nothing.
 
