@@ -150,7 +150,8 @@ class HostSource(Source):
         """Rows as they are stored; of a large chunk, what is not asked for yet is kept."""
         chunk = self._rows.chunk
         row_bytes = self.latent_dim * self._rows.dtype.itemsize
-        if chunk * KEPT_SHARE <= stop - start or chunk == 1 or chunk * row_bytes > MOST_KEPT:
+        small = chunk == 1 or chunk * KEPT_SHARE <= stop - start
+        if small or start == stop or chunk * row_bytes > MOST_KEPT:
             return self._rows.read([(start, stop)])
         parts, kept = [], self._kept
         if kept is not None and kept[0] <= start < kept[0] + len(kept[1]):

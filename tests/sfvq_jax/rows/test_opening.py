@@ -139,6 +139,7 @@ class TestOrder:
         with pytest.warns(UserWarning, match="lies in chunks of 16384 rows, which are read whole"):
             found = source.read(getkey(), 0, 2000).x[:, 0]
         assert len(np.unique(found // 2**11)) == 16
+        assert source.read(None, 17, 0).x.shape == (0, 2)
         # in order each is read once
         before = bytes_read()
         rows = [source.read(None, at, 1000).x for at in range(0, 2**15, 1000)]
