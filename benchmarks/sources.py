@@ -57,7 +57,7 @@ REPEATS = 3
 
 DELAY = 0.03  # seconds that the server waits before it answers
 OBJECTS_N = 2**14  # 32 MiB
-SOAK_N, SOAK_D = 2**15, 256  # 32 MiB
+SOAK_N, SOAK_D = 2**16, 256  # 64 MiB: more than a round takes
 SOAK_BLOCKS, SOAK_ROUNDS = 200, 8
 SOAK_CODEWORDS, SOAK_BLOCK = 1024, 2048
 BUCKET = "latents"
