@@ -50,9 +50,9 @@ from sfvq_jax.rows.opening import open_rows
 from sfvq_jax.rows.rows import Rows
 from sfvq_jax.sources import as_source
 
-N, D = 2**15, 512  # 64 MiB of float32
+N, D = 2**17, 512  # 256 MiB of float32
 PIECE_BYTES = 2**17  # read together, as a fit does
-CALL_BYTES = 2**25  # in one call: a block
+CALL_BYTES = 2**26  # in one call: a block of a fit
 REPEATS = 3
 
 DELAY = 0.03  # seconds that the server waits before it answers
