@@ -141,7 +141,7 @@ def start_stream(
         if bits is None:
             raise ValueError("bits is missing; a block of latents does not tell it")
         x, weight = _block(start)
-        curve, rows = initial_curve(x, weight, start_key, axis), 2 ** checked_bits(bits)
+        curve, rows = _first_curve(x, weight, start_key, axis), 2 ** checked_bits(bits)
         trust = 0.0
     if curve.codewords.shape[0] > rows:
         raise ValueError(
@@ -151,7 +151,7 @@ def start_stream(
     codewords = curve.codewords
     real = jnp.arange(rows, dtype=jnp.int32) < curve.num_codewords
     load = jnp.where(real, jnp.asarray(trust, codewords.dtype), 0)
-    sums = sums_at(curve, load, _annealed(solver, curve).length_penalty)
+    sums = _sums_at(curve, load, _annealed(solver, curve).length_penalty)
     # arrays, as after a block: of other leaves `partial_fit` would compile twice
     rest = jax.tree.map(lambda leaf: jnp.asarray(leaf, load.dtype), (solver, half_life, grow))
     return Stream(curve, sums, solver.init(curve), load.sum(), key, *rest)
@@ -211,6 +211,11 @@ def partial_fit(stream: Stream, block: Any, axis: str | None = None) -> tuple[St
     objective = distortion + solver.penalty(curve, step)
     dead = _dead(after).sum(dtype=jnp.int32)
     return after, StreamInfo(objective, distortion, n, left_out, after.curve.size, dead)  # pyright: ignore
+
+
+# at once, since many small programs take longer to compile
+_first_curve = jax.jit(initial_curve, static_argnums=3)
+_sums_at = jax.jit(sums_at)
 
 
 def _annealed(solver: LeastSquares, curve: Curve) -> LeastSquares:
