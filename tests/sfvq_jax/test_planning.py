@@ -65,7 +65,7 @@ def test_operations_are_those_of_the_program():
 
 
 def test_seconds_are_near_what_an_h200_took():
-    """From 256 codewords on within a third; for fewer the launches count too: less than two thirds more."""
+    """From 256 codewords on within a third; for fewer, where launches count, within two thirds."""
     results = {
         name: json.loads((RESULTS / "accelerator" / f"{name}.json").read_text())
         for name in ("projection", "fits")
