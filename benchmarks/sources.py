@@ -59,7 +59,7 @@ DELAY = 0.03  # seconds that the server waits before it answers
 OBJECTS_N = 2**14  # 32 MiB
 SOAK_N, SOAK_D = 2**16, 256  # 64 MiB: more than a round takes
 SOAK_BLOCKS, SOAK_ROUNDS = 200, 8
-SOAK_CODEWORDS, SOAK_BLOCK = 1024, 2048
+SOAK_CODEWORDS, SOAK_BLOCK = 2048, 2048
 BUCKET = "latents"
 
 LARGE_N = 2**22  # 8 GiB
