@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import generate  # noqa: E402
+from sphinx.domains.python import PyObject  # noqa: E402
 
 import sfvq_jax  # noqa: E402
 
@@ -63,5 +64,8 @@ generate.write_pages()
 
 
 def setup(app):
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     app.connect("autodoc-skip-member", generate.skip_member)
     app.connect("autodoc-process-docstring", generate.prepare_docstring)

@@ -53,8 +53,9 @@ def api(package: str, title: str) -> str:
         if len(sections) > 1:
             lines += [f"## {where.removeprefix(package).lstrip('.') or 'constants'}", ""]
             lines += [] if where == package else [first_line(importlib.import_module(where)), ""]
-        lines += ["```{eval-rst}", f".. currentmodule:: {package}", "", ".. autosummary::", ""]
-        lines += [f"   {name}" for name in names]
+        lines += ["```{eval-rst}", f".. currentmodule:: {package}", ""]
+        if len(names) > 1:
+            lines += [".. autosummary::", "", *(f"   {name}" for name in names)]
         for name in names:
             lines += ["", *directive(name, getattr(module, name))]
         lines += ["```", ""]
@@ -95,10 +96,10 @@ def directive(name: str, value: Any) -> list[str]:
 
 
 def skip_member(app, what, name, member, skip, options) -> bool | None:
-    """Fields of NamedTuples, which the class's docstring tells, and flax's `replace`."""
-    if name == "replace" or type(member).__name__ == "_tuplegetter":
-        return True
-    return None
+    """Fields, which the class's docstring tells, and flax's `replace`."""
+    is_field = not (inspect.isroutine(member) or getattr(member, "fget", None))
+    silent = not getattr(member, "__doc__", None)  # or that of another class would be shown
+    return True if what == "class" and (name == "replace" or is_field or silent) else None
 
 
 def prepare_docstring(app, what, name, value, options, lines) -> None:
