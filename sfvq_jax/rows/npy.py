@@ -19,6 +19,8 @@ from sfvq_jax.rows.source import shape_hint
 
 WANTED = "latents go in an .npy of floating point numbers [N, D]"
 
+ALIGNMENT = 64
+
 _ELSEWHERE = {  # what gives the array that other files hold
     ".csv": "np.loadtxt({name!r}, delimiter=',', dtype=np.float32)",
     ".tsv": "np.loadtxt({name!r}, delimiter='\\t', dtype=np.float32)",
@@ -74,7 +76,7 @@ class FileRows:
         """
         n, *rest = self.shape
         width, at = math.prod(rest), 0
-        found = np.empty((sum(stop - start for start, stop in spans), width), self.dtype)
+        found = self._buffer(sum(stop - start for start, stop in spans), width)
         with self._opened() as file:
             for start, stop in spans:
                 into = found[at : at + stop - start]
@@ -87,6 +89,16 @@ class FileRows:
                     self._fill(file, column, i * n + start)
                     into[:, i] = column
         return found.reshape(-1, *rest)
+
+    def _buffer(self, rows: int, width: int) -> np.ndarray:
+        """To read into, as far from a multiple of 64 bytes as the file's numbers are.
+
+        Systems copy from their cache up to five times as fast then: an .fbin begins at 8.
+        """
+        size = rows * width * self.dtype.itemsize
+        raw = np.empty(size + ALIGNMENT, np.uint8)
+        first = (self._offset - raw.ctypes.data) % ALIGNMENT
+        return raw[first : first + size].view(self.dtype).reshape(rows, width)
 
     def check_unchanged(self) -> None:
         """Raises ValueError where the file is another than it was."""
