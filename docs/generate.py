@@ -51,11 +51,13 @@ def api(package: str, title: str) -> str:
     lines = [f"# {title}", "", first_line(module), ""]
     for where, names in sorted(sections.items()):
         if len(sections) > 1:
-            lines += [f"## {where.removeprefix(package).lstrip('.') or 'constants'}", ""]
+            lines += [f"## {where.removeprefix(package).lstrip('.') or package}", ""]
             lines += [] if where == package else [first_line(importlib.import_module(where)), ""]
         lines += ["```{eval-rst}", f".. currentmodule:: {package}", ""]
-        if len(names) > 1:
-            lines += [".. autosummary::", "", *(f"   {name}" for name in names)]
+        summed_up = [name for name in names if hasattr(getattr(module, name), "__qualname__")]
+        if len(summed_up) > 1:
+            lines += [".. autosummary::", "   :nosignatures:", ""]
+            lines += [f"   {name}" for name in summed_up]
         for name in names:
             lines += ["", *directive(name, getattr(module, name))]
         lines += ["```", ""]
@@ -92,7 +94,8 @@ def directive(name: str, value: Any) -> list[str]:
         return [f".. auto{kind}:: {name}", "   :members:"]
     if inspect.isroutine(value) or hasattr(value, "__wrapped__"):
         return [f".. autofunction:: {name}"]
-    return [f".. autodata:: {name}", "   :no-value:"]
+    told = [f"   :value: {value}"] if isinstance(value, tuple) else []  # a path is the machine's
+    return [f".. py:data:: {name}", *told]
 
 
 def skip_member(app, what, name, member, skip, options) -> bool | None:
@@ -103,11 +106,11 @@ def skip_member(app, what, name, member, skip, options) -> bool | None:
 
 
 def prepare_docstring(app, what, name, value, options, lines) -> None:
-    """Keeps |x| from being a mark of reStructuredText, and links each "equation 5"."""
-    lines[:] = [
-        re.sub(r"\bequation (\d+)", r":ref:`equation \1 <equation-\1>`", x.replace("|", r"\|"))
-        for x in lines
-    ]
+    """Keeps |x| and `.npz` from being marks of reStructuredText, and links each "equation 5"."""
+    text = "\n".join(lines).replace("|", r"\|")
+    text = re.sub(r"`([^`]+)`", lambda m: m[0] if m[1][0].isalpha() else f"`{m[0]}`", text)
+    named = r"\bequation (\d+)(\s+of\s+docs/explanation/equations\.md)?"
+    lines[:] = re.sub(named, r":ref:`equation \1 <equation-\1>`", text).split("\n")
 
 
 def commands() -> str:
@@ -152,7 +155,7 @@ def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 
 def plain(text: str) -> str:
     """Text without marks of Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>|$#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\*_{}\[\]<>|$#])", r"\\\1", " ".join(text.split()))
 
 
 def messages() -> str:

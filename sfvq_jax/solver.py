@@ -55,7 +55,7 @@ class Info(NamedTuple):
 class Solver:
     """A configured algorithm: a pytree whose numbers are leaves, so that `vmap` goes over them.
 
-    Subclasses are `flax.struct.dataclass`es. Fields that shape the program are static:
+    Subclasses are a `flax.struct.dataclass` each. Fields that shape the program are static:
     `flax.struct.field(pytree_node=False)`.
 
     Attributes:
