@@ -139,7 +139,7 @@ def test_fit_goes_on_from_a_curve_and_takes_weights(curve, tmp_path, capsys):
     np.save(tmp_path / "w.npy", np.ones(299))
     assert "expected (300,)" in refused(capsys, tmp_path, [*command, "-o", tmp_path / "c.npz"])
     command[1] = "fashion_mnist"
-    assert "goes with an .npy" in refused(capsys, tmp_path, [*command, "-o", tmp_path / "c.npz"])
+    assert "goes with latents" in refused(capsys, tmp_path, [*command, "-o", tmp_path / "c.npz"])
 
 
 def test_project_writes_where_every_latent_lies(tmp_path, capsys, s3):
