@@ -18,6 +18,7 @@ percentiles of a thousand bootstraps of steps.
 
 import argparse
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -394,7 +395,7 @@ def main() -> None:
     else:
         tables, drawing = of_generator(options.model, options.data, images, few)
     if drawing is not None:
-        folder = Path("/tmp") if options.quick else DOCS
+        folder = Path(tempfile.gettempdir()) if options.quick else DOCS
         drawing(folder / f"photographs_{options.model}.png")
     report(
         f"inversion_{options.model}",

@@ -109,13 +109,23 @@ def decode(curve: Curve, position: Array | np.ndarray | float) -> Array:
 
 
 def line_lengths(curve: Curve) -> Array:
-    """Euclidean length of each line, [K - 1]; the gradient of a length of 0 is 0."""
+    """Euclidean length of each line, [K - 1]; the gradient of a length of 0 is 0.
+
+    >>> curve = Curve(jnp.array([[0.0, 0.0], [3.0, 4.0], [3.0, 6.0]]))
+    >>> line_lengths(curve).tolist()
+    [5.0, 2.0]
+    """
     check_curve(curve)
     return optax.safe_norm(jnp.diff(wide(curve.codewords), axis=0), 0.0, axis=1)
 
 
 def curve_length(curve: Curve) -> Array:
-    """Length of the whole curve, a scalar."""
+    """Length of the whole curve, a scalar.
+
+    >>> curve = Curve(jnp.array([[0.0, 0.0], [3.0, 4.0], [3.0, 6.0]]))
+    >>> float(curve_length(curve))
+    7.0
+    """
     return line_lengths(curve).sum()
 
 

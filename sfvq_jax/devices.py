@@ -42,6 +42,9 @@ def data_mesh(devices: Sequence[Any] | None = None, *, curve: int = 1) -> Mesh:
 
     Raises:
       ValueError: so many do not divide the number of devices.
+
+    >>> dict(data_mesh(jax.devices()[:1]).shape)
+    {'data': 1}
     """
     found = np.array(jax.devices() if devices is None else devices)
     if curve == 1:

@@ -54,6 +54,10 @@ def dithered_loss(curve: Curve, x: Array, fractions: Array, weight: Array | None
 
     Returns:
       Weighted mean over the batch, and mean over dimensions, of (x - nearest point)², a scalar.
+
+    >>> curve = Curve(jnp.array([[0.0], [4.0]]))
+    >>> float(dithered_loss(curve, jnp.array([[1.0], [2.0]]), jnp.array([0.5])))
+    0.5
     """
     check_some(curve, x)
     curve = Curve(wide(curve.codewords), curve.size)

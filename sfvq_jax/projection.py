@@ -132,6 +132,10 @@ def distortion(curve: Curve, x: Array) -> Array:
 
     The literature's mean squared error (Vali & Bäckström 2023, eq. 1, divided by D);
     equation 3 of docs/explanation/equations.md.
+
+    >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0]]))
+    >>> float(distortion(curve, jnp.array([[1.0, 2.0], [1.0, 0.0]])))
+    1.0
     """
     check_some(curve, x)
     return project(curve, x).squared_distance.mean() / curve.latent_dim

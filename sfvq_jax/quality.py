@@ -105,6 +105,11 @@ def codebook_quality(curve: Curve) -> CodebookQuality:
 
     Raises:
       ValueError: fewer than three codewords, all at one point, or not all finite.
+
+    >>> import jax.numpy as jnp
+    >>> curve = Curve(jnp.arange(8.0)[:, None])
+    >>> float(codebook_quality(curve).neighbour_share)
+    1.0
     """
     check_curve(curve)
     codewords = np.asarray(trimmed(curve).codewords, np.float64)
@@ -158,7 +163,11 @@ def perplexity(use: Array) -> Array:
 
 
 def same_class_share(classes: np.ndarray) -> float:
-    """Class runs: the share of consecutive entries [K], K >= 2, that are of the same class."""
+    """Class runs: the share of consecutive entries [K], K >= 2, that are of the same class.
+
+    >>> same_class_share(np.array(["boot", "boot", "bag"]))
+    0.5
+    """
     classes = _two_or_more(classes)
     return float((classes[1:] == classes[:-1]).mean())
 

@@ -121,6 +121,10 @@ def start_stream(
     Raises:
       TypeError: a start or solver of another kind, a bits that is no number, no key.
       ValueError: bits below 2 or missing; a start that is too small or too large for them.
+
+    >>> x = jax.random.normal(jax.random.key(0), (256, 2))
+    >>> start_stream(jax.random.key(1), x, bits=4).curve.codewords.shape
+    (16, 2)
     """
     check_key(key, "start_stream(key, start, bits=…)")
     check_solver(solver)
@@ -178,6 +182,12 @@ def partial_fit(stream: Stream, block: Any, axis: str | None = None) -> tuple[St
     Raises:
       TypeError: a stream or a block of another kind.
       ValueError: samples of another width, none, or weights of another shape.
+
+    >>> x = jax.random.normal(jax.random.key(0), (256, 2))
+    >>> stream = start_stream(jax.random.key(1), x, bits=2)
+    >>> stream, info = partial_fit(stream, x)
+    >>> stream.curve.codewords.shape
+    (4, 2)
     """
     if not isinstance(stream, Stream):
         raise TypeError(f"stream is a {type(stream).__name__}; expected what start_stream gives")

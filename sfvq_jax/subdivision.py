@@ -155,6 +155,10 @@ def subdivide(curve: Curve, size: Array | int | None = None) -> Curve:
       curve: K codewords.
       size: None for 2K rows. A number from 2 to that of the rows, which may be traced, keeps the
         rows that there are; where it is below 2K, as many of the 2K codewords are left out, evenly.
+
+    >>> curve = Curve(jnp.array([[0.0], [1.0], [2.0]]))
+    >>> subdivide(curve).codewords.shape
+    (6, 1)
     """
     check_curve(curve)
     if isinstance(size, int | float | np.number) and not (

@@ -22,6 +22,9 @@ def through_point(x: Array, point: Array) -> Array:
 
     Equation 11. The gradient passes as if there were no quantiser. Codewords get none: they need a
     loss of their own (`Quantised.loss`).
+
+    >>> through_point(jnp.array([[0.0, 3.0]]), jnp.array([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0]]
     """
     return x + lax.stop_gradient(point - x)
 
@@ -36,6 +39,10 @@ def through_noise(x: Array, point: Array, noise: Array) -> Array:
       x: samples, [N, D].
       point: p, [N, D].
       noise: v, [N, D].
+
+    >>> x, point = jnp.array([[0.0, 3.0]]), jnp.array([[4.0, 0.0]])
+    >>> through_noise(x, point, jnp.array([[0.0, 2.0]])).tolist()  # as far, by the noise
+    [[0.0, 8.0]]
     """
     return x + _length(point - x) * lax.stop_gradient(_unit(noise))
 
@@ -51,6 +58,10 @@ def toward_point(x: Array, point: Array, noise: Array) -> Array:
       x: samples, [N, D].
       point: p, [N, D].
       noise: v times a small deviation, [N, D].
+
+    >>> x, point = jnp.array([[0.0, 3.0]]), jnp.array([[4.0, 0.0]])
+    >>> toward_point(x, point, jnp.zeros_like(x)).tolist()
+    [[4.0, 0.0]]
     """
     error = point - x
     return x + _length(error) * lax.stop_gradient(_unit(noise + error))
@@ -72,6 +83,12 @@ def toward_ends(
       second: d, [N, D].
       fraction: λ, [N].
       noise: two of v times a small deviation, [N, D] each.
+
+    >>> x, first = jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 4.0]])
+    >>> second = jnp.array([[-3.0, 4.0]])
+    >>> none = jnp.zeros_like(x)
+    >>> toward_ends(x, first, second, jnp.array([0.5]), (none, none)).tolist()
+    [[0.0, 4.0]]
     """
     ratio, value = fraction[:, None], x
     for end, share, moved in zip((first, second), (1 - ratio, ratio), noise, strict=True):

@@ -98,6 +98,10 @@ def image_statistics() -> Scorer:
     background; area is the covered share, positions are the cover's centre, from -1 to 1, right and
     up being positive, width and height those of a box that is spread as much, in shares of the
     image. Symmetry is 1 where left and right mirror each other.
+
+    >>> scores = image_statistics()(jnp.zeros((2, 8, 8, 1)))
+    >>> dict(zip(image_statistics().names, scores[0].tolist(), strict=True))["brightness"]
+    0.5
     """
     return Scorer.of(_Statistics(_soft_statistics), STATISTICS)
 

@@ -81,7 +81,11 @@ def coordinates_along(vectors: Array | np.ndarray, latents: Array) -> Coordinate
 
 
 def latent_axes(latents: Array) -> Coordinates:
-    """The latents' own dimensions, [N, D] -> D coordinates."""
+    """The latents' own dimensions, [N, D] -> D coordinates.
+
+    >>> latent_axes(jnp.array([[0.0, 4.0], [2.0, 0.0]])).count
+    2
+    """
     return coordinates_along(np.eye(latents.shape[1]), latents)
 
 
@@ -104,6 +108,11 @@ def intervene(
       how: "shift" adds signed · extreme to the coordinates; "set" replaces them, so that at ±1 they
         are ±extreme whatever they were. Several coordinates that are not orthogonal are set each as
         if alone.
+
+    >>> x = jnp.array([[0.0, 4.0], [2.0, 0.0]])
+    >>> signed = jnp.array([[1.0, 0.0]] * 2)
+    >>> intervene(x, latent_axes(x), signed, 3.0, "shift").tolist()
+    [[3.0, 4.0], [5.0, 0.0]]
     """
     steps = extreme * signed
     if how == "set":

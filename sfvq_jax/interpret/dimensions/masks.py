@@ -115,7 +115,11 @@ def _length(s: Array) -> Array:
 
 
 def mask_ranking(mask: np.ndarray) -> Ranking:
-    """Coordinates by the size of a mask's entries, [M]."""
+    """Coordinates by the size of a mask's entries, [M].
+
+    >>> mask_ranking(np.array([0.1, -0.9, 0.0])).order.tolist()
+    [1, 0, 2]
+    """
     order = np.argsort(-np.abs(mask), kind="stable")
     return Ranking(order, np.where(mask[order] >= 0, 1, -1), np.abs(mask[order]))
 

@@ -67,6 +67,10 @@ def line_direction(curve: Curve, line: int) -> Array:
 
     Raises:
       ValueError: no such line, or one of no length.
+
+    >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 5.0]]))
+    >>> line_direction(curve, 1).tolist()
+    [0.0, 1.0]
     """
     check_line(curve, line)
     return pair_direction(curve, line, line + 1)
@@ -77,6 +81,10 @@ def pair_direction(curve: Curve, start: int, stop: int) -> Array:
 
     Raises:
       ValueError: no such codewords, or two in the same place.
+
+    >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [3.0, 4.0]]))
+    >>> [round(x, 2) for x in pair_direction(curve, 0, 2).tolist()]
+    [0.6, 0.8]
     """
     for codeword in (start, stop):
         if not 0 <= codeword < curve.num_codewords:
@@ -213,7 +221,11 @@ def hold_attributes(direction: Direction, gradients: Array, latents: Array) -> D
 
 
 def deviation_along(latents: Array, vector: Array) -> Array:
-    """Standard deviation of latents [N, D] along a unit vector [D], a scalar."""
+    """Standard deviation of latents [N, D] along a unit vector [D], a scalar.
+
+    >>> float(deviation_along(jnp.array([[0.0, 9.0], [2.0, 9.0]]), jnp.array([1.0, 0.0])))
+    1.0
+    """
     return jnp.std(jnp.matmul(latents, vector, precision="highest"))
 
 
