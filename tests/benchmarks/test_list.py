@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,8 @@ def test_all_benchmarks_are_listed_with_what_they_take():
     for name in ("accelerator", "bits", "fuzz", "vqvae"):
         assert f"\n{name}: " in f"\n{told}"
     of = {part.partition(":")[0]: part for part in told.split("\n\n")}
-    assert of["projection"].endswith("takes faiss, torch")
-    assert of["known_factors"].endswith("takes sklearn")  # by a file that it imports
+    assert re.search(r"takes faiss.*, torch", of["projection"])
+    assert "takes sklearn" in of["known_factors"]  # by a file that it imports
     assert "takes" not in of["comparison"]
 
 
