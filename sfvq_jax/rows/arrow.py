@@ -1,10 +1,12 @@
 """Columns of Arrow as arrays, and the rows of a `datasets.Dataset` of Hugging Face."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from sfvq_jax.rows.rows import in_groups
 
 
 class DatasetRows:
@@ -57,25 +59,6 @@ class DatasetRows:
 
     def check_unchanged(self) -> None:
         """A dataset is one table for ever."""
-
-
-def in_groups(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Rows as pieces of groups that lie one after another.
-
-    Args:
-      ends: 0, and of each group the number of the row after its last one.
-      spans: of rows.
-
-    Returns:
-      Of each piece the group, its first row within, and the one after its last.
-    """
-    for start, stop in spans:
-        i = int(np.searchsorted(ends, start, "right")) - 1
-        while start < stop:
-            first, end = int(ends[i]), min(stop, int(ends[i + 1]))
-            if start < end:
-                yield i, start - first, end - first
-            i, start = i + 1, max(start, end)
 
 
 def list_columns(schema: pa.Schema) -> list[str]:

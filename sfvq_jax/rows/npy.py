@@ -43,6 +43,9 @@ class FileRows:
       dtype: of the numbers.
       chunk: 1.
       scale: that whole numbers are multiplied by, where the format says it.
+
+    Raises:
+      ValueError: the file ends before the last row.
     """
 
     chunk = 1
@@ -63,6 +66,12 @@ class FileRows:
         self.path, self.shape, self.dtype = path, shape, dtype
         self._offset, self._columns_first = offset, columns_first
         self._state = _state(path.stat() if state is None else state)
+        there, size = self._state[0], offset + math.prod(shape) * dtype.itemsize
+        if size > there:
+            raise ValueError(
+                f"{path} is damaged or not yet whole: it has {there} bytes, and its header says"
+                f" {size}"
+            )
 
     @property
     def stamp(self) -> str:
@@ -180,14 +189,8 @@ def npy_rows(path: str | Path, wanted: str = WANTED) -> FileRows:
             raise ValueError(
                 f"{path} is no .npy of numbers, or a damaged one ({one_line(error)})"
             ) from error
-    size = offset + math.prod(shape) * dtype.itemsize
     if dtype.hasobject:
         raise ValueError(f"{path} is of Python objects, but {wanted}: np.save(…, np.stack(list))")
-    if size > state.st_size:
-        raise ValueError(
-            f"{path} is damaged or not yet whole: it has {state.st_size} bytes, and its header says"
-            f" {size}"
-        )
     return FileRows(path, offset, shape, dtype, columns_first=columns_first, state=state)
 
 

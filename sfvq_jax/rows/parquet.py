@@ -10,9 +10,9 @@ from pyarrow import fs
 
 from sfvq_jax.io.reading import one_line
 from sfvq_jax.io.store import is_remote
-from sfvq_jax.rows.arrow import as_array, in_groups, list_columns, list_value
+from sfvq_jax.rows.arrow import as_array, list_columns, list_value
 from sfvq_jax.rows.npy import changed
-from sfvq_jax.rows.rows import unreadable
+from sfvq_jax.rows.rows import in_groups, unreadable
 
 TOGETHER = 2**26  # bytes of row groups that are in memory at once, if one is not larger
 

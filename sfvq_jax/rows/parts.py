@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sfvq_jax.io.store import is_remote, open_store, reason, settled
-from sfvq_jax.rows.rows import Rows
+from sfvq_jax.rows.rows import Rows, in_groups
 
 AT_ONCE = 32  # parts that are opened, or read, at the same time
 
@@ -43,7 +43,7 @@ class Parts:
                     )
         self._parts = [part for part in parts if part.shape[0]] or [first]
         self.lengths = [part.shape[0] for part in self._parts]
-        self._ends = np.cumsum(self.lengths)
+        self._ends = np.cumsum([0, *self.lengths])
         self.shape, self.dtype = (int(self._ends[-1]), *first.shape[1:]), first.dtype
         self.chunk = max(part.chunk for part in self._parts)
         self.scale = getattr(first, "scale", None)
@@ -56,12 +56,9 @@ class Parts:
         """As `Rows.read`; each part once, several at the same time."""
         of_part: dict[int, list[tuple[int, int, int]]] = {}  # first, stop, place
         place = 0
-        for first, stop in spans:
-            while first < stop:
-                i = int(np.searchsorted(self._ends, first, "right"))
-                begin, end = int(self._ends[i]) - self.lengths[i], min(stop, int(self._ends[i]))
-                of_part.setdefault(i, []).append((first - begin, end - begin, place))
-                place, first = place + end - first, end
+        for i, first, stop in in_groups(self._ends, spans):
+            of_part.setdefault(i, []).append((first, stop, place))
+            place += stop - first
         found = np.empty((place, *self.shape[1:]), self.dtype)
 
         def read(i: int) -> None:

@@ -63,12 +63,6 @@ def raw_rows(uri: str, name: str = "") -> "FileRows | ObjectRows":
 
     state = path.stat()
     layout = _layout(uri, suffix, head, name)
-    size = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
-    if size > state.st_size:
-        raise ValueError(
-            f"{uri} is damaged or not yet whole: it has {state.st_size} bytes, and its header says"
-            f" {size}"
-        )
     return _scaled(FileRows(path, *layout, state=state), suffix)
 
 

@@ -1,6 +1,6 @@
 """Rows that lie in files and object stores; a format is one function that opens them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -52,6 +52,25 @@ def pieces_of(spans: Sequence[tuple[int, int]], most: int) -> list[tuple[int, in
         for start, stop in spans
         for first in range(start, stop, most)
     ]
+
+
+def in_groups(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Rows as pieces of groups that lie one after another.
+
+    Args:
+      ends: 0, and of each group the number of the row after its last one.
+      spans: of rows.
+
+    Returns:
+      Of each piece the group, its first row within, and the one after its last.
+    """
+    for start, stop in spans:
+        i = int(np.searchsorted(ends, start, "right")) - 1
+        while start < stop:
+            first, end = int(ends[i]), min(stop, int(ends[i + 1]))
+            if start < end:
+                yield i, start - first, end - first
+            i, start = i + 1, max(start, end)
 
 
 def unreadable(name: str, first: int, stop: int, why: str) -> ValueError:
