@@ -54,6 +54,48 @@ def test_export_writes_one_file_with_the_labels(curve, tmp_path, capsys, monkeyp
     assert about["classes"]["names"][1] == "trouser"
 
 
+@pytest.fixture
+def rows(tmp_path):
+    """Files of 40 rows, their images and classes, and a curve through them."""
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "images.npy", np.arange(40 * 16, dtype=np.uint8).reshape(40, 4, 4, 1))
+    np.save(tmp_path / "labels.npy", np.where(x[:, 0] > 0, "right", "left"))
+    save_curve(tmp_path / "curve.npz", CurveRecord(Curve(x[:4])))
+    return tmp_path
+
+
+def test_rows_with_images_need_no_generator(rows, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "BANK", 128)
+    monkeypatch.setattr(bench, "HELD_OUT", 64)
+    monkeypatch.chdir(rows)
+    files = ["--images", "images.npy", "--labels", "labels.npy", "--export", "page.html"]
+    assert main(["explore", "x.npy", "curve.npz", *files]) == 0
+    about = json.loads(re.search(r'id="data">(.*?)</script>', (rows / "page.html").read_text())[1])
+    assert about["model"]["rows"]
+    assert about["seeds"]["truncation"] is None
+    assert about["classes"]["names"] == about["data"]["classes"] == ["left", "right"]
+    assert np.sum(about["data"]["counts"]) == 40
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("x.npy", [], "name theirs by --images"),
+        ("x.npy", ["--images", "images.npy", "--data", "x.npy"], "x.npy is shown already"),
+        ("fashion_mnist", ["--images", "images.npy"], "fashion_mnist is a generator"),
+        ("fashion_mnist", ["--labels", "labels.npy"], "are classes of --data"),
+        ("fashion_mnist", ["--scale", "2"], "is of --data"),
+    ],
+)
+def test_options_of_rows_and_of_generators_are_told_apart(
+    rows, capsys, monkeypatch, model, options, message
+):
+    monkeypatch.chdir(rows)
+    assert main(["explore", model, "curve.npz", *options, "--export", "page.html"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_augment_draws_of_each_label_equally_many(curve, tmp_path, capsys):
     labels = ["--labels", str(curve.with_suffix(".labels.json"))]
     output = tmp_path / "labelled"

@@ -20,15 +20,16 @@ from sfvq_jax.cli.common import (
 )
 from sfvq_jax.cli.directions import indexed
 from sfvq_jax.cli.latents import add_latents, read_latents
-from sfvq_jax.cli.map import add_labels, read_labels
-from sfvq_jax.cli.models import LATENTS_HELP, add_model_and_curve, add_scale, load_for
+from sfvq_jax.cli.map import add_images, add_labels, read_images, read_labels
+from sfvq_jax.cli.models import LATENTS_HELP, add_model_and_curve, is_of_latents, load_for
 from sfvq_jax.explore.export import export_page
+from sfvq_jax.explore.row_model import row_model
 from sfvq_jax.explore.subject import NamedDirection, Photographs, Subject, own_data
 from sfvq_jax.interpret import load_direction
 from sfvq_jax.io.curve_file import curve_sha256, load_curve
 from sfvq_jax.io.label_file import Label, labels_path, load_labels
 from sfvq_jax.io.output import new_file
-from sfvq_jax.sources import HostSource
+from sfvq_jax.sources import HostSource, as_rows
 
 MOST_DIRECTIONS = 150
 
@@ -42,8 +43,10 @@ def add_explore(command: argparse.ArgumentParser) -> None:
         "explore ffhq/ curve.npz --directions directions/ --scorer scorer.npz --data mine.npy",
         "explore ffhq/ curve.npz --directions directions/ --latents us.npz",
         "explore fashion_mnist curve.npz --export map.html",
+        "explore embeddings.npy curve.npz --images photos/ --labels labels.npy",
     )
-    add_model_and_curve(command)
+    add_model_and_curve(command, arrays=True)
+    add_images(command, "shown is the one nearest to each place")
     add_output(command, "write the page here as one file", "--export", endings=(".html",))
     command.add_argument(
         "--directions",
@@ -54,7 +57,6 @@ def add_explore(command: argparse.ArgumentParser) -> None:
     add_scorer_option(command)
     add_latents(command)
     command.add_argument("--data", help=f"shown where they fall: {LATENTS_HELP}")
-    add_scale(command)
     add_labels(command)
     command.add_argument(
         "--host",
@@ -73,8 +75,6 @@ def _port(text: str) -> int:
 
 
 def run_explore(options: argparse.Namespace) -> None:
-    if options.labels is not None and options.data is None:
-        raise ValueError("--labels are classes of --data: leave it out, or name the latents")
     if options.rows is not None and options.latents is None:
         raise ValueError("--rows goes with --latents, photographs of yours: leave it out")
     if options.export is not None:
@@ -112,7 +112,15 @@ def subject_of(options: argparse.Namespace) -> Subject:
     """What the options name, once it is known that all of it belongs together."""
     record = load_curve(options.curve)
     directions = _directions(options.directions)
-    model = load_for(options.model, [record, *(named.record for named in directions)])
+    of_rows = is_of_latents(options.model)
+    _check_options(options, of_rows)
+    shown = options.model if of_rows else options.data
+    source = None if shown is None else HostSource(shown, scale=options.scale)
+    if of_rows and source is not None:
+        as_rows(source, record.curve)
+        model = row_model(source, read_images(options, source))
+    else:
+        model = load_for(options.model, [record, *(named.record for named in directions)])
     scorers = fitted_scorers(options)
     find, judge = with_statistics(scorers, model)
     photographs = None
@@ -120,9 +128,8 @@ def subject_of(options: argparse.Namespace) -> Subject:
         latents, rows, names = read_latents(options.latents, model, options.rows)
         photographs = Photographs(np.asarray(latents), options.latents, rows, names)
     data = None
-    if options.data is not None:
-        labels, source = read_labels(options), HostSource(options.data, scale=options.scale)
-        data = own_data(source, record.curve, name=options.data, labels=labels)
+    if source is not None and shown is not None:
+        data = own_data(source, record.curve, name=shown, labels=read_labels(options))
     return Subject(
         model,
         record,
@@ -135,6 +142,27 @@ def subject_of(options: argparse.Namespace) -> Subject:
         data=data,
         photographs=photographs,
     )
+
+
+def _check_options(options: argparse.Namespace, of_rows: bool) -> None:
+    """Raises ValueError where options do not go with a generator, or with rows in its place."""
+    if of_rows:
+        if options.images is None:
+            raise ValueError(
+                f"{options.model} holds latents, and a page shows images: name theirs by --images,"
+                " or name the generator; `sfvq-jax map` draws their classes without images"
+            )
+        if options.data is not None:
+            raise ValueError(f"--data goes with a generator: {options.model} is shown already")
+        return
+    if options.images is not None:
+        raise ValueError(
+            f"--images goes with latents, and {options.model} is a generator, whose images are"
+            " drawn: leave it out"
+        )
+    for name, what in (("labels", "are classes of"), ("scale", "is of")):
+        if getattr(options, name) is not None and options.data is None:
+            raise ValueError(f"--{name} {what} --data: leave it out, or name the latents")
 
 
 def _directions(names: Sequence[str]) -> list[NamedDirection]:

@@ -29,11 +29,7 @@ def add_map(command: argparse.ArgumentParser) -> None:
         "map latents.npy curve.npz --images photos/ --labels labels.npy -o map.png",
     )
     add_model_and_curve(command, arrays=True)
-    command.add_argument(
-        "--images",
-        help="of latents: a folder with an image of each, in the order of their names,"
-        " or an .npy [N, H, W, C]; drawn are those nearest to each codeword",
-    )
+    add_images(command, "drawn are those nearest to each codeword")
     add_labels(command)
     command.add_argument(
         "--nearest", type=_count, default=1, help="images at each codeword (%(default)s)"
@@ -42,6 +38,14 @@ def add_map(command: argparse.ArgumentParser) -> None:
     for name, what in (("distances", "the distances of codewords"), ("history", "the fit")):
         add_output(command, f"also draw {what}, here", f"--{name}", endings=FIGURE_ENDINGS)
     add_memory(command)
+
+
+def add_images(command: argparse.ArgumentParser, shown: str) -> None:
+    command.add_argument(
+        "--images",
+        help="of latents: a folder with an image of each, in the order of their names,"
+        f" or an .npy [N, H, W, C]; {shown}",
+    )
 
 
 def add_labels(command: argparse.ArgumentParser) -> None:
@@ -87,9 +91,7 @@ def _map_of_rows(options: argparse.Namespace, record: CurveRecord) -> Figure:
     source, labels = HostSource(options.model, scale=options.scale), read_labels(options)
     images = None
     if options.images is not None:
-        images = RowImages(options.images, source.num_latents)
-        if images.order:
-            print(images.order)
+        images = read_images(options, source)
     found = rows_at(record.curve, source, labels=labels, count=options.nearest)
     title = f"{len(found.rows)} codewords in order"
     tiles = None
@@ -98,6 +100,14 @@ def _map_of_rows(options: argparse.Namespace, record: CurveRecord) -> Figure:
         what = "the latent" if found.rows.shape[1] == 1 else f"the {found.rows.shape[1]} latents"
         title += f", each as {what} nearest to it"
     return map_figure(tiles, title, labels=found.labels)
+
+
+def read_images(options: argparse.Namespace, source: HostSource) -> RowImages:
+    """Of the latents; a folder's order is told."""
+    images = RowImages(options.images, source.num_latents)
+    if images.order:
+        print(images.order)
+    return images
 
 
 def read_labels(options: argparse.Namespace) -> np.ndarray | None:

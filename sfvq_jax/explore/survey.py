@@ -15,6 +15,7 @@ import numpy as np
 from sfvq_jax.curve import decode
 from sfvq_jax.explore.pictures import BATCH as pictures_at_once
 from sfvq_jax.explore.pictures import Pictures, at_most, strip_codes, vector_of
+from sfvq_jax.explore.row_model import RowModel
 from sfvq_jax.explore.subject import SEEDS, OwnData, Subject, nearest_codewords
 from sfvq_jax.images import batch_of, in_batches
 from sfvq_jax.interpret import Bench, Direction
@@ -114,6 +115,7 @@ def survey(subject: Subject, pictures: Pictures, measures: Measures) -> dict[str
             "name": subject.model_name,
             "space": getattr(model, "latent_space", ""),
             "hash": getattr(model, "model_hash", ""),
+            "rows": isinstance(model, RowModel),
             "layers": model.num_layers,
             "dimensions": model.latent_dim,
             "image": list(pictures.shape or pictures.render(subject.codewords[:1]).shape[1:]),

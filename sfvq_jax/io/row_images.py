@@ -68,6 +68,19 @@ class RowImages:
         images = np.pad(images, [(0, 0), (0, 0), (0, gap), (0, 0), (0, 0)], constant_values=255)
         return images.reshape(k, m * (height + gap), width, -1)[:, :-gap]
 
+    def of_one_size(self, rows: np.ndarray, max_side: int) -> np.ndarray:
+        """Images of rows [N], uint8 [N, H, W, C], in the size and the colours of row 0's image.
+
+        That size is the same whichever rows are asked for; gray images of a folder in colour are
+        in colour too, and coloured ones of a gray folder are gray.
+        """
+        images = self.tiles(np.concatenate([[0], rows])[:, None], max_side)[1:]
+        channels = self._read([0])[0].shape[-1]
+        if images.shape[-1] > channels:  # only since another one has more
+            mean = images[..., :3].mean(-1, keepdims=True).round().astype(np.uint8)
+            images = mean if channels == 1 else images[..., :channels]
+        return images
+
 
 def _files(folder: Path) -> list[Path]:
     folders, files = entries(folder)

@@ -166,7 +166,8 @@ async function main() {
     const kind = about.classes?.names[about.classes.of_codewords[Math.round(state.position)]];
     byId("caption").textContent =
       `position ${round(state.position, 2).toFixed(2)}${kind ? ` · ${kind}` : ""}` +
-      (state.stack.length && !state.before && source.live ? ", with the stack" : "");
+      (state.stack.length && !state.before && source.live ? ", with the stack" : "") +
+      (about.model.rows ? ": the nearest row" : "");
     const what = state.before ? "before any edit" : moves(line);
     const own = photographsOf(state, about).map((i) => about.photographs.names[i]);
     seeds.forEach((canvas, i) => {
@@ -175,7 +176,9 @@ async function main() {
     });
     byId("view-note").textContent = own.length
       ? `photographs ${own.join(", ")}; ${what}`
-      : `seeds ${state.seed} to ${state.seed + count - 1}, ${what}`;
+      : about.model.rows
+        ? `rows that seeds ${state.seed} to ${state.seed + count - 1} draw, and the nearest to each, ${what}`
+        : `seeds ${state.seed} to ${state.seed + count - 1}, ${what}`;
   }
 
   function moves(line) {
@@ -305,6 +308,9 @@ async function main() {
     byId("before").setAttribute("aria-pressed", "false");
     byId("along-value").textContent = `${signed(state.along)} σ`;
   };
+  for (const place of document.querySelectorAll(".of-truncation")) {
+    place.hidden = about.seeds.truncation === null;
+  }
   byId("truncation").oninput = () => {
     change({ truncation: Number(byId("truncation").value) });
     byId("truncation-value").textContent = state.truncation.toFixed(2);
@@ -417,6 +423,8 @@ async function main() {
     remember();
     copy(location.href, "link");
   };
+  // rows are shown, not rendered: no command makes new images of them
+  for (const id of ["copy-command", "copy-python"]) byId(id).hidden = about.model.rows;
   byId("copy-command").onclick = () => {
     const { command, why } = asCommand(state, about);
     if (command) copy(command, "command");
