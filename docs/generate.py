@@ -116,7 +116,10 @@ def prepare_docstring(app, what, name, value, options, lines) -> None:
 def commands() -> str:
     """Every command, from its parser."""
     os.environ["COLUMNS"] = "88"
-    head = "Every command ends with 0, or with one sentence and 2 ([messages](messages.md))."
+    head = (
+        "A command that succeeds has the exit status 0. One that fails has 2 and prints one"
+        " sentence ([messages](messages.md))."
+    )
     parts = ["# Commands", "", head, ""]
     for name, what in COMMANDS.items():
         parser = command_parser(name)
@@ -168,8 +171,8 @@ def messages() -> str:
     parts = [
         "# Messages",
         "",
-        "What is typed, and what is then said. The tests run every line of it"
-        " (`tests/messages.txt`).",
+        "Error messages of the commands. Each command line is followed by its message. The tests"
+        " run every one (`tests/messages.txt`).",
         "",
     ]
     for name, blocks in by_command.items():
