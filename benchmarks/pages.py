@@ -1,27 +1,34 @@
-"""Fills tables in docs from benchmarks/results, so that no figure in them is typed.
+"""Fills tables in docs and README from benchmarks/results, so that no figure in them is typed.
 
 A page may have marks, and what stands between a mark and the next `<!-- end -->` is made anew:
 
     <!-- run NAME -->                                    what was run, where and when
     <!-- table NAME | TITLE | COLUMN=VALUE, … | COLUMN, … -->   a table, of these rows and columns,
                                                          in whose names ; stands for a comma
+    <!-- claims -->                                      what `benchmarks.claims` claims
 
 TITLE is the beginning of a table's title, or what a part of `benchmarks.accelerator` measured; rows
-and columns are all where none are named. `--check` changes nothing, and fails where a page is old.
+and columns are all where none are named. The row that a claim rests on gets an anchor, to which the
+claim is linked. `--check` changes nothing, and fails where a page is old.
 """
 
 import argparse
-import json
+import functools
+import itertools
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.claims import CLAIMS, Claim
 from benchmarks.report import RESULTS, Row
+from benchmarks.tables import cell, load, rows
 
+README = RESULTS.parents[1] / "README.md"
 DOCS = RESULTS.parents[1] / "docs"
-MARK = re.compile(r"(<!-- (run|table) ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (run|table|claims) ([^>]*?)-->\n).*?(<!-- end -->)", re.DOTALL)
 UNNAMED = ("cpu", "cores", "driver", "XLA_FLAGS", "backend", "device", "jax device", "python")
 
 
@@ -39,74 +46,100 @@ def main() -> None:
 
 def pages() -> list[Path]:
     """Those that have marks."""
-    return [path for path in sorted(DOCS.rglob("*.md")) if MARK.search(path.read_text())]
+    return [path for path in [README, *sorted(DOCS.rglob("*.md"))] if MARK.search(path.read_text())]
 
 
 def stale(path: Path) -> str | None:
     """What a page should hold, if it is not that."""
+    page = "/".join(path.with_suffix("").parts[-2:])
+    anchors = {name: claim.rows[page] for name, claim in claims().items() if claim.rows.get(page)}
+
+    def fill(found: re.Match[str]) -> str:
+        start, kind, words, end = found.groups()
+        match kind:
+            case "run":
+                return f"{start}{run(load(words.strip()))}\n{end}"
+            case "table":
+                return f"{start}{table(words, anchors)}{end}"
+        return f"{start}{short_table(path) if path == README else claims_table(path)}{end}"
+
     text = path.read_text()
-    new = MARK.sub(lambda found: found[1] + block(found[2], found[3]) + found[4], text)
+    new = MARK.sub(fill, text)
+    if anchors:
+        raise SystemExit(f"no table of {path.name} has the row of the claim {', '.join(anchors)}")
     return new if new != text else None
 
 
-def block(kind: str, words: str) -> str:
-    """What stands below a mark."""
-    name, title, where, columns = [*map(str.strip, words.split("|")), "", "", ""][:4]
-    content = json.loads((RESULTS / f"{name}.json").read_text())
-    if kind == "run":
-        return f"{run(content)}\n"
-    wanted = dict(condition.split("=") for condition in listed(where))
-    rows = [
-        row
-        for row in rows_of(content, title)
-        if all(str(row.get(column)) == value for column, value in wanted.items())
-    ]
-    if not rows:
-        raise SystemExit(f"no row of {name} is as in {words!r}")
+@functools.cache
+def claims() -> Mapping[str, Claim]:
+    """All, by their names."""
+    return {name: make() for name, make in CLAIMS.items()}
+
+
+def claims_table(path: Path) -> str:
+    """The claims, each with links to its rows."""
     return markdown(
-        rows, listed(columns) or list(dict.fromkeys(key for row in rows for key in row))
+        [
+            {
+                "question": claim.question,
+                "answer": claim.answer,
+                "page": ", ".join(
+                    f"[{Path(page).name.replace('_', ' ')}]({link(path, page, row and name)})"
+                    for page, row in claim.rows.items()
+                ),
+            }
+            for name, claim in claims().items()
+        ],
+        ("question", "answer", "page"),
     )
+
+
+def short_table(path: Path) -> str:
+    """The claims that README has, with links in their answers."""
+    shown = {name: claim for name, claim in claims().items() if claim.readme}
+    linked = re.compile(r"\]\(([^)#]+)#?([^)]*)\)")
+    return markdown(
+        [
+            {
+                "question": claim.question,
+                "answer": linked.sub(
+                    lambda found, name=name: f"]({link(path, found[1], found[2] or name)})",
+                    claim.readme or "",
+                ),
+            }
+            for name, claim in shown.items()
+        ],
+        ("question", "answer"),
+    )
+
+
+def link(path: Path, page: str, claim: str | None) -> str:
+    """From a file to a page, or to the row of a claim there."""
+    target = os.path.relpath(DOCS / f"{page}.md", path.parent)
+    return f"{target}#{anchor(claim)}" if claim else target
+
+
+def anchor(claim: str) -> str:
+    return f"claim-{claim}"
+
+
+def table(words: str, anchors: dict[str, Row | None]) -> str:
+    """Rows of a table; takes out those anchors that it sets."""
+    name, title, where, columns = [*map(str.strip, words.split("|")), "", "", ""][:4]
+    found = rows(name, title, **dict(condition.split("=") for condition in listed(where)))
+    named = listed(columns) or list(dict.fromkeys(key for row in found for key in row))
+    marks = []
+    for row in found:
+        here = [claim for claim, wanted in anchors.items() if wanted == row]
+        marks.append("".join(f'<a id="{anchor(claim)}"></a>' for claim in here))
+        for claim in here:
+            del anchors[claim]
+    return markdown(found, named, marks)
 
 
 def listed(text: str) -> list[str]:
     """What stands between commas, where ; stands for one."""
     return [piece.strip().replace(";", ",") for piece in text.split(",") if piece.strip()]
-
-
-def rows_of(content: Mapping[str, Any], title: str) -> Sequence[Row]:
-    """The rows of a table by the beginning of its title."""
-    if "rows" in content:
-        return pivoted(content, title)
-    tables = content["tables"]
-    if title in tables:
-        return tables[title]
-    found = [rows for name, rows in tables.items() if name.startswith(title)]
-    if len(found) != 1:
-        raise SystemExit(f"{len(found)} tables begin with {title!r}; there are {[*tables]}")
-    return found[0]
-
-
-def pivoted(content: Mapping[str, Any], title: str) -> Sequence[Row]:
-    """The rows of a part of `benchmarks.accelerator`, laid out as the part says."""
-    layout = next(
-        layout
-        for layout in content["tables"]
-        if title in (*layout["values"], layout.get("where", {}).get("what"))
-    )
-    rows = [
-        row
-        for row in content["rows"]
-        if "error" not in row and layout.get("where", {}).items() <= row.items()
-    ]
-    if "across" not in layout:
-        names = [*layout["index"], *layout["values"]]
-        return [{name: row.get(name) for name in names} for row in rows]
-    found: dict[tuple, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: [row[name] for name in layout["index"]]):
-        index = {name: row[name] for name in layout["index"]}
-        line = found.setdefault(tuple(index.values()), index)
-        line[" ".join(str(row[name]) for name in layout["across"])] = row[title]
-    return list(found.values())
 
 
 def run(content: Mapping[str, Any]) -> str:
@@ -128,33 +161,14 @@ def run(content: Mapping[str, Any]) -> str:
     return ", ".join(facts) + "."
 
 
-def markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[cell(row.get(column)) for column in columns] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def cell(value: Any) -> str:
-    """A value to four digits; a pair is a mean and half the width of its interval."""
-    match value:
-        case None:
-            return "–"
-        case bool():
-            return "yes" if value else "no"
-        case [float(mean), float(half)]:
-            return f"{number(mean)} ± {number(half, 2)}" if half > 1e-12 else number(mean)
-        case float():
-            return number(value)
-        case int():
-            return f"{value:,}"
-    return str(value).replace("|", "\\|")
-
-
-def number(value: float, digits: int = 4) -> str:
-    if value == 0 or 1e-4 <= abs(value) < 1e7:
-        rounded = float(f"{value:.{digits}g}")
-        return f"{rounded:,.0f}" if rounded == int(rounded) else f"{rounded:,}"
-    return f"{value:.{digits}g}"
+def markdown(rows: Sequence[Row], columns: Sequence[str], marks: Sequence[str] = ()) -> str:
+    """A table; `marks` stand before its rows."""
+    lines = [" | ".join(columns), " | ".join(["---"] * len(columns))]
+    lines += [
+        mark + " | ".join(cell(row.get(column)) for column in columns)
+        for row, mark in itertools.zip_longest(rows, marks, fillvalue="")
+    ]
+    return "".join(f"| {line} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -69,3 +69,4 @@ def setup(app):
             field.label = "Attributes"
     app.connect("autodoc-skip-member", generate.skip_member)
     app.connect("autodoc-process-docstring", generate.prepare_docstring)
+    app.connect("doctree-read", generate.know_anchors)
