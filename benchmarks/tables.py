@@ -135,10 +135,10 @@ def means(rows: Iterable[Row], column: str) -> list[float]:
 
 
 def interval(value: Any) -> tuple[float, float, float]:
-    """Mean, and the ends of its interval."""
+    """Mean, and the ends of its interval, which is the mean alone where there is none."""
     match value:
-        case [mean, half]:
-            return mean, mean - half, mean + half
+        case [middle, half]:
+            return middle, middle - (half or 0), middle + (half or 0)
         case str():
             found = [float(text) for text in re.findall(r"-?\d[\d.]*(?:e[-+]?\d+)?", value)]
             if "±" in value:
