@@ -52,6 +52,11 @@ def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | Big
     Raises:
       ValueError: another dtype.
       CheckpointError: no converted model there, or a damaged one.
+
+    >>> import ports
+    >>> model = ports.load(ports.bundled("fashion_mnist"))
+    >>> model.latent_space, model.latent_dim, model.num_layers
+    ('stylegan2-w', 64, 8)
     """
     config_json, variables = checkpoint.read(path, model_of)
     return model_of(config_json, jax.tree.map(jnp.asarray, variables)).cast(dtype)
@@ -86,6 +91,14 @@ def convert(
       CheckpointError: another kind of file, a damaged one, or one that asks for code to be run;
         the folder exists and `overwrite` is false; or outputs differ by more than
         `ports.verify.TOLERANCE`, and then nothing is written.
+
+    >>> import tempfile
+    >>> import ports
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ports.convert("tests/fixtures/stylegan2/tiny_ada_gray_cond.pkl", f"{folder}/tiny")
+    ...     ports.load(f"{folder}/tiny").image_shape
+    []
+    (32, 32, 1)
     """
     checkpoint.check_free(folder, overwrite=overwrite)
     converted = upstream.read(path, config, network)
@@ -105,7 +118,14 @@ def convert(
 
 
 def build(converted: Converted) -> StyleGAN2 | BigGAN:
-    """The generator that was converted, without saving it."""
+    """The generator that was converted, without saving it.
+
+    >>> import ports
+    >>> from ports import upstream
+    >>> converted = upstream.read("tests/fixtures/stylegan2/tiny_ada_gray_cond.pkl")
+    >>> ports.build(converted).image_shape
+    (32, 32, 1)
+    """
     return ARCHITECTURES[converted.architecture].build(
         converted.config.to_json(),
         jax.tree.map(jnp.asarray, converted.variables),
@@ -119,6 +139,10 @@ def bundled(name: str) -> Path:
     `fashion_mnist` is a StyleGAN2 of 32x32 grayscale garments, `fashion_mnist_biggan` a BigGAN of
     their ten classes, `fashion_mnist_classifier` judges them; all were trained by
     `benchmarks/training`.
+
+    >>> import ports
+    >>> sorted(file.name for file in ports.bundled("fashion_mnist").iterdir())
+    ['config.json', 'parameters']
     """
     folder = BUNDLED / name
     if not folder.is_dir():

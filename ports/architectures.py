@@ -57,6 +57,13 @@ def model_of(config_json: dict, variables: dict) -> Model:
 
     Raises:
       CheckpointError: the config describes no model, or one with other parameters.
+
+    >>> import ports
+    >>> from ports import checkpoint
+    >>> from ports.architectures import model_of
+    >>> config_json, variables = checkpoint.read(ports.bundled("fashion_mnist"), model_of)
+    >>> model_of(config_json, variables).num_layers
+    8
     """
     architecture = ARCHITECTURES[config_json["architecture"]]
     fields, model_hash = config_json["config"], config_json["parameters_sha256"]

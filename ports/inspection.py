@@ -52,6 +52,11 @@ def inspect(
 
     Raises:
       CheckpointError: where it is none, or a damaged one.
+
+    >>> import ports
+    >>> found = ports.inspect(ports.bundled("fashion_mnist"))
+    >>> found.architecture, found.image_shape, found.latent_spaces
+    ('StyleGAN2 (skip)', (32, 32, 1), {'stylegan2-w': 64, 'stylegan2-z': 64})
     """
     if checkpoint.is_converted(path):
         config_json, variables = checkpoint.read(path, model_of)

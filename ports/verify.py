@@ -38,6 +38,14 @@ def read_reference(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
       CheckpointError: where there is none, or it is damaged.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ports.verify import read_reference
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/outputs.npz", z=np.zeros((4, 32)), w=np.zeros((4, 48)))
+    ...     {name: array.shape for name, array in read_reference(f"{folder}/outputs.npz").items()}
+    {'z': (4, 32), 'w': (4, 48)}
     """
     try:
         with reading(path, ".npz of arrays") as file:
@@ -64,6 +72,15 @@ def compare(model: StyleGAN2 | BigGAN, reference: Reference) -> list[Difference]
 
     Raises:
       CheckpointError: where nothing can be compared, or shapes disagree.
+
+    >>> import ports
+    >>> from ports import upstream
+    >>> from ports.verify import compare, read_reference
+    >>> tiny = "tests/fixtures/stylegan2/tiny_ada_gray_cond"  # what upstream gave
+    >>> model = ports.build(upstream.read(f"{tiny}.pkl"))
+    >>> reference = {name: read_reference(f"{tiny}.npz")[name] for name in ("z", "c", "w")}
+    >>> [(found.name, round(found.relative, 4)) for found in compare(model, reference)]
+    [('w', 0.0)]
     """
     outputs = _stylegan2_outputs if isinstance(model, StyleGAN2) else _biggan_outputs
     differences = []
@@ -87,7 +104,14 @@ def compare(model: StyleGAN2 | BigGAN, reference: Reference) -> list[Difference]
 
 
 def check_differences(differences: list[Difference]) -> None:
-    """Raises CheckpointError where one is larger than TOLERANCE, or is no number."""
+    """Raises CheckpointError where one is larger than TOLERANCE, or is no number.
+
+    >>> from ports.verify import Difference, check_differences
+    >>> check_differences([Difference("w", largest=3e-6, relative=1e-6)])
+    >>> check_differences([Difference("img", largest=0.3, relative=0.1)])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ports.errors.CheckpointError: img differs from upstream's by 0.1 of its largest ...
+    """
     for name, _, relative in differences:
         if not relative <= TOLERANCE:
             raise CheckpointError(

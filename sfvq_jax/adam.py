@@ -27,6 +27,15 @@ class Adam(Solver):
       samples: samples in an epoch, drawn afresh; rounded up to whole blocks of at most 64 steps.
       epochs: epochs in a stage, which has fresh moments.
       decay_at: shares of a stage.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Adam, Curve, step
+    >>> x, curve = jnp.array([[1.0], [5.0]]), Curve(jnp.array([[0.0], [4.0]]))
+    >>> solver = Adam(learning_rate=0.01)
+    >>> curve, state, info = step(solver, curve, solver.init(curve), jax.random.key(0), x)
+    >>> print(curve.codewords[:, 0].round(2))
+    [-0.01  3.99]
     """
 
     learning_rate: Any = 1e-3

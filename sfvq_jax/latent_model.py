@@ -30,6 +30,16 @@ class LatentModel(Protocol):
         stand for those of the latents.
       features(latents [N, D] or [N, L, D]) -> [N, F]: activations of the middle of the network,
         differentiable, in which changes of images are compared.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> model.render(model.sample(jax.random.key(0), 2)).shape
+    (2, 8, 8, 3)
     """
 
     @property

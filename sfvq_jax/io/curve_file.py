@@ -50,6 +50,15 @@ def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False
     Raises:
       FileExistsError: there is a file, and `overwrite` is false.
       OSError: it cannot be written.
+
+    >>> import tempfile
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve, CurveRecord, load_curve, save_curve
+    >>> record = CurveRecord(Curve(jnp.zeros((4, 2))), space="spots-z", settings={"seed": 0})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_curve(f"{folder}/curve.npz", record)
+    ...     load_curve(f"{folder}/curve.npz").settings
+    {'seed': 0}
     """
     if not isinstance(record, CurveRecord):
         curve = "result.curve, history=result.history"
@@ -78,6 +87,14 @@ def load_curve(path: str | Path) -> CurveRecord:
       FileNotFoundError: nothing there.
       OSError: it cannot be opened.
       ValueError: no curve, a damaged file, or one of a newer format.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from sfvq_jax import load_curve
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/codewords.npy", np.zeros((4, 2), np.float32))
+    ...     load_curve(f"{folder}/codewords.npy").curve
+    Curve(codewords=float32[4, 2], size=None)
     """
     with reading(path, "curve file") as file:
         stored = Arrays(file, alone="codewords")
@@ -156,6 +173,15 @@ def check_belongs(record: Any, model: LatentModel) -> None:
     Args:
       record: of a curve, a direction or latents: `space`, `model_hash` and `latent_dim`.
       model: the one that it is to be used with.
+
+    >>> from types import SimpleNamespace
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve, CurveRecord, check_belongs
+    >>> record = CurveRecord(Curve(jnp.zeros((4, 2))), space="spots-z")
+    >>> check_belongs(record, SimpleNamespace(latent_dim=2, latent_space="spots-z"))
+    >>> check_belongs(record, SimpleNamespace(latent_dim=2, latent_space="faces-w"))
+    Traceback (most recent call last):
+    ValueError: the curve is of space spots-z, but the model has space faces-w
     """
     kinds = {"curve": "curve", "direction": "direction", "latents": "file of latents"}
     what = next(kind for name, kind in kinds.items() if hasattr(record, name))

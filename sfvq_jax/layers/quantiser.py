@@ -129,7 +129,18 @@ class Settings:
 class Quantiser(Settings):
     __doc__ = f"""Space-filling vector quantisation inside a network: `init`, then call it.
 
-    {Settings.__doc__}"""
+    {Settings.__doc__}
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.layers import Quantiser
+    >>> quantiser = Quantiser(num_codewords=4, recent=64)
+    >>> codebook, upkeep = jnp.zeros((4, 2)), quantiser.init(latent_dim=2)
+    >>> x, key = jax.random.normal(jax.random.key(0), (64, 2)), jax.random.key(1)
+    >>> found, upkeep = quantiser(codebook, upkeep, x, key=key, train=True)  # enough to begin
+    >>> found, upkeep = quantiser(codebook, upkeep, x, key=key, train=True)
+    >>> found.value.shape, int(upkeep.size), int(found.dead)
+    ((64, 2), 4, 0)
+    """
 
     def __post_init__(self) -> None:
         if self.num_codewords < START_CODEWORDS:
@@ -333,6 +344,16 @@ def curve_of(params: Mapping[str, Any], stats: Mapping[str, Any]) -> Curve:
 
     Raises:
       ValueError: the layer has not begun to quantise.
+
+    >>> import jax
+    >>> from sfvq_jax.layers import curve_of, linen
+    >>> layer = linen.SFVQ(num_codewords=4, recent=64)
+    >>> x, key = jax.random.normal(jax.random.key(0), (64, 2)), jax.random.key(1)
+    >>> variables = layer.init(key, x, train=False)
+    >>> _, kept = layer.apply(
+    ...     variables, x, train=True, mutable=["batch_stats"], rngs={"quantiser": key})
+    >>> curve_of(variables["params"], kept["batch_stats"]).codewords.shape
+    (4, 2)
     """
     size = int(stats["size"])
     if size == 0:

@@ -50,6 +50,11 @@ class HostSource(Source):
       name: what a message calls the rows.
       scale: that the stored numbers are multiplied by, as those of quantised latents; whole numbers
         need one, but for .u8bin and .i8bin, where it is 1.
+
+    >>> import numpy as np
+    >>> from sfvq_jax import HostSource
+    >>> HostSource(np.zeros((1000, 8), np.uint8), scale=1 / 255, name="the quantised latents")
+    HostSource(the quantised latents, 1000 × 8)
     """
 
     def __init__(

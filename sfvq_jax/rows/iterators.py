@@ -25,6 +25,12 @@ class IteratorSource(Source):
     Args:
       blocks: a function that gives an iterator, or what can be iterated over again, a list say. One
         iteration is a pass over the data.
+
+    >>> import numpy as np
+    >>> from sfvq_jax import IteratorSource
+    >>> source = IteratorSource(lambda: (np.full((n, 8), n, np.float32) for n in (3, 5)))
+    >>> source.read(None, 0, 100).x.shape
+    (8, 8)
     """
 
     num_latents = None

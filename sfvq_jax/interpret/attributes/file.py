@@ -70,6 +70,15 @@ def save_scorers(
     Raises:
       FileExistsError: there is a file and `overwrite` is false.
       ValueError: a scorer that `fit_scorer` has not made.
+
+    >>> import tempfile
+    >>> import ports
+    >>> from sfvq_jax.interpret import load_scorers, save_scorers
+    >>> scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_scorers(f"{folder}/s.npz", scorers.find, scorers.judge, about={"by": "me"})
+    ...     load_scorers(f"{folder}/s.npz").about
+    {'by': 'me'}
     """
     config: dict[str, Any] = {"about": dict(about)}
     arrays = {"format_version": np.array(FORMAT_VERSION)}
@@ -97,6 +106,12 @@ def load_scorers(path: str | Path) -> Scorers:
       FileNotFoundError: nothing there.
       OSError: it cannot be opened.
       ValueError: no scorers, a damaged file, or one of a newer format.
+
+    >>> import ports
+    >>> from sfvq_jax.interpret import load_scorers
+    >>> scorers = load_scorers(ports.BUNDLED / "fashion_mnist_scorers.npz")
+    >>> scorers.kind, scorers.judge.names[:3]
+    ('classes', ('T-shirt', 'trouser', 'pullover'))
     """
     with reading(path, "file of scorers") as file:
         stored = Arrays(file)

@@ -30,6 +30,14 @@ class Inside:
     Args:
       bank: features of the B images, [B, F] of each kind.
       held_out: of other images of the distribution, [N, F] of each kind.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.interpret import Inside
+    >>> random = np.random.default_rng(0)
+    >>> bank, held_out = random.normal(size=(256, 4)), random.normal(size=(64, 4))
+    >>> inside = Inside([bank], [held_out])
+    >>> inside([np.array([[0.0, 0.0, 0.0, 0.0], [9.0, 0.0, 0.0, 0.0]])]).tolist()
+    [True, False]
     """
 
     def __init__(self, bank: Sequence[np.ndarray], held_out: Sequence[np.ndarray]):
@@ -52,7 +60,13 @@ class Inside:
 
 
 def small_pixels(images: Array) -> Array:
-    """Images [N, H, W, C] at 16x16, flat: [N, 256 C]."""
+    """Images [N, H, W, C] at 16x16, flat: [N, 256 C].
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import small_pixels
+    >>> small_pixels(jnp.zeros((2, 32, 32, 3))).shape
+    (2, 768)
+    """
     n, _, _, c = images.shape
     return jax.image.resize(images, (n, SIDE, SIDE, c), "linear").reshape(n, -1)
 

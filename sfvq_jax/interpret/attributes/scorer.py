@@ -153,7 +153,13 @@ class Scorer:
 
 
 def join(*scorers: Scorer) -> Scorer:
-    """One scorer of all their attributes; raises ValueError where two have a name in common."""
+    """One scorer of all their attributes; raises ValueError where two have a name in common.
+
+    >>> from sfvq_jax.interpret import Scorer, image_statistics, join
+    >>> redness = Scorer.of(lambda images: images[..., :1].mean((1, 2)), ["redness"])
+    >>> join(redness, image_statistics().select(["brightness", "contrast"])).names
+    ('redness', 'brightness', 'contrast')
+    """
     return _joined([(scorer, tuple(range(len(scorer.names)))) for scorer in scorers])
 
 
@@ -203,6 +209,13 @@ def class_scorer(logits: Callable[[Array], Array], names: Sequence[str]) -> Scor
 
     The scores are log-odds of each class, above 0 where it is more likely than all others together,
     and limited smoothly to ±6: changes of what is certain anyway count little.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import class_scorer
+    >>> scorer = class_scorer(lambda images: 3 * images.mean((1, 2)), ["red", "green", "blue"])
+    >>> scores = scorer(jnp.array([[1.0, -1.0, -1.0]]).reshape(1, 1, 1, 3))  # an image of one pixel
+    >>> print(scores.round(1))
+    [[ 4.3 -4.6 -4.6]]
     """
     return Scorer.of(
         jax.tree_util.Partial(_class_scores, jax.tree_util.Partial(logits)), names, 0.0

@@ -113,6 +113,12 @@ def judging_statistics() -> Scorer:
     middle of the narrowest range of greys that holds half of the border: mean light, range of 90 %
     of the pixels, share, median and 95 % range of the mask; correlation with the mirror image; mean
     magnitude of the Sobel gradient. Derivatives are mostly zero.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import judging_statistics
+    >>> judge = judging_statistics().select(["brightness"])
+    >>> print(judge(jnp.zeros((1, 8, 8, 1))).round(2))  # a grey of 0.5, in linear light
+    [[0.22]]
     """
     return Scorer.of(_Statistics(_hard_statistics), STATISTICS)
 

@@ -57,6 +57,22 @@ def sample_by_attribute(
     Raises:
       ValueError: no such attribute; fewer than 8 of the surveyed latents have it; or fewer than 1
         in 200 of those drawn.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.interpret import Scorer, sample_by_attribute
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> curve = Curve(jnp.array([[-2.0, 0, 0], [0, 0, 0], [2, 0, 0]]))
+    >>> colours = Scorer.of(lambda images: images.mean((1, 2)), ["red", "green", "blue"])
+    >>> samples = sample_by_attribute(
+    ...     jax.random.key(0), model, curve, colours, "red", 10, above=0.5, surveyed=256)
+    >>> samples.latents.shape, samples.thresholds.tolist()
+    ((10, 3), [0.5])
     """
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     columns = [scorer.index(name) for name in names]

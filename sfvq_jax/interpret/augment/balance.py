@@ -39,6 +39,21 @@ def sample_balanced(
         no multiple of their number, the first ones get one sample more.
 
     The other arguments, and errors, are those of `sample_by_attribute`.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.interpret import class_scorer, sample_balanced
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> curve = Curve(jnp.array([[-2.0, 0, 0], [0, 0, 0], [2, 0, 0]]))
+    >>> classes = class_scorer(lambda images: 4 * images.mean((1, 2)), ["red", "green", "blue"])
+    >>> samples = sample_balanced(jax.random.key(0), model, curve, classes, 9, surveyed=256)
+    >>> samples.latents.shape, sorted(samples.labels.tolist())
+    ((9, 3), [0, 0, 0, 1, 1, 1, 2, 2, 2])
     """
     names = list(scorer.names if names is None else names)
     columns = [scorer.index(name) for name in names]

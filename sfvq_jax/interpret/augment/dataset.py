@@ -76,6 +76,22 @@ def write_dataset(
         neither 1 nor 3 channels.
       TypeError: what is no JSON in `about`.
       OSError: what `new_file` and `new_folder` raise.
+
+    >>> import tempfile
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from sfvq_jax.interpret import write_dataset
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> latents = model.sample(jax.random.key(0), 5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_dataset(f"{folder}/colours.npz", model, latents, about={"seed": 0})
+    ...     np.load(f"{folder}/colours.npz")["images"].shape
+    (5, 8, 8, 3)
     """
     arrays = _arrays(latents, positions, labels, scores)
     score_names = list(names if score_names is None else score_names)

@@ -55,6 +55,21 @@ def sample_labelled(
 
     Raises:
       ValueError: no lines, a count below 1, or a noise outside 0-1.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.interpret import sample_labelled
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> curve = Curve(jnp.array([[-2.0, 0, 0], [0, 0, 0], [2, 0, 0]]))
+    >>> lines = {"dark": [0], "bright": [1]}
+    >>> samples = sample_labelled(jax.random.key(0), model, curve, lines, 4)
+    >>> sorted(zip(samples.labels.tolist(), samples.positions.astype(int).tolist()))
+    [(0, 0), (0, 0), (1, 1), (1, 1)]
     """
     if not lines:
         raise ValueError(

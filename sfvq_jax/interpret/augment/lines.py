@@ -73,6 +73,16 @@ def sample_around(
 
     Raises:
       ValueError: no latents, ones of another width, or a noise outside 0-1.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.interpret import positions_along, sample_around
+    >>> curve = Curve(jnp.array([[-2.0, 0.0], [0.0, 0.0], [2.0, 0.0]]))
+    >>> latents = jax.random.normal(jax.random.key(0), (512, 2)) * jnp.array([[1.0, 0.1]])
+    >>> new = sample_around(jax.random.key(1), curve, positions_along(curve, 1, 2, 100), latents)
+    >>> print(new.shape, new.std(0).round(1))
+    (100, 2) [0.6 0.1]
     """
     if not 0 <= noise <= 1:
         raise ValueError(

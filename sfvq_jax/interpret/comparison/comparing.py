@@ -56,6 +56,12 @@ def default_methods(
     Lines of 2**bits codewords set the number; pairs of codewords, and of latents, are more. With a
     scorer come components of its features, at most as many as it has, and the supervised ones, with
     a direction for each of its attributes.
+
+    >>> import ports
+    >>> from sfvq_jax.interpret import default_methods
+    >>> model = ports.load(ports.bundled("fashion_mnist"))
+    >>> [method.name for method in default_methods(model)][:5]
+    ['SFVQ', 'k-means', 'GANSpace, PCA', 'GANSpace, ICA', 'SeFa']
     """
     count, k = 2**bits - 1, 2**bits
     return (
@@ -115,6 +121,21 @@ def compare(
     Raises:
       ValueError: unknown attributes or classes, methods that have a name in common or give nothing,
         or numbers that are too small.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import PCA, Scorer, compare
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> colours = Scorer.of(lambda images: images.mean((1, 2)), ["red", "green", "blue"])
+    >>> comparison = compare(
+    ...     jax.random.key(0), model, colours, colours, methods=[PCA(2, samples=64)],
+    ...     attributes=["red", "blue"], seeds=2, latents=8)
+    >>> [(edit.seed, edit.attribute, edit.reached) for edit in comparison.edits[:2]]
+    [(0, 'red', True), (0, 'blue', True)]
     """
     methods = default_methods(model, scorer=find) if methods is None else methods
     names = [method.name for method in methods]

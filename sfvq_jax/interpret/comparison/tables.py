@@ -95,7 +95,19 @@ class MethodSummary(NamedTuple):
 
 
 def summary(comparison: Comparison) -> list[MethodSummary]:
-    """A row a method, in the order in which they were given."""
+    """A row a method, in the order in which they were given.
+
+    >>> from sfvq_jax.interpret import Comparison, summary
+    >>> from sfvq_jax.interpret.comparison.measures import Edit, Recognition
+    >>> edits, told_apart = [], []
+    >>> for name in ("SFVQ", "random"):  # as `compare` measures them
+    ...     for seed in (0, 1):
+    ...         edits.append(Edit(name, seed, "smile", (0, 7), reached=name == "SFVQ"))
+    ...         told_apart.append(Recognition(name, seed, 63, 16, 0.9, 0.8, step=1.0))
+    >>> rows = summary(Comparison(edits, told_apart, [], {"seeds": 2}))
+    >>> [(row.method, row.reached.mean, row.recognition.mean) for row in rows]
+    [('SFVQ', 1.0, 0.9), ('random', 0.0, 0.9)]
+    """
     names = list(dict.fromkeys(edit.method for edit in comparison.edits))
     of_method = {
         name: {(e.seed, e.attribute): e for e in comparison.edits if e.method == name}
@@ -187,7 +199,17 @@ def _gap(own: float | None, other: float | None) -> float | None:
 
 
 def order_summary(comparison: Comparison) -> list[dict[str, Any]]:
-    """A row a method that fits a curve: name -> `Interval` over seeds, None where not measured."""
+    """A row a method that fits a curve: name -> `Interval` over seeds, None where not measured.
+
+    >>> from sfvq_jax.interpret import Comparison, order_summary
+    >>> from sfvq_jax.interpret.comparison.measures import Order
+    >>> orders = [  # as `compare` measures them
+    ...     Order("SFVQ", seed, 0.25, neighbour_share=0.75, step_ratio=0.5, trustworthiness=0.9)
+    ...     for seed in (0, 1)]
+    >>> (row,) = order_summary(Comparison([], [], orders, {"seeds": 2}))
+    >>> row["method"], row["step_ratio"].mean, row["class_runs"]
+    ('SFVQ', 0.5, None)
+    """
     rows = []
     for name in dict.fromkeys(order.method for order in comparison.orders):
         own = [order for order in comparison.orders if order.method == name]

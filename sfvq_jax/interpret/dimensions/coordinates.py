@@ -59,6 +59,13 @@ def coordinates_along(vectors: Array | np.ndarray, latents: Array) -> Coordinate
     Raises:
       ValueError: vectors of another width than the latents, one of length 0, or one along which
         the latents do not differ.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import coordinates_along
+    >>> latents = jnp.array([[0.0, 0.0], [4.0, 0.0], [0.0, 2.0], [4.0, 2.0]])
+    >>> axes = coordinates_along(jnp.array([[3.0, 0.0]]), latents)
+    >>> axes.vectors.tolist(), axes.deviation.tolist(), axes.of(latents)[:, 0].tolist()
+    ([[1.0, 0.0]], [2.0], [-1.0, 1.0, -1.0, 1.0])
     """
     vectors, seen = np.asarray(vectors, np.float64), np.asarray(latents, np.float64)
     if vectors.ndim != 2 or vectors.shape[1] != seen.shape[1] or not len(vectors):
@@ -90,7 +97,16 @@ def latent_axes(latents: Array) -> Coordinates:
 
 
 def curve_lines(curve: Curve, latents: Array) -> Coordinates:
-    """The lines of a curve, as coordinates of latents [N, D]: the K - 1 unit vectors."""
+    """The lines of a curve, as coordinates of latents [N, D]: the K - 1 unit vectors.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.interpret import curve_lines
+    >>> latents = jnp.array([[0.0, 0.0], [4.0, 0.0], [0.0, 2.0], [4.0, 2.0]])
+    >>> lines = curve_lines(Curve(jnp.array([[0.0, 0.0], [4.0, 0.0], [4.0, 2.0]])), latents)
+    >>> lines.vectors.tolist(), lines.deviation.tolist()
+    ([[1.0, 0.0], [0.0, 1.0]], [2.0, 1.0])
+    """
     return coordinates_along(np.diff(np.asarray(curve.codewords, np.float64), axis=0), latents)
 
 

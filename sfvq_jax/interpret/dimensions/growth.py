@@ -78,6 +78,22 @@ def grow_set(
 
     Raises:
       ValueError: a share outside (0, 1], or `how` that is none.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import class_scorer, grow_set, intervention_effects, latent_axes
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> classes = class_scorer(lambda images: 4 * images.mean((1, 2)), ["red", "green", "blue"])
+    >>> latents = model.sample(jax.random.key(0), 4)
+    >>> axes = latent_axes(model.sample(jax.random.key(1), 64))
+    >>> ranking = intervention_effects(model, classes, latents, axes).ranking(concept=0)
+    >>> grown = grow_set(model, classes, latents, axes, 0, ranking)
+    >>> grown.order[: grown.size].tolist(), grown.signs[: grown.size].tolist()  # red up, green down
+    ([0, 1], [1, -1])
     """
     check_how(how)
     check_share(share)

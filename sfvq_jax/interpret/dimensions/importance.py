@@ -141,6 +141,21 @@ def intervention_effects(
 
     Raises:
       ValueError: values or `how` that are none.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import class_scorer, intervention_effects, latent_axes
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> classes = class_scorer(lambda images: 4 * images.mean((1, 2)), ["red", "green", "blue"])
+    >>> latents = model.sample(jax.random.key(0), 4)
+    >>> axes = latent_axes(model.sample(jax.random.key(1), 64))
+    >>> effects = intervention_effects(model, classes, latents, axes)
+    >>> effects.after.shape, effects.importance.argmax(0).tolist()
+    ((4, 3, 4, 3), [0, 1, 2])
     """
     check_how(how)
     grid = np.asarray(values, np.float32)
@@ -175,6 +190,22 @@ def joint_scores(
 
     Arguments are those of `intervene`, but signed is [S, M], for all latents alike. It is one call
     of one compiled program, which has few images in memory at once.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import class_scorer, joint_scores, latent_axes
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> classes = class_scorer(lambda images: 4 * images.mean((1, 2)), ["red", "green", "blue"])
+    >>> latents = model.sample(jax.random.key(0), 4)
+    >>> axes = latent_axes(model.sample(jax.random.key(1), 64))
+    >>> signed = jnp.array([[0.0, 0.0, 0.0], [1.0, -1.0, -1.0]])  # nothing; red up, all others down
+    >>> scores = joint_scores(model, classes, latents, axes, signed, extreme=3.0)
+    >>> print(scores.shape, scores[:, :, 0].mean(0).round(1))
+    (4, 2, 3) [-2.5  4.9]
     """
     seen = traced_scores(
         method(model, "render"), concepts, jnp.asarray(latents), coordinates, jnp.asarray(signed),

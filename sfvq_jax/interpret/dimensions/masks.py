@@ -60,6 +60,23 @@ def optimise_mask(
       signs: where v starts, ±0.5, [M]: those of the coordinates' own effects.
       penalty: the weight of the length, 0.2 in the authors' public code.
       steps, batch, learning_rate: of the optimisation.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from sfvq_jax.interpret import class_scorer, latent_axes, optimise_mask
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> classes = class_scorer(lambda images: 4 * images.mean((1, 2)), ["red", "green", "blue"])
+    >>> latents = model.sample(jax.random.key(0), 4)
+    >>> axes = latent_axes(model.sample(jax.random.key(1), 64))
+    >>> signs = np.array([1, 1, 1])
+    >>> mask = optimise_mask(jax.random.key(2), model, classes, latents, axes, 0, signs)
+    >>> print(np.sign(mask))  # red up, the others down
+    [ 1. -1. -1.]
     """
     check_how(how)
     v = jnp.asarray(START * np.asarray(signs), jnp.float32)
@@ -143,6 +160,19 @@ def published_mask(
 
     The loss is the same for s and -s, so that the sign of the whole mask is that of its start,
     wherever the concept lies.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import class_scorer, published_mask
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> classes = class_scorer(lambda images: 4 * images.mean((1, 2)), ["red", "green", "blue"])
+    >>> mask = published_mask(model, classes, model.sample(jax.random.key(0), 200), 0)
+    >>> mask.shape, int(abs(mask).argmax())
+    ((3,), 0)
     """
     render, latents = method(model, "render"), jnp.asarray(latents)
     v = jnp.full(latents.shape[1], START, jnp.float32)

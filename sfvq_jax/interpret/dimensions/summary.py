@@ -55,7 +55,15 @@ class Concentration(NamedTuple):
 
 
 def translation_summary(runs: Sequence[Translation]) -> list[WaySummary]:
-    """A row a way, of runs that differ by their key alone."""
+    """A row a way, of runs that differ by their key alone.
+
+    >>> from sfvq_jax.interpret import Move, Translation, translation_summary
+    >>> moves = [Move("sequential", "red", "blue", 2, 0.75, 0.0, 0.6, 0.1, 0.9),
+    ...          Move("random", "red", "blue", 2, 0.25, 0.2, 0.1, 0.2, 0.9)]
+    >>> run = Translation(None, ("red", "blue"), {}, [], moves, {}, None, {})  # of `translate`
+    >>> [(row.way, row.flipped.mean, row.ratio.mean) for row in translation_summary([run])]
+    [('sequential', 0.75, 3.0), ('random', 0.25, 1.0)]
+    """
     rows = []
     for way in dict.fromkeys(move.way for move in runs[0].moves):
         means = {
@@ -72,7 +80,23 @@ def translation_summary(runs: Sequence[Translation]) -> list[WaySummary]:
 
 
 def concentration(runs: Sequence[Translation]) -> Concentration:
-    """Of runs that differ by their key alone."""
+    """Of runs that differ by their key alone.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from sfvq_jax.interpret import Found, GrownSet, Ranking, Translation
+    >>> from sfvq_jax.interpret import concentration, latent_axes
+    >>> order, signs = np.array([1, 0]), np.array([1, -1])
+    >>> growth = np.array([0.4, 0.5])
+    >>> found = Found(
+    ...     "red", "blue", Ranking(order, signs, sizes=np.array([3.0, 1.0])),
+    ...     GrownSet(order, signs, growth, size=2), growth, mask=None)
+    >>> axes = latent_axes(jnp.array([[0.0, 4.0], [2.0, 0.0]]))
+    >>> run = Translation(axes, ("red", "blue"), {}, [found], [], {}, None, {})  # of `translate`
+    >>> told = concentration([run])
+    >>> told.gini.mean, told.size.mean, told.share_of_one.mean
+    (0.25, 2.0, 0.8)
+    """
     m = runs[0].coordinates.count
     sizes = [[np.maximum(found.ranking.sizes, 0) for found in run.found] for run in runs]
     chance = [[f.mask is not None and _overlap_by_chance(f.grown.size, m) for f in run.found]
@@ -92,6 +116,13 @@ def flip_matrix(runs: Sequence[Translation], way: str) -> np.ndarray:
     """Share of images flipped from each concept (rows) to each other one, [C, C], over runs.
 
     NaN where there is no such goal.
+
+    >>> from sfvq_jax.interpret import Move, Translation, flip_matrix
+    >>> moves = [Move("sequential", "red", "blue", 2, 0.75, 0.0, 0.6, 0.1, 0.9),
+    ...          Move("random", "red", "blue", 2, 0.25, 0.2, 0.1, 0.2, 0.9)]
+    >>> run = Translation(None, ("red", "blue"), {}, [], moves, {}, None, {})  # of `translate`
+    >>> flip_matrix([run], "sequential").tolist()
+    [[nan, 0.75], [nan, nan]]
     """
     names = runs[0].concepts
     matrix = np.full((len(runs), len(names), len(names)), np.nan)

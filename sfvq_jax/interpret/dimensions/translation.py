@@ -183,6 +183,23 @@ def translate(
 
     Raises:
       ValueError: unknown names, numbers that are too small, sources that too few latents have.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import class_scorer, translate
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> classes = class_scorer(lambda images: 4 * images.mean((1, 2)), ["red", "green", "blue"])
+    >>> run = translate(
+    ...     jax.random.key(0), model, classes, classes, sources=["red"], targets=["blue"],
+    ...     latents=4, fresh=8, mask_steps=0)
+    >>> run.found[0].dimensions.tolist()  # blue and red
+    [2, 0]
+    >>> run.moves[0].way, run.moves[0].flipped
+    ('sequential', 1.0)
     """
     if min(latents, fresh) < 2 or mask_steps < 0 or not extreme > 0:
         raise ValueError(

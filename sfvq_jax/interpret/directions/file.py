@@ -47,7 +47,18 @@ class DirectionRecord(NamedTuple):
 
 
 def measured_of(found: FoundDirection) -> dict[str, Any]:
-    """What `find_directions` measured, as JSON values."""
+    """What `find_directions` measured, as JSON values.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import Direction, Effect, FoundDirection, measured_of
+    >>> effects = {"smile": Effect(mean=0.8, low=0.7, high=0.9, agree=0.95)}
+    >>> found = FoundDirection(  # as `find_directions` gives it
+    ...     "more smile; all layers", "smile", Direction(jnp.array([1.0, 0.0]), (0, 7), unit=0.5),
+    ...     codewords=(3, 4), effects=effects, judged=effects, entanglement=0.0,
+    ...     limits=(None, 6.0), gain=None)
+    >>> measured_of(found)["judged"]
+    {'smile': {'mean': 0.8, 'low': 0.7, 'high': 0.9, 'agree': 0.95}}
+    """
 
     def table(effects: Mapping[str, Effect]) -> dict[str, dict[str, float]]:
         return {name: effect._asdict() for name, effect in effects.items()}
@@ -73,7 +84,17 @@ def _gain(gain: Gain) -> dict[str, Any]:
 
 
 def save_direction(path: str | Path, record: DirectionRecord, *, overwrite: bool = False) -> None:
-    """Writes a direction; raises FileExistsError where there is a file and `overwrite` is false."""
+    """Writes a direction; raises FileExistsError where there is a file and `overwrite` is false.
+
+    >>> import tempfile
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import Direction, DirectionRecord, load_direction, save_direction
+    >>> direction = Direction(jnp.array([0.6, 0.8]), layers=(2, 5), unit=1.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_direction(f"{folder}/smile.json", DirectionRecord(direction, "more smile"))
+    ...     load_direction(f"{folder}/smile.json").name
+    'more smile'
+    """
     direction = record.direction
     content = {
         "format_version": FORMAT_VERSION,
@@ -98,6 +119,15 @@ def load_direction(path: str | Path) -> DirectionRecord:
       FileNotFoundError: nothing there.
       OSError: it cannot be opened.
       ValueError: no direction, a damaged one, or one of a newer format.
+
+    >>> import tempfile
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import Direction, DirectionRecord, load_direction, save_direction
+    >>> direction = Direction(jnp.array([0.6, 0.8]), layers=(2, 5), unit=1.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_direction(f"{folder}/smile.json", DirectionRecord(direction, "more smile"))
+    ...     load_direction(f"{folder}/smile.json").direction
+    Direction(vector=float32[2], layers=(2, 5), unit=1.5)
     """
     with reading(path, "direction file") as file:
         content = parse_json(file.read())

@@ -139,6 +139,22 @@ def find_directions(
 
     Raises:
       ValueError: unknown attributes, a curve of another width, or numbers that are too small.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.interpret import Scorer, find_directions
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> colours = Scorer.of(lambda images: images.mean((1, 2)), ["red", "green", "blue"])
+    >>> curve = Curve(jnp.array([[-2.0, 0, 0], [2, 0, 0], [2, 2, 0], [2, 2, 2]]))
+    >>> found = find_directions(
+    ...     jax.random.key(0), model, curve, colours, colours, attributes=["red"], latents=32)
+    >>> [(f.name, f.codewords, f.confirmed) for f in found]
+    [('more red; all layers', (0, 1), True)]
     """
     if per_attribute < 1 or latents < 2:
         raise ValueError(

@@ -50,6 +50,19 @@ def attribute_gradients(
 
     Raises:
       ValueError: a scorer or `render` that JAX cannot trace.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import Scorer, attribute_gradients
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> colours = Scorer.of(lambda images: images.mean((1, 2)), ["red", "green", "blue"])
+    >>> gradients = attribute_gradients(model, colours, jnp.zeros((2, 3)))
+    >>> gradients.shape, gradients[0, :, 0].round(2).tolist()
+    ((2, 3, 1, 3), [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     """
     render = method(model, "render")
     if batch is None:

@@ -65,6 +65,19 @@ def import_directions(
       ValueError: content of another kind, directions that are not global or not in the latent
         space, of another width, of length 0, not finite, or along which latents do not differ; or
         layers outside the model.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import numpy as np
+    >>> from sfvq_jax.interpret import import_directions
+    >>> model = SimpleNamespace(latent_dim=3, num_layers=8)
+    >>> latents = jax.random.normal(jax.random.key(0), (64, 3))
+    >>> boundaries = np.array([[3.0, 0.0, 4.0], [0.0, 2.0, 0.0]])  # np.load("boundaries.npy")
+    >>> records = import_directions(boundaries, "boundary", model, latents, layers=(0, 3))
+    >>> [(record.name, record.direction.layers) for record in records]
+    [('boundary 0', (0, 3)), ('boundary 1', (0, 3))]
+    >>> print(records[0].direction.vector.round(1))
+    [0.6 0.  0.8]
     """
     found = _vectors_of(content)
     space = getattr(model, "latent_space", "")

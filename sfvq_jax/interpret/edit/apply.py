@@ -125,6 +125,13 @@ def edit_latents(
         another number of directions.
 
     Source: Vali & Bäckström, TMLR 2025 (arXiv 2410.20573), §4.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import Direction, edit_latents
+    >>> direction = Direction(jnp.array([1.0, 0.0]), layers=(1, 2), unit=0.5)
+    >>> codes = edit_latents(jnp.zeros((1, 2)), direction, jnp.array([-2.0, 2.0]), num_layers=3)
+    >>> codes.shape, codes[0, 1].tolist()
+    ((1, 2, 3, 2), [[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     """
     directions = [directions] if isinstance(directions, Direction) else list(directions)
     if strengths.ndim == 2 and strengths.shape[1] != len(directions):
@@ -165,6 +172,19 @@ def render_edits(
     """Images of every latent at every strength, uint8 [N, S, H, W, C].
 
     Arguments are those of `edit_latents` and `render_images`.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import Direction, render_edits
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> red = Direction(jnp.array([1.0, 0.0, 0.0]), layers=(0, 0), unit=1.0)
+    >>> images = render_edits(model, jnp.zeros((1, 3)), red, jnp.array([-2.0, 0.0, 2.0]))
+    >>> images.shape, images[0, :, 0, 0, 0].tolist()
+    ((1, 3, 8, 8, 3), [5, 128, 250])
     """
     codes = edit_latents(latents, directions, strengths, model.num_layers)
     images = render_images(model, codes.reshape(-1, *codes.shape[2:]), max_side=max_side)
@@ -202,6 +222,14 @@ def hold_attributes(direction: Direction, gradients: Array, latents: Array) -> D
 
     Raises:
       ValueError: hardly anything of the direction is left.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import Direction, hold_attributes
+    >>> latents = jnp.array([[0.0, 0.0], [4.0, 0.0], [0.0, 2.0], [4.0, 2.0]])
+    >>> direction = Direction.along(jnp.array([1.0, 1.0]), (0, 0), latents)
+    >>> held = hold_attributes(direction, jnp.array([[[0.0, 3.0]]]), latents)
+    >>> print(held.vector.round(2), round(held.unit, 2))
+    [1. 0.] 2.0
     """
     first, last = direction.layers
     held = gradients[:, first : last + 1].sum(1)

@@ -32,6 +32,13 @@ class ImageDistance:
       feature_deviations: [F]; None without features.
       features: images [N, H, W, C] -> [N, F], differentiable.
       finest: scales with larger sides are left out.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import ImageDistance
+    >>> images = jnp.linspace(-1.0, 1.0, 64).reshape(64, 1, 1, 1).repeat(8, 1).repeat(8, 2)
+    >>> points = ImageDistance.among(images)(images)
+    >>> [round(float(((points[0] - points[i]) ** 2).sum()), 1) for i in (0, 63)]
+    [0.0, 11.6]
     """
 
     deviations: Array

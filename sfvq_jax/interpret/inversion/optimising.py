@@ -123,6 +123,19 @@ def invert(
     Raises:
       ValueError: images of another size, a start that is none, numbers that are out of range, or a
         `render` that JAX cannot differentiate.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import invert
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> images = model.render(jnp.array([[0.5, 0.2, -1.0]]))
+    >>> found = invert(jax.random.key(0), model, images, pull=0.0, learning_rate=0.02)
+    >>> print(found.latents.round(1))
+    [[ 0.5  0.2 -1. ]]
     """
     pixels = jnp.asarray(_checked(images, model))
     if steps < 1 or pull < 0 or not learning_rate > 0:

@@ -131,7 +131,19 @@ ENOUGH_SAMPLES = 16  # a codeword: an evenly used one gets none once in exp(16) 
 
 
 def report(quality: MapQuality) -> list[Finding]:
-    """What the measures mean, in words; those that could not be taken are left out."""
+    """What the measures mean, in words; those that could not be taken are left out.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.interpret import map_quality, report
+    >>> x = jax.random.normal(jax.random.key(0), (512, 2))
+    >>> curve = Curve(jnp.array([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [9.0, 0.0]]))
+    >>> for finding in report(map_quality(jax.random.key(1), curve, x))[:2]:
+    ...     print(finding.measure, finding.value, finding.good, sep="; ")
+    dead codewords; 1 of 4; False
+    outlier codewords; 1 of 4; False
+    """
     findings = [_judge(scale, quality) for scale in SCALES]
     counts = [_judge_dead(quality), _judge_outliers(quality)]
     return [*counts, *(finding for finding in findings if finding is not None)]

@@ -40,6 +40,19 @@ class FeaturePCA:
       differentiated: latents whose derivatives are taken, C a latent.
       ridge: ρ ÷ the mean over axes e of Σ_n |J_n e|²; much less takes purer directions along which
         latents hardly vary.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import FeaturePCA, Scorer
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> colours = Scorer.of(lambda images: images.mean((1, 2)), ["red", "green", "blue"])
+    >>> method = FeaturePCA(colours, count=2, samples=256)
+    >>> method.fit(jax.random.key(0), model).directions[0, 0].shape
+    (2, 3)
     """
 
     scorer: Scorer

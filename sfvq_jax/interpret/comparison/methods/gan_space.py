@@ -33,6 +33,14 @@ class PCA:
     Attributes:
       count: of the components of greatest variance; those of none are left out.
       samples: N.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> from sfvq_jax.interpret import PCA
+    >>> model = SimpleNamespace(
+    ...     latent_dim=3, num_layers=1, sample=lambda key, n, **_: jax.random.normal(key, (n, 3)))
+    >>> PCA(count=2, samples=256).fit(jax.random.key(0), model).directions[0, 0].shape
+    (2, 3)
     """
 
     count: int = COUNT
@@ -57,6 +65,14 @@ class ICA:
     Attributes:
       count: of components; those that explain most of the latents' variance come first.
       samples: N.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> from sfvq_jax.interpret import ICA
+    >>> model = SimpleNamespace(
+    ...     latent_dim=3, num_layers=1, sample=lambda key, n, **_: jax.random.normal(key, (n, 3)))
+    >>> ICA(count=2, samples=256).fit(jax.random.key(0), model).directions[0, 0].shape
+    (2, 3)
     """
 
     count: int = COUNT

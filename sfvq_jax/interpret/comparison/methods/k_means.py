@@ -25,6 +25,14 @@ class KMeans:
     Attributes:
       codewords: K.
       samples: latents, K or more.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> from sfvq_jax.interpret import KMeans
+    >>> model = SimpleNamespace(
+    ...     latent_dim=3, num_layers=1, sample=lambda key, n, **_: jax.random.normal(key, (n, 3)))
+    >>> KMeans(codewords=8, samples=256).fit(jax.random.key(0), model).curve.num_lines
+    7
     """
 
     codewords: int = 64

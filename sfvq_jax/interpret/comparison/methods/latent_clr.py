@@ -56,6 +56,18 @@ class LatentCLR:
       temperature: τ, of the paper.
       strength: length of the edits, in root mean square deviations of a dimension of the latents.
       learning_rate: of the first step, in root mean squares of an entry of a unit vector.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import LatentCLR
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> method = LatentCLR(count=4, steps=2, directions_a_step=2, batch=2)
+    >>> method.fit(jax.random.key(0), model).directions[0, 0].shape
+    (4, 3)
     """
 
     count: int = COUNT

@@ -18,6 +18,14 @@ class RandomDirections:
 
     Attributes:
       count: M.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> from sfvq_jax.interpret import RandomDirections
+    >>> model = SimpleNamespace(
+    ...     latent_dim=3, num_layers=1, sample=lambda key, n, **_: jax.random.normal(key, (n, 3)))
+    >>> RandomDirections(count=5).fit(jax.random.key(0), model).directions[0, 0].shape
+    (5, 3)
     """
 
     count: int = COUNT
@@ -38,6 +46,14 @@ class RandomPairs:
 
     Attributes:
       count: M; by default that of the pairs of 64 codewords.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> from sfvq_jax.interpret import RandomPairs
+    >>> model = SimpleNamespace(
+    ...     latent_dim=3, num_layers=1, sample=lambda key, n, **_: jax.random.normal(key, (n, 3)))
+    >>> RandomPairs(count=5).fit(jax.random.key(0), model).directions[0, 0].shape
+    (5, 3)
     """
 
     count: int = 2016

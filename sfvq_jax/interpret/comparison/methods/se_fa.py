@@ -26,6 +26,15 @@ class SeFa:
 
     Attributes:
       count: directions a range; fewer where all others would change no style at all.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import numpy as np
+    >>> from sfvq_jax.interpret import SeFa
+    >>> model = SimpleNamespace(  # whose two styles hardly see the second latent
+    ...     latent_dim=2, num_layers=1, style_weights=lambda: [np.array([[2.0, 0.0], [9.0, 1.0]])])
+    >>> print(abs(SeFa(count=1).fit(jax.random.key(0), model).directions[0, 0]).round(1))
+    [[1.  0.1]]
     """
 
     count: int = COUNT

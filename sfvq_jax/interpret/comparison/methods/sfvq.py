@@ -25,6 +25,12 @@ class SFVQ:
     Attributes:
       bits: the curve has 2**bits codewords.
       solver: of `sfvq_jax.fit`.
+
+    >>> from sfvq_jax import LeastSquares
+    >>> from sfvq_jax.interpret import SFVQ
+    >>> method = SFVQ(bits=4, solver=LeastSquares(length_penalty=0.4))  # then `method.fit`
+    >>> method.name, method.bits
+    ('SFVQ', 4)
     """
 
     bits: int = 6

@@ -30,6 +30,19 @@ class ClassMeans:
     Attributes:
       scorer: says what each image has; one that cannot be differentiated will do.
       samples: N.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import ClassMeans, Scorer
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> colours = Scorer.of(lambda images: images.mean((1, 2)), ["red", "green", "blue"])
+    >>> fitted = ClassMeans(colours, samples=256).fit(jax.random.key(0), model)
+    >>> print(abs(fitted.directions[0, 0]).argmax(1))  # red, green and blue
+    [0 1 2]
     """
 
     scorer: Scorer
@@ -53,6 +66,19 @@ class Hyperplane:
     Attributes:
       scorer: says what each image has, and how clearly; one that cannot be differentiated will do.
       samples: N.
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import Hyperplane, Scorer
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> colours = Scorer.of(lambda images: images.mean((1, 2)), ["red", "green", "blue"])
+    >>> fitted = Hyperplane(colours, samples=256).fit(jax.random.key(0), model)
+    >>> print(abs(fitted.directions[0, 0]).argmax(1))  # red, green and blue
+    [0 1 2]
     """
 
     scorer: Scorer
