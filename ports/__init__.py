@@ -120,6 +120,9 @@ def convert(
 def build(converted: Converted) -> StyleGAN2 | BigGAN:
     """The generator that was converted, without saving it.
 
+    Args:
+      converted: of `ports.upstream.read`.
+
     >>> import ports
     >>> from ports import upstream
     >>> converted = upstream.read("tests/fixtures/stylegan2/tiny_ada_gray_cond.pkl")
@@ -139,6 +142,9 @@ def bundled(name: str) -> Path:
     `fashion_mnist` is a StyleGAN2 of 32x32 grayscale garments, `fashion_mnist_biggan` a BigGAN of
     their ten classes, `fashion_mnist_classifier` judges them; all were trained by
     `benchmarks/training`.
+
+    Raises:
+      CheckpointError: no model of this name; the message lists those that there are.
 
     >>> import ports
     >>> sorted(file.name for file in ports.bundled("fashion_mnist").iterdir())

@@ -104,7 +104,10 @@ def compare(model: StyleGAN2 | BigGAN, reference: Reference) -> list[Difference]
 
 
 def check_differences(differences: list[Difference]) -> None:
-    """Raises CheckpointError where one is larger than TOLERANCE, or is no number.
+    """Checks that no relative difference is larger than `TOLERANCE`.
+
+    Raises:
+      CheckpointError: one is larger, or is no number.
 
     >>> from ports.verify import Difference, check_differences
     >>> check_differences([Difference("w", largest=3e-6, relative=1e-6)])

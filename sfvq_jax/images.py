@@ -79,6 +79,18 @@ def render_images(
         or have their channels first.
 
     Warns where no value of any image is below 0, as in images in [0, 1].
+
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.views import render_images
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> images = render_images(model, jnp.array([[0.0, 3.0, -3.0], [1.0, 1.0, 1.0]]))
+    >>> images.shape, images.dtype.name, images[0, 0, 0].tolist()
+    ((2, 8, 8, 3), 'uint8', [128, 254, 1])
     """
     shape = np.shape(latents)
     if len(shape) not in (2, 3) or 0 in shape or shape[-1] != model.latent_dim:
@@ -115,7 +127,16 @@ def scaled_down(images: Array, max_side: int) -> Array:
 
 
 def to_uint8(images: Array | np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] to uint8, what lies outside clipped; ValueError where any is not finite."""
+    """Images of any shape in [-1, 1] to uint8, what lies outside clipped.
+
+    Raises:
+      ValueError: a value that is NaN or infinite.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import to_uint8
+    >>> to_uint8(np.array([-1.0, 0.0, 1.0, 1.5])).tolist()
+    [0, 128, 255, 255]
+    """
     images = jnp.asarray(images)
     if not jnp.isfinite(images).all():
         raise ValueError("images have values that are NaN or infinite")

@@ -47,7 +47,13 @@ class CurveRecord(NamedTuple):
 def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False) -> None:
     """Writes a curve to a path or URI (gs://, s3://).
 
+    Args:
+      path: of the .npz; docs/reference/formats.md tells what is in it.
+      record: the curve and what is known about it.
+      overwrite: replace a file that is there.
+
     Raises:
+      TypeError: a bare curve, a result of `fit` or anything else that is no `CurveRecord`.
       FileExistsError: there is a file, and `overwrite` is false.
       OSError: it cannot be written.
 
@@ -168,11 +174,15 @@ def curve_sha256(record: CurveRecord) -> str:
 
 
 def check_belongs(record: Any, model: LatentModel) -> None:
-    """Raises ValueError, naming both, where a record is of another space or model than `model`.
+    """Checks that a record is of the space and of the model that it is to be used with.
 
     Args:
       record: of a curve, a direction or latents: `space`, `model_hash` and `latent_dim`.
-      model: the one that it is to be used with.
+      model: the one that it is to be used with. A space or a hash that one of the two lacks is
+        not compared.
+
+    Raises:
+      ValueError: another space, number of dimensions or model; the message names both.
 
     >>> from types import SimpleNamespace
     >>> import jax.numpy as jnp

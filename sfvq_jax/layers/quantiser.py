@@ -130,16 +130,14 @@ class Quantiser(Settings):
     __doc__ = f"""Space-filling vector quantisation inside a network: `init`, then call it.
 
     {Settings.__doc__}
-    >>> import jax
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.layers import Quantiser
-    >>> quantiser = Quantiser(num_codewords=4, recent=64)
-    >>> codebook, upkeep = jnp.zeros((4, 2)), quantiser.init(latent_dim=2)
-    >>> x, key = jax.random.normal(jax.random.key(0), (64, 2)), jax.random.key(1)
-    >>> found, upkeep = quantiser(codebook, upkeep, x, key=key, train=True)  # enough to begin
-    >>> found, upkeep = quantiser(codebook, upkeep, x, key=key, train=True)
-    >>> found.value.shape, int(upkeep.size), int(found.dead)
-    ((64, 2), 4, 0)
+    >>> codebook = jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 2.0], [4.0, 2.0]])
+    >>> quantiser = Quantiser(num_codewords=4)
+    >>> upkeep = quantiser.init(latent_dim=2)._replace(size=jnp.int32(4))  # as if it had begun
+    >>> found, upkeep = quantiser(codebook, upkeep, jnp.array([[1.0, 1.0], [2.5, 3.0]]))
+    >>> found.value.tolist(), found.position.tolist()
+    ([[1.0, 0.0], [2.5, 2.0]], [0.5, 2.25])
     """
 
     def __post_init__(self) -> None:
@@ -339,20 +337,21 @@ def curve_of(params: Mapping[str, Any], stats: Mapping[str, Any]) -> Curve:
     """The curve of a trained layer, for `save_curve`, maps and measures.
 
     Args:
-      params: of the layer, with its "codebook".
-      stats: of the layer, in the collection "batch_stats", with "offset" and "size".
+      params: of the layer, with its "codebook", float32 [K, D].
+      stats: of the layer, in the collection "batch_stats", with "offset", float32 [K, D], and
+        "size", int32 [].
+
+    Returns:
+      The curve of as many codewords as there are now, float32.
 
     Raises:
       ValueError: the layer has not begun to quantise.
 
-    >>> import jax
-    >>> from sfvq_jax.layers import curve_of, linen
-    >>> layer = linen.SFVQ(num_codewords=4, recent=64)
-    >>> x, key = jax.random.normal(jax.random.key(0), (64, 2)), jax.random.key(1)
-    >>> variables = layer.init(key, x, train=False)
-    >>> _, kept = layer.apply(
-    ...     variables, x, train=True, mutable=["batch_stats"], rngs={"quantiser": key})
-    >>> curve_of(variables["params"], kept["batch_stats"]).codewords.shape
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.layers import curve_of
+    >>> params = {"codebook": jnp.zeros((8, 2))}
+    >>> stats = {"offset": jnp.ones((8, 2)), "size": jnp.int32(4)}  # 4 of 8 codewords until now
+    >>> curve_of(params, stats).codewords.shape
     (4, 2)
     """
     size = int(stats["size"])

@@ -25,7 +25,18 @@ COMPARED = {  # field of `MethodSummary` -> title
 
 
 def distance_figure(curve: Curve) -> Figure:
-    """Heat map of the distances between all codewords; a good order is dark near the diagonal."""
+    """Heat map of the distances between all codewords; a good order is dark near the diagonal.
+
+    Raises:
+      TypeError: what is no curve.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.views import distance_figure
+    >>> figure = distance_figure(Curve(jnp.arange(8.0).reshape(4, 2)))
+    >>> figure.axes[0].get_title()
+    'Distances between 4 codewords'
+    """
     check_kind(curve, Curve, "curve")
     figure = Picture(figsize=(6.4, 5.4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
@@ -41,7 +52,21 @@ def distance_figure(curve: Curve) -> Figure:
 
 
 def history_figure(history: History) -> Figure:
-    """How the fit went: distortion, share of lines in use, and the final use of each line."""
+    """How the fit went: distortion, share of lines in use, and the final use of each line.
+
+    Raises:
+      TypeError: what is no `History`.
+
+    >>> import numpy as np
+    >>> from sfvq_jax import History
+    >>> from sfvq_jax.views import history_figure
+    >>> errors = np.array([0.4, 0.2])
+    >>> history = History(  # that of `fit` is `result.history`
+    ...     codewords=np.array([4, 8]), loss=errors, objective=errors, distortion=errors,
+    ...     perplexity=np.array([2.5, 6]), use=np.full((2, 7), 1 / 7), samples=np.array([64, 128]))
+    >>> [axes.get_title() for axes in history_figure(history).axes]
+    ['Distortion', 'Lines in effective use', 'Final use of each line']
+    """
     check_kind(history, History, "history")
     figure = Picture(figsize=(12, 3.6), dpi=DPI, layout="constrained")
     error, spread, use = figure.subplots(1, 3)
@@ -75,7 +100,23 @@ def history_figure(history: History) -> Figure:
 
 
 def comparison_figure(rows: Sequence[MethodSummary]) -> Figure:
-    """A panel a measure, a point with its 95 % interval a method; gaps are from the first one."""
+    """A panel a measure, a point with its 95 % interval a method; gaps are from the first one.
+
+    Args:
+      rows: of `sfvq_jax.interpret.summary`.
+
+    >>> from sfvq_jax.interpret import Comparison, summary
+    >>> from sfvq_jax.interpret.comparison.measures import Edit, Recognition
+    >>> from sfvq_jax.views import comparison_figure
+    >>> edits, told_apart = [], []
+    >>> for name in ("SFVQ", "random"):  # as `compare` measures them
+    ...     for seed in (0, 1):
+    ...         edits.append(Edit(name, seed, "smile", (0, 7), reached=name == "SFVQ"))
+    ...         told_apart.append(Recognition(name, seed, 63, 16, 0.9, 0.8, step=1.0))
+    >>> figure = comparison_figure(summary(Comparison(edits, told_apart, [], {"seeds": 2})))
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['SFVQ', 'random']
+    """
     figure = Picture(figsize=(14.5, 0.3 * len(rows) + 1.2), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(COMPARED), sharey=True)
     for panel, (field, title) in zip(panels, COMPARED.items(), strict=True):
@@ -112,6 +153,13 @@ def effects_figure(
       directions: R names.
       attributes: A names.
       own: the column of the attribute that each direction is for, which is framed; None for none.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import effects_figure
+    >>> effects = np.array([[0.8, -0.1], [0.0, 0.5]])
+    >>> figure = effects_figure(effects, ["more smile", "more age"], ["smile", "age"], own=[0, 1])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['+0.8', '-0.1', '+0.0', '+0.5']
     """
     r, a = effects.shape
     figure = Picture(figsize=(5 + 0.5 * a, 2 + 0.3 * r), dpi=DPI, layout="constrained")
@@ -143,6 +191,13 @@ def importance_figure(
       concepts: C names.
       title: of the figure.
       unit: what a coordinate is.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import importance_figure
+    >>> importance = np.array([[0.3, 0.1, 0.0], [0.0, 0.2, 0.2]])  # two concepts, three dimensions
+    >>> figure = importance_figure(importance, ["red", "blue"], "What each dimension does")
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['red', 'blue']
     """
     c, m = importance.shape
     figure = Picture(figsize=(min(4 + 0.12 * m, 16), 0.28 * c + 1.5), dpi=DPI, layout="constrained")
@@ -171,6 +226,14 @@ def growth_figure(
       random: the same over all goals by random sets, several times, [R, M].
       chosen: sizes of the sets that control their goals, G.
       title: of the figure.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import growth_figure
+    >>> growth = np.array([[0.3, 0.5, 0.6], [0.2, 0.4, 0.4]])  # two goals, sets of 1 to 3
+    >>> random = np.array([[0.1, 0.2, 0.3]])
+    >>> figure = growth_figure(growth, random, chosen=[3, 2], title="Growing sets")
+    >>> figure.axes[0].get_ylabel()
+    "change of the target's probability"
     """
     figure = Picture(figsize=(7, 4.6), dpi=DPI, layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -201,6 +264,13 @@ def translation_figure(matrices: Mapping[str, np.ndarray], concepts: Sequence[st
       matrices: title -> [C, C]; NaN where nothing was measured. Rows and columns that have nothing
         in any of them are left out.
       concepts: C names.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import translation_figure
+    >>> matrix = np.array([[np.nan, 0.75], [0.25, np.nan]])  # of `flip_matrix`
+    >>> figure = translation_figure({"grown sets": matrix}, ["red", "blue"])
+    >>> figure.axes[0].get_title().split()
+    ['grown', 'sets', 'mean', '0.50']
     """
     measured = np.any([np.isfinite(matrix) for matrix in matrices.values()], axis=0)
     sources = np.flatnonzero(measured.any(1)).tolist()

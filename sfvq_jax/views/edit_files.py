@@ -79,6 +79,23 @@ def write_edits(
       ValueError: what does not go together, or a sweep of a kind that cannot be written here.
       TypeError: what is no JSON in `about`.
       OSError: what `new_folder` raises.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import Direction, DirectionRecord
+    >>> from sfvq_jax.views import write_edits
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> red = DirectionRecord(Direction(jnp.array([1.0, 0.0, 0.0]), (0, 0), unit=1.0), "more red")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_edits(f"{folder}/red", model, jnp.zeros((1, 3)), red, [-2, 0, 2])
+    ...     sorted(file.name for file in Path(folder).glob("red/images/*/*"))
+    ['0_-2sd.png', '1_unedited.png', '2_+2sd.png']
     """
     records = [records] if isinstance(records, DirectionRecord) else list(records)
     weights = [1.0] * len(records) if weights is None else [float(w) for w in weights]

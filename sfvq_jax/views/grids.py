@@ -36,6 +36,19 @@ def map_figure(
       labels: of the codewords, [K] whole numbers or texts: each has a colour, in which its images
         are framed. Of at most 20 labels a legend names the colours; of more, colours come again,
         and each image has its label above it.
+
+    Raises:
+      TypeError: images that are no array.
+      ValueError: neither images nor labels, images of another shape or range, or labels of another
+        number.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import map_figure
+    >>> greys = np.arange(0, 240, 30, dtype=np.uint8).reshape(8, 1, 1, 1)
+    >>> images = greys.repeat(4, 1).repeat(4, 2)  # of `render_images(model, curve.codewords)`
+    >>> figure = map_figure(images, "8 greys", labels=["dark"] * 4 + ["light"] * 4)
+    >>> figure.get_suptitle(), figure.tile_labels[3:5]  # figure.savefig("map.png") writes it
+    ('8 greys', ['dark', 'light'])
     """
     alone = images is None
     if images is not None:
@@ -93,6 +106,13 @@ def edit_figure(
       rows: their names, such as "seed 3".
       title: of the figure.
       side: width of a column in pixels.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import edit_figure
+    >>> images = np.full((2, 3, 8, 8, 3), 128, np.uint8)  # of `render_edits`
+    >>> figure = edit_figure(images, [-2, 0, 2], 1.5, ["seed 0", "seed 1"], "more smile")
+    >>> [cell.get_ylabel() for cell in figure.axes[::3]]
+    ['seed 0', 'seed 1']
     """
     axes = "[rows, strengths, H, W, C]"
     images = _pictures(images, axes, rows=len(rows), strengths=len(strengths))
@@ -114,7 +134,15 @@ def edit_figure(
 
 
 def inversion_figure(photos: np.ndarray, rendered: np.ndarray, columns: int = 8) -> Figure:
-    """Photographs [N, H, W, C], and what is rendered from their latents below each, likewise."""
+    """Photographs [N, H, W, C], and what is rendered from their latents below each, likewise.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import inversion_figure
+    >>> photos = np.full((3, 8, 8, 3), 128, np.uint8)
+    >>> rendered = np.full((3, 8, 8, 3), 120, np.uint8)  # of `render_images`, from `invert`
+    >>> len(inversion_figure(photos, rendered).axes)
+    6
+    """
     photos = _pictures(photos, "[N, H, W, C]")
     rendered = _pictures(rendered, "[N, H, W, C]", N=len(photos))
     columns = min(columns, len(photos))
@@ -143,6 +171,14 @@ def directions_figure(
       strengths: in units of the directions, one a column; 0 is framed.
       limits: strengths below and above 0, of each direction, beyond which images are outside the
         distribution, and drawn pale; None for none.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import directions_figure
+    >>> images = np.full((2, 1, 3, 8, 8, 3), 128, np.uint8)  # two directions, one latent
+    >>> limits = [(-1.0, None), (None, None)]
+    >>> figure = directions_figure(images, ["more smile", "more age"], [-2, 0, 2], limits)
+    >>> [cell.get_title() for cell in figure.axes[:3]]
+    ['-2', '0', '+2']
     """
     axes = "[directions, latents, strengths, H, W, C]"
     images = _pictures(images, axes, directions=len(names), strengths=len(strengths))
@@ -177,6 +213,13 @@ def interventions_figure(
       names: one a row.
       extremes: how far coordinates are moved, one a column.
       title: of the figure.
+
+    >>> import numpy as np
+    >>> from sfvq_jax.views import interventions_figure
+    >>> images = np.full((2, 3, 8, 8, 3), 128, np.uint8)
+    >>> figure = interventions_figure(images, ["red", "blue"], [0, 1.5, 3], "Dimension 7 moved")
+    >>> [cell.get_title() for cell in figure.axes[:3]]
+    ['unmoved', '1.5 sd', '3 sd']
     """
     axes = "[rows, columns, H, W, C]"
     images = _pictures(images, axes, rows=len(names), columns=len(extremes))

@@ -56,6 +56,15 @@ def explore(
 
     Raises:
       ValueError: a curve of another model, or of more codewords.
+
+    >>> import jax.numpy as jnp
+    >>> import ports
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.views import explore
+    >>> model = ports.load(ports.bundled("fashion_mnist"))  # whose latents have 64 dimensions
+    >>> page = explore(model, Curve(jnp.zeros((8, 32))))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: the curve has 32 dimensions, but the model's latents have 64: ...
     """
     from sfvq_jax.explore.export import export_page
     from sfvq_jax.explore.subject import Subject

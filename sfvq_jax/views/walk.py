@@ -51,6 +51,21 @@ def write_walk(
     Raises:
       ValueError: a stretch that is not on the curve, numbers that are too small or too large, or a
         film that cannot be written here.
+
+    >>> import tempfile
+    >>> from types import SimpleNamespace
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax import Curve
+    >>> from sfvq_jax.views import write_walk
+    >>> model = SimpleNamespace(  # whose images are of one colour: red, green, blue
+    ...     latent_dim=3, num_layers=1,
+    ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
+    ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
+    >>> curve = Curve(jnp.array([[-2.0, 0, 0], [0, 0, 0], [2, 0, 0]]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_walk(f"{folder}/walk.gif", model, curve, start=0, stop=2, frames=3)  # images
+    7
     """
     path = Path(path)
     if not 0 <= start < stop <= curve.num_lines:

@@ -67,6 +67,13 @@ def save_scorers(
 ) -> None:
     """Writes two fitted scorers into one .npz, without pickle.
 
+    Args:
+      path: of the file, or a URI.
+      find: to find directions with, of `fit_scorer`.
+      judge: to judge what `find` has found, of `fit_scorer`.
+      about: where they come from, how good they are; JSON values.
+      overwrite: replace a file that is there.
+
     Raises:
       FileExistsError: there is a file and `overwrite` is false.
       ValueError: a scorer that `fit_scorer` has not made.

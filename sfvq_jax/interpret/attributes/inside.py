@@ -60,7 +60,7 @@ class Inside:
 
 
 def small_pixels(images: Array) -> Array:
-    """Images [N, H, W, C] at 16x16, flat: [N, 256 C].
+    """Images [N, H, W, C] at 16x16, flat: [N, 256 C], of the images' own dtype and range.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import small_pixels

@@ -153,7 +153,10 @@ class Scorer:
 
 
 def join(*scorers: Scorer) -> Scorer:
-    """One scorer of all their attributes; raises ValueError where two have a name in common.
+    """One scorer of all attributes of some scorers, in the order in which they are given.
+
+    Raises:
+      ValueError: two have a name in common.
 
     >>> from sfvq_jax.interpret import Scorer, image_statistics, join
     >>> redness = Scorer.of(lambda images: images[..., :1].mean((1, 2)), ["redness"])
@@ -207,8 +210,15 @@ class Joined:
 def class_scorer(logits: Callable[[Array], Array], names: Sequence[str]) -> Scorer:
     """The classes of a classifier, a function images -> logits [N, A], as attributes.
 
-    The scores are log-odds of each class, above 0 where it is more likely than all others together,
-    and limited smoothly to ±6: changes of what is certain anyway count little.
+    The scores [N, A] are log-odds of each class, above 0 where it is more likely than all others
+    together, and limited smoothly to ±6: changes of what is certain anyway count little.
+
+    Args:
+      logits: images [N, H, W, C], float32 in [-1, 1] -> [N, A], before any softmax.
+      names: of the A classes.
+
+    Raises:
+      ValueError: names that are not strings, or one twice.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import class_scorer

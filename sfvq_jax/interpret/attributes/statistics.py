@@ -112,7 +112,8 @@ def judging_statistics() -> Scorer:
     From pixels in linear light, percentiles and a mask of what differs from the background, the
     middle of the narrowest range of greys that holds half of the border: mean light, range of 90 %
     of the pixels, share, median and 95 % range of the mask; correlation with the mirror image; mean
-    magnitude of the Sobel gradient. Derivatives are mostly zero.
+    magnitude of the Sobel gradient. Derivatives are mostly zero. Images are [N, H, W, C], float32
+    in [-1, 1]; scores are [N, 9], float32.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import judging_statistics
@@ -139,6 +140,13 @@ def has_background(images: Array) -> Array:
     """Whether images stand on an even background, [N]: the border is covered half as much as all.
 
     Images [N, H, W, C] that are even throughout do.
+
+    >>> import jax.numpy as jnp
+    >>> from sfvq_jax.interpret import has_background
+    >>> spot = jnp.full((1, 8, 8, 1), -1.0).at[:, 3:5, 3:5].set(1.0)
+    >>> ramp = jnp.linspace(-1.0, 1.0, 8).reshape(1, 1, 8, 1).repeat(8, 1)
+    >>> has_background(jnp.concatenate([spot, ramp])).tolist()
+    [True, False]
     """
     grey = _grey(images)
     cover, border = (

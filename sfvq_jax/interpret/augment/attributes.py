@@ -54,6 +54,9 @@ def sample_by_attribute(
       batch: images rendered at once, always so many, so that nothing is compiled twice; by default
         up to 64, fewer where they are large.
 
+    Returns:
+      `count` samples, all of which were seen to have the attribute; without labels.
+
     Raises:
       ValueError: no such attribute; fewer than 8 of the surveyed latents have it; or fewer than 1
         in 200 of those drawn.

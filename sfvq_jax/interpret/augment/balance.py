@@ -33,12 +33,16 @@ def sample_balanced(
     As `sample_by_attribute` for one class after the other, with one survey for all.
 
     Args:
+      count: how many samples of all classes together.
       names: the attributes that are the classes; all of the scorer's by default. An image is of a
         class if this score of it is greater than `above` (by default as there) and than those of
         the other classes, so that the scores must be of one kind, such as log-odds. Where count is
         no multiple of their number, the first ones get one sample more.
 
     The other arguments, and errors, are those of `sample_by_attribute`.
+
+    Returns:
+      `count` samples with labels.
 
     >>> from types import SimpleNamespace
     >>> import jax

@@ -57,6 +57,11 @@ def default_methods(
     scorer come components of its features, at most as many as it has, and the supervised ones, with
     a direction for each of its attributes.
 
+    Args:
+      model: a model with `style_weights` gets `SeFa` as well.
+      bits: of the curve, which has 2**bits - 1 lines.
+      scorer: for the methods that look at images.
+
     >>> import ports
     >>> from sfvq_jax.interpret import default_methods
     >>> model = ports.load(ports.bundled("fashion_mnist"))
@@ -97,7 +102,7 @@ def compare(
     done: Done | None = None,
     on_progress: OnProgress | None = None,
 ) -> Comparison:
-    """Compares methods on a model.
+    """Compares methods on a model; docs/how-to/compare.md does so, from a model to the tables.
 
     Args:
       key: a PRNG key.
@@ -118,6 +123,9 @@ def compare(
         what this one adds: a dict, or what keeps them in files.
       on_progress: called with `Progress`.
 
+    Returns:
+      All that was measured; `summary` and `order_summary` make tables of it.
+
     Raises:
       ValueError: unknown attributes or classes, methods that have a name in common or give nothing,
         or numbers that are too small.
@@ -131,11 +139,10 @@ def compare(
     ...     sample=lambda key, n, **_: jax.random.normal(key, (n, 3)),
     ...     render=lambda w: jnp.tanh(w.reshape(-1, 1, 1, 3)).repeat(8, 1).repeat(8, 2))
     >>> colours = Scorer.of(lambda images: images.mean((1, 2)), ["red", "green", "blue"])
-    >>> comparison = compare(
-    ...     jax.random.key(0), model, colours, colours, methods=[PCA(2, samples=64)],
-    ...     attributes=["red", "blue"], seeds=2, latents=8)
-    >>> [(edit.seed, edit.attribute, edit.reached) for edit in comparison.edits[:2]]
-    [(0, 'red', True), (0, 'blue', True)]
+    >>> methods = [PCA(count=2), PCA(count=3)]  # two rows of one name could not be told apart
+    >>> compare(jax.random.key(0), model, colours, colours, methods=methods)
+    Traceback (most recent call last):
+    ValueError: methods are ['GANSpace, PCA', 'GANSpace, PCA']; expected different names
     """
     methods = default_methods(model, scorer=find) if methods is None else methods
     names = [method.name for method in methods]

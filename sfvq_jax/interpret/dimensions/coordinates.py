@@ -54,7 +54,9 @@ class Coordinates:
 
 
 def coordinates_along(vectors: Array | np.ndarray, latents: Array) -> Coordinates:
-    """Coordinates along vectors [M, D] of any length; mean and deviations are those of latents.
+    """Coordinates along vectors [M, D] of any length; mean and deviations are of latents [N, D].
+
+    Vectors are made unit vectors in float64; what is kept is float32.
 
     Raises:
       ValueError: vectors of another width than the latents, one of length 0, or one along which
@@ -98,6 +100,8 @@ def latent_axes(latents: Array) -> Coordinates:
 
 def curve_lines(curve: Curve, latents: Array) -> Coordinates:
     """The lines of a curve, as coordinates of latents [N, D]: the K - 1 unit vectors.
+
+    Errors are those of `coordinates_along`; a line of no length is one.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax import Curve

@@ -79,6 +79,8 @@ def grow_set(
     Raises:
       ValueError: a share outside (0, 1], or `how` that is none.
 
+    Source: after Li, Tao, Niu and Li (ICPR 2020, arXiv 2006.10132).
+
     >>> from types import SimpleNamespace
     >>> import jax
     >>> import jax.numpy as jnp

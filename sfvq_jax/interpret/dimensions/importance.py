@@ -130,6 +130,8 @@ def intervention_effects(
 ) -> Effects:
     """Moves every coordinate of every latent to every value, each by itself.
 
+    After Li, Tao, Niu and Li (ICPR 2020, arXiv 2006.10132).
+
     Args:
       model: the generator.
       concepts: log-odds of C concepts, written in JAX.
@@ -189,7 +191,8 @@ def joint_scores(
     """Scores of concepts after each of S joint interventions on each latent, [N, S, C].
 
     Arguments are those of `intervene`, but signed is [S, M], for all latents alike. It is one call
-    of one compiled program, which has few images in memory at once.
+    of one compiled program, which has few images in memory at once. Scores are float32, in the unit
+    of the concepts: log-odds.
 
     >>> from types import SimpleNamespace
     >>> import jax

@@ -61,6 +61,14 @@ def optimise_mask(
       penalty: the weight of the length, 0.2 in the authors' public code.
       steps, batch, learning_rate: of the optimisation.
 
+    Returns:
+      s, float32 [M].
+
+    Raises:
+      ValueError: `how` that is none.
+
+    Source: after Li, Tao, Niu and Li (ICPR 2020, arXiv 2006.10132).
+
     >>> from types import SimpleNamespace
     >>> import jax
     >>> import jax.numpy as jnp
@@ -160,6 +168,20 @@ def published_mask(
 
     The loss is the same for s and -s, so that the sign of the whole mask is that of its start,
     wherever the concept lies.
+
+    Args:
+      model: whose `render` is differentiable.
+      concepts: log-odds of concepts, written in JAX.
+      latents: z, [N, D], each of which makes one step.
+      concept: a column of the concepts.
+      strength: of the move, without a unit.
+      penalty: the weight of the length.
+      learning_rate: of the steps.
+
+    Returns:
+      s, float32 [D].
+
+    Source: the public code of Li, Tao, Niu and Li (ICPR 2020, arXiv 2006.10132).
 
     >>> from types import SimpleNamespace
     >>> import jax

@@ -57,6 +57,9 @@ class Concentration(NamedTuple):
 def translation_summary(runs: Sequence[Translation]) -> list[WaySummary]:
     """A row a way, of runs that differ by their key alone.
 
+    Args:
+      runs: of `translate`, one or more; intervals are over the runs where there are several.
+
     >>> from sfvq_jax.interpret import Move, Translation, translation_summary
     >>> moves = [Move("sequential", "red", "blue", 2, 0.75, 0.0, 0.6, 0.1, 0.9),
     ...          Move("random", "red", "blue", 2, 0.25, 0.2, 0.1, 0.2, 0.9)]
@@ -80,7 +83,12 @@ def translation_summary(runs: Sequence[Translation]) -> list[WaySummary]:
 
 
 def concentration(runs: Sequence[Translation]) -> Concentration:
-    """Of runs that differ by their key alone.
+    """How unequal coordinates are, of runs that differ by their key alone.
+
+    Args:
+      runs: of `translate`, one or more; intervals are over the runs where there are several.
+
+    Sources: Gini's index as in Hurley and Rickard, 2009 (arXiv 0811.4706); Hoyer, JMLR 2004, §3.1.
 
     >>> import jax.numpy as jnp
     >>> import numpy as np
@@ -115,7 +123,12 @@ def concentration(runs: Sequence[Translation]) -> Concentration:
 def flip_matrix(runs: Sequence[Translation], way: str) -> np.ndarray:
     """Share of images flipped from each concept (rows) to each other one, [C, C], over runs.
 
-    NaN where there is no such goal.
+    Args:
+      runs: of `translate`.
+      way: one of those of `Move`, "sequential" say.
+
+    Returns:
+      float64, from 0 to 1; NaN where there is no such goal.
 
     >>> from sfvq_jax.interpret import Move, Translation, flip_matrix
     >>> moves = [Move("sequential", "red", "blue", 2, 0.75, 0.0, 0.6, 0.1, 0.9),

@@ -181,6 +181,9 @@ def translate(
         what this one adds: a dict, or what keeps them in files.
       on_progress: called with `Progress`.
 
+    Returns:
+      What was found for each goal, and how each way moves fresh latents.
+
     Raises:
       ValueError: unknown names, numbers that are too small, sources that too few latents have.
 

@@ -47,7 +47,7 @@ class DirectionRecord(NamedTuple):
 
 
 def measured_of(found: FoundDirection) -> dict[str, Any]:
-    """What `find_directions` measured, as JSON values.
+    """What `find_directions` measured, as JSON values, for `DirectionRecord.measured`.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import Direction, Effect, FoundDirection, measured_of
@@ -84,7 +84,12 @@ def _gain(gain: Gain) -> dict[str, Any]:
 
 
 def save_direction(path: str | Path, record: DirectionRecord, *, overwrite: bool = False) -> None:
-    """Writes a direction; raises FileExistsError where there is a file and `overwrite` is false.
+    """Writes a direction to a JSON file, at a path or URI.
+
+    Raises:
+      FileExistsError: there is a file, and `overwrite` is false.
+      OSError: it cannot be written.
+      ValueError: a number that is NaN or infinite.
 
     >>> import tempfile
     >>> import jax.numpy as jnp

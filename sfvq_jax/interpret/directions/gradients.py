@@ -40,6 +40,8 @@ def attribute_gradients(
 ) -> np.ndarray:
     """Gradients of every attribute by every layer's code, [N, A, L, D] float32.
 
+    In the attribute's own unit ÷ unit of the latents.
+
     Args:
       model: whose `render` is differentiable.
       scorer: written in JAX.

@@ -171,7 +171,15 @@ def render_edits(
 ) -> np.ndarray:
     """Images of every latent at every strength, uint8 [N, S, H, W, C].
 
-    Arguments are those of `edit_latents` and `render_images`.
+    Args:
+      model: the generator.
+      latents: [N, D], or one code a layer, [N, L, D].
+      directions: one, or M at once.
+      strengths: in standard deviations along each direction, [S] or [S, M]; see `edit_latents`.
+      max_side: larger images are scaled down to this height and width, in pixels.
+
+    Raises:
+      ValueError: what `edit_latents` refuses, or images that are not finite or not [N, H, W, C].
 
     >>> from types import SimpleNamespace
     >>> import jax

@@ -133,6 +133,12 @@ ENOUGH_SAMPLES = 16  # a codeword: an evenly used one gets none once in exp(16) 
 def report(quality: MapQuality) -> list[Finding]:
     """What the measures mean, in words; those that could not be taken are left out.
 
+    Args:
+      quality: of `map_quality`.
+
+    Returns:
+      A `Finding` for each measure, dead codewords and outliers first.
+
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from sfvq_jax import Curve
