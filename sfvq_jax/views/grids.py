@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import color_sequences
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -64,7 +65,8 @@ def map_figure(
         of_images, names = as_classes(labels, len(images), distinct=True)
         figure.tile_labels = [names[c] for c in of_images]
         palette = color_sequences["tab10" if len(names) <= 10 else "tab20"]
-        colours = [palette[c % len(palette)] for c in of_images]
+        colours = [to_hex(palette[c % len(palette)]) for c in of_images]
+        figure.tile_colours = colours
         if len(names) <= len(palette):
             marks = [Patch(color=palette[c], label=name[:30]) for c, name in enumerate(names)]
             figure.legend(

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -10,9 +11,11 @@ from jax.core import Tracer
 from PIL import Image
 
 from sfvq_jax.curve import Curve, curve_length, trimmed
+from sfvq_jax.rows.parts import natural
 
 MOST_POINTS = 1024  # of a curve that are drawn
 MOST_PIXELS = 2**20  # of all images of a map; of more a picture is smaller
+MOST_NAMES = 20  # of a legend, as in the figure
 WIDTH, HEIGHT, MARGIN = 360, 220, 8
 
 
@@ -45,17 +48,44 @@ def curve_html(curve: Curve) -> str | None:
     )
 
 
-def map_html(images: np.ndarray, title: str, labels: list[str] | None = None) -> str | None:
-    """Images uint8 [K, H, W, C], each with its number; None where they are many and large."""
+def map_html(
+    images: np.ndarray,
+    title: str,
+    labels: Sequence[str] | None = None,
+    colours: Sequence[str] | None = None,
+) -> str | None:
+    """A map as HTML, which is as wide as its place; None where images are many and large.
+
+    Args:
+      images: uint8 [K, H, W, C], each with its number below it.
+      title: above them.
+      labels: of the images, K, which are told while the pointer is over an image.
+      colours: of the labels, K, of each image's frame; a legend names them.
+    """
     if images[..., 0].size > MOST_PIXELS:
         return None
-    cells = "".join(
-        f'<img src="data:image/png;base64,{_png(image)}" title="{i}'
-        f'{"" if labels is None else f": {html.escape(labels[i])}"}" alt="codeword {i}"'
-        ' style="display:inline; margin:1px; min-width:48px; image-rendering:pixelated">'
-        for i, image in enumerate(images)
+    cells, legend = [], {}
+    for i, image in enumerate(images):
+        told, frame = str(i), ""
+        if labels is not None:
+            told += f": {html.escape(labels[i])}"
+        if labels is not None and colours is not None:
+            frame = f"; border:2px solid {colours[i]}"
+            legend[html.escape(labels[i])] = colours[i]
+        cells.append(
+            '<span style="display:inline-block; margin:1px; text-align:center; line-height:1.1">'
+            f'<img src="data:image/png;base64,{_png(image)}" title="{told}" alt="codeword {i}"'
+            f' style="display:block; margin:0; min-width:48px; image-rendering:pixelated{frame}">'
+            f'<span style="font-size:10px">{i}</span></span>'
+        )
+    if len(legend) > MOST_NAMES:
+        legend = {}
+    shown = sorted(legend.items(), key=lambda entry: natural(entry[0]))
+    names = "".join(
+        f'<span style="margin-right:1em"><span style="color:{colour}">&#9632;</span> {name}</span>'
+        for name, colour in shown
     )
-    return f'<div>{html.escape(title)}</div><div style="line-height:0">{cells}</div>'
+    return f"<div>{html.escape(title)}</div><div>{''.join(cells)}</div><div>{names}</div>"
 
 
 def _png(image: np.ndarray) -> str:

@@ -18,10 +18,12 @@ class Picture(Figure):
     Attributes:
       tiles: the images of a map, which in HTML are shown one by one, with their numbers.
       tile_labels: of the images, where they have some.
+      tile_colours: of the labels, one an image, such as "#1f77b4".
     """
 
     tiles: np.ndarray | None = None
     tile_labels: list[str] | None = None
+    tile_colours: list[str] | None = None
 
     def draw(self, renderer: Any) -> None:
         for text in self.findobj(Text):  # names may have a $, which means itself
@@ -36,7 +38,7 @@ class Picture(Figure):
     def _repr_html_(self) -> str | None:
         if self.tiles is None:
             return None
-        return map_html(self.tiles, self.get_suptitle(), self.tile_labels)
+        return map_html(self.tiles, self.get_suptitle(), self.tile_labels, self.tile_colours)
 
 
 def check_kind(value: Any, kind: type, name: str) -> None:

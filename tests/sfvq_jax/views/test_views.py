@@ -183,7 +183,12 @@ class TestLabels:
         assert len(set(legend.values())) == 3
         assert self.frames(figure) == [legend[str(label)] for label in labels]
         assert pixels(figure).std() > 10  # a $ is no formula
-        assert 'title="2: ' in figure._repr_html_()
+        html = figure._repr_html_()  # of a notebook, with the same colours
+        assert 'title="2: ' in html
+        assert re.findall("border:2px solid (#......)", html) == [
+            legend[str(label)] for label in labels
+        ]
+        assert re.findall("color:(#......)", html) == list(legend.values())
 
     def test_without_images_the_cells_are_coloured(self):
         figure = map_figure(None, labels=[1, 1, 0])
