@@ -26,7 +26,7 @@ def uniform(*shape, seed=0):
 
 def nearest_on_curve(codewords, x):
     """Positions and squared distances of the nearest points, [N] each, line by line in float64."""
-    codewords, x = np.float64(codewords), np.float64(x)
+    codewords, x = (np.asarray(array, np.float64) for array in (codewords, x))
     distances, fractions = [], []
     for start, stop in itertools.pairwise(codewords):
         step = stop - start
@@ -447,7 +447,7 @@ class TestBesideOtherQuantisers:
 
 def lines_at_nearest_codeword(codewords, x):
     """The published example's inference: only the two lines that touch the nearest codeword."""
-    codewords, x = np.float64(codewords), np.float64(x)
+    codewords, x = (np.asarray(array, np.float64) for array in (codewords, x))
     nearest = ((x[:, None] - codewords) ** 2).sum(2).argmin(1)
     nearest = np.clip(nearest, 1, len(codewords) - 2)
     lines = np.stack([nearest - 1, nearest])
