@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+import ports
 from sfvq_jax.cli import main
 from sfvq_jax.interpret.directions import bench, finding
 
@@ -34,6 +35,11 @@ def test_its_commands_lead_from_a_checkpoint_to_the_page(tmp_path, monkeypatch):
     made = {path.name for path in tmp_path.iterdir()}
     assert made >= {"mine", "curve.npz", "map.png", "directions", "brighter", "samples"}
     assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+def test_the_bundled_models_are_as_large_as_it_says():
+    size = sum(path.stat().st_size for path in ports.BUNDLED.rglob("*") if path.is_file())
+    assert f"({size / 2**20:.1f} MiB" in README
 
 
 def test_its_python_runs():
