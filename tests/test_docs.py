@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import sfvq_jax
 from sfvq_jax import LatentModel
 from sfvq_jax.interpret.comparison import trial
 from sfvq_jax.interpret.directions import bench, finding
@@ -17,14 +18,20 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "how-to"
 
 
-def run_page(name, **changes):
-    """All names after the code of a page ran, in order; `changes` are settings, to be quick."""
+def run_page(name, given=None, **changes):
+    """All names after the code of a page ran, in order.
+
+    Args:
+      name: of the page.
+      given: names that its code takes for the reader's own.
+      changes: settings, to be quick.
+    """
     text = (DOCS / name).read_text(encoding="utf-8")
     for setting, value in changes.items():
         text, found = re.subn(rf"\b({setting} ?= ?)\d+", rf"\g<1>{value}", text)
         assert found
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-    names: dict = {"__name__": "page"}
+    names: dict = {"__name__": "page"} | (given or {})
     exec(compile(code, f"docs/how-to/{name}", "exec"), names)
     return names
 
@@ -61,9 +68,11 @@ def test_equations_that_docstrings_name_are_there():
 
 
 def anchors(path):
-    """Of a page's headings, as GitHub and the site make them."""
-    heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    """Of a page's headings, as GitHub and the site make them, and of rows of tables."""
+    text = path.read_text(encoding="utf-8")
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    return slugs | set(re.findall(r'<a id="([^"]+)"></a>', text))
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +205,18 @@ def test_latents_are_fitted_where_they_lie(tmp_path, monkeypatch):
     assert page["store"].chunk_layout.read_chunk.shape == (2048, 64)
     assert [path.name for path in tmp_path.iterdir()] == ["latents.zarr"]
     assert page["result"].curve.codewords.shape == (16, 64)
+
+
+def test_curves_are_fitted_and_their_files_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    latents = np.random.default_rng(0).normal(size=(512, 2)).astype(np.float32)
+    np.save("latents.npy", latents)
+    mine = {"latents": latents, "weights": np.ones(512, np.float32), "np": np}
+    mine["curve"] = sfvq_jax.Curve(jnp.asarray(latents[:4]))
+    curve = run_page("fit.md", mine, bits=2)["result"].curve
+    assert curve.codewords.shape == (4, 2)
+    source = {"sfvq_jax": sfvq_jax, "key": jax.random.key(0), "source": latents}
+    of_all = run_page("devices.md", source, bits=2)["result"].curve
+    assert of_all.codewords.shape == (4, 2)
+    sfvq_jax.save_curve("curve.npz", sfvq_jax.CurveRecord(curve))
+    assert_allclose(run_page("../reference/formats.md", mine)["codewords"], curve.codewords)
