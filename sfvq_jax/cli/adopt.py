@@ -28,7 +28,7 @@ from sfvq_jax.io.reading import Arrays, reading
 
 def add_adopt(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_adopt)
-    add_output(command, "folder of direction files", marker=DIRECTIONS_MARKER)
+    add_output(command, "folder for the direction files (.json)", marker=DIRECTIONS_MARKER)
     add_examples(
         command,
         "adopt ffhq/ stylegan_ffhq_age_w_boundary.npy --layers 0-7 -o theirs/",
@@ -39,17 +39,20 @@ def add_adopt(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "files",
         nargs="+",
-        help="an .npy of vectors [D] or [K, D] (InterFaceGAN, SeFa), GANSpace's .npz or edit's"
-        " .pkl, or LatentCLR's .pt",
+        help="directions of another project: an .npy of vectors [D] or [K, D] (InterFaceGAN, SeFa),"
+        " an .npz or an edit's .pkl of GANSpace, or LatentCLR's .pt",
     )
     add_space_options(command)
     command.add_argument(
         "--layers",
         type=layer_range,
-        help="first-last, both included; by default what the file says, or all",
+        help="layers to change, first-last, both included (default: as the file says, or all)",
     )
     command.add_argument(
-        "--count", type=int, default=10, help="most of a file, its first ones (%(default)s)"
+        "--count",
+        type=int,
+        default=10,
+        help="largest number of directions from a file, the first ones (default: %(default)s)",
     )
 
 

@@ -42,7 +42,12 @@ BATCH = 64  # images judged at once, fewer where they are large
 
 def add_augment(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_augment)
-    add_output(command, "folder of PNGs, or an .npz", endings=(".npz",), marker=MANIFEST)
+    add_output(
+        command,
+        "dataset to write: a folder of PNGs, or an .npz",
+        endings=(".npz",),
+        marker=MANIFEST,
+    )
     add_examples(
         command,
         "augment ffhq/ curve.npz --line 12 --count 64 -o samples/",
@@ -52,31 +57,43 @@ def add_augment(command: argparse.ArgumentParser) -> None:
     )
     add_model_and_curve(command)
     what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("--line", type=int, help="line of the curve, from 0")
-    what.add_argument("--stretch", type=stretch_of_text, help="start:stop, positions on the curve")
-    what.add_argument("--attribute", help="what all images are to have: a class, a statistic")
+    what.add_argument("--line", type=int, help="sample along this line of the curve, from 0")
+    what.add_argument(
+        "--stretch",
+        type=stretch_of_text,
+        help="sample between two positions on the curve, start:stop, such as 3.5:7",
+    )
+    what.add_argument(
+        "--attribute", help="sample images that have this attribute: a class or a statistic"
+    )
     what.add_argument(
         "--labels",
-        help="labels that `explore` keeps beside the curve: of each label equally many, from the"
-        " lines whose two ends agree",
+        help="sample equally many images of each label in this file (.json), which `explore` keeps"
+        " beside the curve; they come from lines whose two ends have the label",
     )
     what.add_argument(
-        "--balanced", action="store_true", help="of all classes of the scorer equally many"
+        "--balanced",
+        action="store_true",
+        help="sample equally many images of each class of the scorer",
     )
-    command.add_argument("--count", type=int, default=64, help="how many (%(default)s)")
+    command.add_argument(
+        "--count", type=int, default=64, help="number of images (default: %(default)s)"
+    )
     command.add_argument(
         "--noise",
         type=float,
-        help="0 on the curve (default of --line, --stretch and --labels), to 1, as far from it as"
-        " latents of the model are (default of the others)",
+        help="distance from the curve, from 0 (on the curve) to 1 (as far as the model's latents);"
+        " default: 0 with --line, --stretch and --labels, otherwise 1",
     )
     command.add_argument(
         "--above",
         type=float,
-        help="least score of --attribute (by default that of more likely than not; of a statistic"
-        " the upper quartile of the model's images)",
+        help="lowest score of --attribute (default: the attribute is more likely than not; for a"
+        " statistic, the upper quartile of the model's images)",
     )
-    command.add_argument("--below", type=float, help="greatest score of --attribute")
+    command.add_argument(
+        "--below", type=float, help="highest score of --attribute (default: no limit)"
+    )
     add_scorer_option(command)
     add_seed(command)
     add_memory(command)

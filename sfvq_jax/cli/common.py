@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # what takes long to import is imported where it is used
     from sfvq_jax.io.parts import Parts
 
 FIGURE_ENDINGS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".eps")
+ATTRIBUTES_HELP = "attributes, separated by commas (default: all)"
+BITS_HELP = "bits of the curve, which has 2**bits codewords (default: %(default)s)"
 LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits of it
 DEVIATION_SAMPLES = 2**14  # latents, of which standard deviations are taken
 MOST_STRENGTHS = 1000
@@ -58,7 +60,7 @@ def add_output(
     if options:
         action = command.add_argument(*options, help=help)
     else:
-        command.add_argument("--overwrite", action="store_true", help="replace the output")
+        command.add_argument("--overwrite", action="store_true", help="replace existing output")
         action = command.add_argument(
             "-o", "--output", required=default is None, default=default, help=help
         )
@@ -92,7 +94,9 @@ def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
 
 
 def add_seed(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--seed", type=_seed, default=0, help="of all that is drawn (%(default)s)")
+    command.add_argument(
+        "--seed", type=_seed, default=0, help="seed of all random draws (default: %(default)s)"
+    )
 
 
 def _seed(text: str) -> int:
@@ -103,7 +107,8 @@ def _seed(text: str) -> int:
 
 def add_scorer_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--scorer", help="what `scorer` wrote; bundled generators have one of their own"
+        "--scorer",
+        help="scorers (.npz) that `scorer` wrote (default: a bundled generator's own, else none)",
     )
 
 
@@ -112,8 +117,8 @@ def add_memory(command: argparse.ArgumentParser) -> None:
         "--memory",
         type=_size,
         metavar="SIZE",
-        help="that images and derivatives may take at once, such as 8GiB, beside the model and"
-        " compilation; by default half of an accelerator's, a quarter of a CPU's",
+        help="memory limit for images and derivatives, such as 8GiB; the model and compilation need"
+        " extra memory (default: half of an accelerator's memory, a quarter of a CPU's)",
     )
 
 

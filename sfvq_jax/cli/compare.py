@@ -6,6 +6,8 @@ import json
 import jax
 
 from sfvq_jax.cli.common import (
+    ATTRIBUTES_HELP,
+    BITS_HELP,
     add_examples,
     add_memory,
     add_output,
@@ -57,7 +59,7 @@ COLUMNS = {  # title -> field of `MethodSummary`
 
 def add_compare(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_compare)
-    add_output(command, "folder", marker=COMPARISON_MARKER)
+    add_output(command, "output folder", marker=COMPARISON_MARKER)
     add_examples(
         command,
         "compare ffhq/ --images photos/ -o comparison/",
@@ -66,19 +68,30 @@ def add_compare(command: argparse.ArgumentParser) -> None:
     add_model(command)
     add_space_options(command)
     add_scorer_option(command)
-    command.add_argument("--images", help="labelled images to learn two scorers from, as `scorer`")
-    add_labels(command)
-    command.add_argument("--attributes", type=name_list, help="a list; all by default")
-    command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
-    command.add_argument("--seeds", type=int, default=5, help="runs of it all (%(default)s)")
     command.add_argument(
-        "--latents", type=int, default=128, help="fresh latents to measure on (%(default)s)"
+        "--images", help="labelled images that two scorers are trained on, as `scorer` reads them"
+    )
+    add_labels(command)
+    command.add_argument("--attributes", type=name_list, help=ATTRIBUTES_HELP)
+    command.add_argument("--bits", type=int, default=6, help=BITS_HELP)
+    command.add_argument(
+        "--seeds",
+        type=int,
+        default=5,
+        help="number of seeds; the whole comparison runs once for each (default: %(default)s)",
+    )
+    command.add_argument(
+        "--latents",
+        type=int,
+        default=128,
+        help="number of fresh latents to measure on, for each seed (default: %(default)s)",
     )
     command.add_argument(
         "--change",
         type=float,
         default=1.0,
-        help="to which all are scaled, in deviations of an attribute over images (%(default)s)",
+        help="change of its attribute that each direction is scaled to, in standard deviations over"
+        " images (default: %(default)s)",
     )
     add_seed(command)
     add_memory(command)

@@ -4,7 +4,7 @@ import argparse
 
 import ports
 from sfvq_jax.cli.common import add_examples, add_output
-from sfvq_jax.cli.inspect import add_config
+from sfvq_jax.cli.inspect import CHECKPOINT_HELP, add_config
 
 CONVERTED_MARKER = "config.json"  # in every folder that `convert` writes
 
@@ -16,10 +16,12 @@ def add_convert(command: argparse.ArgumentParser) -> None:
         "convert network-snapshot.pkl ffhq/",
         "convert G_ema.pth biggan/ --config config.json --verify outputs.npz",
     )
-    command.add_argument("checkpoint", help="a file such as network.pkl, or a folder with one")
+    command.add_argument("checkpoint", help=CHECKPOINT_HELP)
     add_output(command, "folder to write", "output", marker=CONVERTED_MARKER)
-    command.add_argument("--overwrite", action="store_true", help="replace the output")
-    command.add_argument("--verify", help="an .npz of upstream's outputs to compare with first")
+    command.add_argument("--overwrite", action="store_true", help="replace existing output")
+    command.add_argument(
+        "--verify", help="outputs of the original model (.npz), compared before anything is written"
+    )
     add_config(command)
 
 

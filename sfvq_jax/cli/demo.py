@@ -33,10 +33,17 @@ DEMO_MARKER = f"{SAMPLES}/{MANIFEST}"  # what the folder always holds, and hardl
 
 def add_demo(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_demo)
-    add_output(command, "folder (%(default)s)", marker=DEMO_MARKER, default="sfvq-jax-demo")
+    add_output(
+        command, "output folder (default: %(default)s)", marker=DEMO_MARKER, default="sfvq-jax-demo"
+    )
     add_examples(command, "demo", "demo fashion_mnist_biggan --bits 5 -o biggan-demo/")
     command.add_argument(
-        "model", nargs="?", default=DEMO_MODEL, choices=DEMO_MODELS, help="(%(default)s)"
+        "model",
+        nargs="?",
+        default=DEMO_MODEL,
+        choices=DEMO_MODELS,
+        help="bundled generator: fashion_mnist (StyleGAN2, the default) or fashion_mnist_biggan"
+        " (BigGAN)",
     )
     add_fit_options(command)
 

@@ -76,7 +76,7 @@ COLUMNS = {  # title -> field of `WaySummary`
 
 def add_dimensions(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_dimensions)
-    add_output(command, "folder", marker=DIMENSIONS_MARKER)
+    add_output(command, "output folder", marker=DIMENSIONS_MARKER)
     add_examples(
         command,
         "dimensions ffhq/ --space z --scorer scorer.npz -o sets/",
@@ -87,33 +87,51 @@ def add_dimensions(command: argparse.ArgumentParser) -> None:
     add_space_options(command)
     add_scorer_option(command)
     command.add_argument(
-        "--curve", help="a curve.npz, whose lines are moved in place of dimensions"
+        "--curve", help="curve (.npz); latents are moved along its lines in place of dimensions"
     )
-    command.add_argument("--sources", type=name_list, help="classes to start from; all by default")
-    command.add_argument("--targets", type=name_list, help="concepts to reach; all by default")
+    command.add_argument(
+        "--sources",
+        type=name_list,
+        help="classes to start from, separated by commas (default: all)",
+    )
+    command.add_argument(
+        "--targets", type=name_list, help="concepts to reach, separated by commas (default: all)"
+    )
     command.add_argument(
         "--extreme",
         type=float,
         default=3.0,
-        help="how far dimensions are moved, in standard deviations (%(default)s)",
+        help="largest move of a dimension, in standard deviations (default: %(default)s)",
     )
     command.add_argument(
-        "--how", choices=HOWS, default="shift", help="shift by that, or set to it (%(default)s)"
+        "--how",
+        choices=HOWS,
+        default="shift",
+        help="shift dimensions by the move, or set them to it (default: %(default)s)",
     )
     command.add_argument(
         "--share",
         type=float,
         default=0.9,
-        help="of the possible effect, at which a set stops growing (%(default)s)",
+        help="share of the possible effect at which a set stops growing (default: %(default)s)",
     )
     command.add_argument(
-        "--latents", type=int, default=16, help="of a source, to rank dimensions on (%(default)s)"
+        "--latents",
+        type=int,
+        default=16,
+        help="number of latents of each source to rank dimensions on (default: %(default)s)",
     )
     command.add_argument(
-        "--fresh", type=int, default=32, help="of a source, to measure on (%(default)s)"
+        "--fresh",
+        type=int,
+        default=32,
+        help="number of fresh latents of each source to measure on (default: %(default)s)",
     )
     command.add_argument(
-        "--mask-steps", type=int, default=40, help="to optimise masks; 0 for none (%(default)s)"
+        "--mask-steps",
+        type=int,
+        default=40,
+        help="number of steps that optimise a mask; 0 for no masks (default: %(default)s)",
     )
     add_seed(command)
     add_memory(command)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sfvq_jax.cli.common import (
+    ATTRIBUTES_HELP,
     add_examples,
     add_memory,
     add_output,
@@ -53,7 +54,7 @@ DRAWN_STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 
 def add_directions(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_directions)
-    add_output(command, "folder", marker=DIRECTIONS_MARKER)
+    add_output(command, "output folder", marker=DIRECTIONS_MARKER)
     add_examples(
         command,
         "directions ffhq/ curve.npz --scorer scorer.npz -o directions/",
@@ -61,15 +62,23 @@ def add_directions(command: argparse.ArgumentParser) -> None:
     )
     add_model_and_curve(command)
     add_scorer_option(command)
-    command.add_argument("--attributes", type=name_list, help="a list; all by default")
+    command.add_argument("--attributes", type=name_list, help=ATTRIBUTES_HELP)
     command.add_argument(
-        "--each", type=int, default=1, help="directions an attribute (%(default)s)"
+        "--each",
+        type=int,
+        default=1,
+        help="number of directions for each attribute (default: %(default)s)",
     )
     command.add_argument(
-        "--lines", action="store_true", help="only lines, not any pair of codewords"
+        "--lines",
+        action="store_true",
+        help="search only the lines of the curve, not all pairs of codewords",
     )
     command.add_argument(
-        "--latents", type=int, default=256, help="fresh latents to measure on (%(default)s)"
+        "--latents",
+        type=int,
+        default=256,
+        help="number of fresh latents to measure on (default: %(default)s)",
     )
     add_seed(command)
     add_memory(command)

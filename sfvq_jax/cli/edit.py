@@ -63,8 +63,8 @@ def add_edit(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_edit)
     add_output(
         command,
-        "folder of images at full size, their latents and an overview; or the overview alone, as"
-        " a .png, .pdf, .svg, …",
+        "folder for images at full size, their latents and an overview; or a picture (.png, .pdf,"
+        " .svg, …) for the overview alone",
         endings=FIGURE_ENDINGS,
         marker=MANIFEST,
     )
@@ -76,54 +76,73 @@ def add_edit(command: argparse.ArgumentParser) -> None:
         "edit ffhq/ --direction directions/03-smile.json --hold brightness -o smile.png",
     )
     add_model(command)
-    command.add_argument("curve", nargs="?", help="a curve.npz, for --line")
-    command.add_argument("--line", type=int, help="line of the curve, from 0")
+    command.add_argument("curve", nargs="?", help="curve (.npz) of --line")
+    command.add_argument("--line", type=int, help="line of the curve to move along, from 0")
     command.add_argument(
-        "--layers", type=layer_range, help="of --line: first-last, both included; all by default"
+        "--layers",
+        type=layer_range,
+        help="layers that --line changes, first-last, both included (default: all)",
     )
     command.add_argument(
         "--direction",
         action="append",
         default=[],
-        help="a direction's .json, or the folder that `directions` wrote with --attribute; several"
-        " are added, each in its own layers; FILE:0.5 is half",
+        help="direction file (.json), or a folder that `directions` wrote, with --attribute; may be"
+        " repeated: directions are added, each in its own layers; FILE:0.5 has half the strength",
     )
     command.add_argument(
-        "--attribute", help="which direction of a folder: the best that was found for this"
+        "--attribute", help="attribute whose best direction is taken from the folder of --direction"
     )
     command.add_argument(
         "--strength",
         type=strength_list,
         default=STRENGTHS,
-        help="start:stop:step (stop included) or a list, in standard deviations of latents along"
-        " the direction (-2,-1,1,2); what they are as lengths is printed",
+        help="strengths: start:stop:step (stop included), or separated by commas; in standard"
+        " deviations of latents along the direction (default: -2,-1,1,2); the command prints their"
+        " lengths",
     )
-    command.add_argument("--hold", type=name_list, help="attributes to leave as they are")
-    add_output(command, "write the one direction here", "--save-direction", endings=(".json",))
+    command.add_argument(
+        "--hold", type=name_list, help="attributes to keep as they are, separated by commas"
+    )
+    add_output(
+        command, "file (.json) for the direction, if there is only one", "--save-direction",
+        endings=(".json",),
+    )  # fmt: skip
     add_scorer_option(command)
-    command.add_argument("--seeds", type=integer_list, help="first-last or a list (0-3)")
+    command.add_argument(
+        "--seeds",
+        type=integer_list,
+        help="seeds of latents, first-last or separated by commas (default: 0-3)",
+    )
     add_latents(command)
     command.add_argument(
         "--space",
-        help="of --latents, if it is not that of the direction: z, which is mapped to it",
+        help="space of --latents, if it is not the direction's: z, which is mapped to that space",
     )
-    command.add_argument("--label", type=int, help="of --space z, the class")
+    command.add_argument(
+        "--label", type=int, help="class that --latents in z are conditioned on, as a number"
+    )
     command.add_argument(
         "--truncation",
         type=float,
-        help="of the seeds' latents, 0.5 by default, but for z of a StyleGAN2, which has none; of"
-        " --space z, none by default",
+        help="truncation of latents (default: 0.5 for those of seeds, but none in z of a StyleGAN2;"
+        " none for --latents)",
     )
     command.add_argument(
         "--side", type=int, default=EDIT_SIDE,
-        help="pixels of an image in the overview (%(default)s)",
+        help="size of an image in the overview, in pixels (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--sweep", type=name_list, default=[],
-        help=f"animations of every latent, a list of {', '.join(KINDS)}; mp4 takes the package"
-        " imageio-ffmpeg",
+        help="animations of each latent: formats, separated by commas, of"
+        f" {', '.join(KINDS)}; mp4 needs the package imageio-ffmpeg",
     )  # fmt: skip
-    command.add_argument("--frames", type=int, default=25, help="of a sweep, one way (%(default)s)")
+    command.add_argument(
+        "--frames",
+        type=int,
+        default=25,
+        help="number of images of an animation, one way (default: %(default)s)",
+    )
     add_memory(command)
 
 

@@ -36,7 +36,9 @@ MOST_DIRECTIONS = 150
 
 def add_explore(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_explore)
-    command.add_argument("--overwrite", action="store_true", help="replace the exported file")
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace an existing exported file"
+    )
     add_examples(
         command,
         "explore fashion_mnist sfvq-jax-demo/curve.npz",
@@ -46,26 +48,34 @@ def add_explore(command: argparse.ArgumentParser) -> None:
         "explore embeddings.npy curve.npz --images photos/ --labels labels.npy",
     )
     add_model_and_curve(command, arrays=True)
-    add_images(command, "shown is the one nearest to each place")
-    add_output(command, "write the page here as one file", "--export", endings=(".html",))
+    add_images(command, "the page shows the one nearest to each position")
+    add_output(
+        command, "file (.html) for the page, which is not served then", "--export",
+        endings=(".html",),
+    )  # fmt: skip
     command.add_argument(
         "--directions",
         action="append",
         default=[],
-        help="the folder that `directions` wrote, or a direction's .json; once or more",
+        help="folder that `directions` wrote, or a direction file (.json); may be repeated",
     )
     add_scorer_option(command)
     add_latents(command)
-    command.add_argument("--data", help=f"shown where they fall: {LATENTS_HELP}")
+    command.add_argument("--data", help=f"data to show at their positions: {LATENTS_HELP}")
     add_labels(command)
     command.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to serve at (%(default)s); any other lets other machines in",
+        help="address to serve at (default: %(default)s); with another one, other machines can"
+        " connect",
     )
-    command.add_argument("--port", type=_port, default=0, help="to serve at; any free one")
+    command.add_argument(
+        "--port", type=_port, default=0, help="port to serve at (default: any free one)"
+    )
     add_memory(command)
-    command.add_argument("--no-browser", action="store_true", help="print the link, open nothing")
+    command.add_argument(
+        "--no-browser", action="store_true", help="print the link, open no browser"
+    )
 
 
 def _port(text: str) -> int:

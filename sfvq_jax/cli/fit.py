@@ -13,10 +13,11 @@ from typing import Any
 import jax
 
 from sfvq_jax.adam import Adam
-from sfvq_jax.cli.common import add_examples, add_output, add_seed, check_outputs
+from sfvq_jax.cli.common import BITS_HELP, add_examples, add_output, add_seed, check_outputs
 from sfvq_jax.cli.joining import add_distributed_options, together
 from sfvq_jax.cli.models import (
     LATENTS_HELP,
+    MODEL_HELP,
     add_scale,
     add_space_options,
     check_no_space,
@@ -43,7 +44,7 @@ SOLVERS = {"least_squares": LeastSquares, "adam": Adam}
 
 def add_fit(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_fit)
-    add_output(command, "the curve's .npz, a path or a URI", endings=(".npz",))
+    add_output(command, "file (.npz) for the curve, a path or a URI", endings=(".npz",))
     add_examples(
         command,
         "fit ffhq/ --bits 6 -o curve.npz",
@@ -51,40 +52,41 @@ def add_fit(command: argparse.ArgumentParser) -> None:
         "fit s3://bucket/embs.zarr --bits 12 -o curve.npz",
         "fit ffhq/ --start curve.npz --bits 8 -o finer.npz",
     )
-    command.add_argument("source", help=f"a converted generator, a bundled one, or {LATENTS_HELP}")
+    command.add_argument("source", help=f"{MODEL_HELP}; or {LATENTS_HELP}")
     add_fit_options(command)
     add_scale(command)
-    command.add_argument("--weights", help="of rows, [N], in a file likewise")
+    command.add_argument("--weights", help="weights of the latents [N], in a file such as an .npy")
     command.add_argument(
-        "--start", metavar="CURVE", help="a curve to go on from: it is refined, mended and doubled"
+        "--start",
+        metavar="CURVE",
+        help="curve (.npz) to continue from: it is refined, repaired and doubled",
     )
     add_distributed_options(command)
 
 
 def add_fit_options(command: argparse.ArgumentParser) -> None:
     add_space_options(command)
-    command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
+    command.add_argument("--bits", type=int, default=6, help=BITS_HELP)
     add_seed(command)
     command.add_argument(
         "--solver",
         choices=SOLVERS,
         default="least_squares",
-        help="(%(default)s); adam is published",
+        help="method of fitting; adam is the published recipe (default: %(default)s)",
     )
     for name, (kind, help) in _SOLVER_OPTIONS.items():
-        defaults = [
-            f"{value} for {solver}"
-            for solver, made in SOLVERS.items()
-            if (value := getattr(made(), name, None)) is not None
-        ]
-        text = f"{help} ({', '.join(defaults)})" if defaults else help
-        command.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
-    command.add_argument("--log-json", help="appends a JSON object a round to this file")
+        command.add_argument(f"--{name.replace('_', '-')}", type=kind, help=help)
+    command.add_argument("--log-json", help="file to append to, one JSON object for each round")
     command.add_argument(
-        "--checkpoint", help="folder, or its URI, to keep the fit's state in and go on from"
+        "--checkpoint",
+        help="folder, a path or a URI, that keeps the state of the fit; the same command continues"
+        " from it",
     )
     command.add_argument(
-        "--checkpoint-seconds", type=float, default=600.0, help="between saves (%(default)s)"
+        "--checkpoint-seconds",
+        type=float,
+        default=600.0,
+        help="seconds from one save of the state to the next (default: %(default)s)",
     )
 
 
@@ -98,13 +100,32 @@ def _samples(text: str) -> int | str:
 
 
 _SOLVER_OPTIONS = {
-    "length_penalty": (float, "of least_squares: more gives a shorter, better ordered curve"),
-    "rounds": (int, "of least_squares in a stage, at most"),
-    "tolerance": (float, "of least_squares: a stage ends when a round gains less than this share"),
-    "samples": (_samples, "in a round or epoch; all is a pass over the data, for least_squares"),
-    "learning_rate": (float, "of adam, at a stage's start"),
-    "batch_size": (int, "of adam: samples in a step"),
-    "epochs": (int, "of adam in a stage"),
+    "length_penalty": (
+        float,
+        "length penalty of least_squares; more gives a shorter, better ordered curve (default:"
+        f" {LeastSquares().length_penalty})",
+    ),
+    "rounds": (
+        int,
+        f"largest number of rounds in a stage, of least_squares (default: {LeastSquares().rounds})",
+    ),
+    "tolerance": (
+        float,
+        "smallest gain of a round of least_squares, as a share of the objective; after a smaller"
+        f" one the stage ends (default: {LeastSquares().tolerance})",
+    ),
+    "samples": (
+        _samples,
+        "number of latents in a round of least_squares, or all for a pass over the data (default:"
+        " 1024 for each codeword, but at least 65536); number of latents in an epoch of adam"
+        f" (default: {Adam().samples})",
+    ),
+    "learning_rate": (
+        float,
+        f"learning rate of adam at the start of a stage (default: {Adam().learning_rate})",
+    ),
+    "batch_size": (int, f"number of latents in a step of adam (default: {Adam().batch_size})"),
+    "epochs": (int, f"number of epochs of adam in a stage (default: {Adam().epochs})"),
 }
 
 

@@ -7,19 +7,28 @@ import ports
 from sfvq_jax.cli.common import add_examples, shown
 from sfvq_jax.cli.models import model_folder
 
+CHECKPOINT_HELP = "checkpoint of another project: a file such as network.pkl, or a folder with one"
+
 
 def add_inspect(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_inspect)
     add_examples(command, "inspect network-snapshot.pkl", "inspect ffhq/", "inspect fashion_mnist")
     command.add_argument(
-        "checkpoint", help="upstream's file or folder, a converted folder, or a bundled model"
+        "checkpoint",
+        help=f"{CHECKPOINT_HELP}; a folder that `convert` wrote, or the name of a bundled model",
     )
     add_config(command)
 
 
 def add_config(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", help="a BigGAN's settings (config.json beside it)")
-    command.add_argument("--network", help="which of the file's generators, such as G (averaged)")
+    command.add_argument(
+        "--config",
+        help="settings of a BigGAN, a JSON file (default: config.json beside the checkpoint)",
+    )
+    command.add_argument(
+        "--network",
+        help="generator of the file, such as G (default: an averaged one, or else the first)",
+    )
 
 
 def run_inspect(options: argparse.Namespace) -> None:

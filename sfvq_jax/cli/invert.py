@@ -32,34 +32,45 @@ MOST_DRAWN = 16  # photographs, in the overview
 
 def add_invert(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_invert)
-    add_output(command, "the latents, an .npz for `edit --latents`", endings=(".npz",))
+    add_output(
+        command, "file (.npz) for the latents, which `edit --latents` reads", endings=(".npz",)
+    )
     add_examples(
         command,
         "invert ffhq/ me.jpg you.png --curve curve.npz -o us.npz",
         "invert ffhq/ photos/ --curve curve.npz --each-layer --overview photos.png -o photos.npz",
     )
     add_model(command)
-    command.add_argument("photos", nargs="+", help="images, or folders of them")
-    command.add_argument("--curve", help="start from the best position of a curve.npz")
+    command.add_argument("photos", nargs="+", help="image files, or folders of them")
+    command.add_argument("--curve", help="curve (.npz); each search starts at its best position")
     command.add_argument(
         "--start",
         choices=("mean", "encoder"),
-        help="from the mean latent (the default without --curve), or the model's own encoder",
+        help="start of the search: the mean latent (the default without --curve), or what the"
+        " model's own encoder gives",
     )
     command.add_argument(
-        "--each-layer", action="store_true", help="a code a layer: more like, harder to edit"
+        "--each-layer",
+        action="store_true",
+        help="find a code for each layer: images are more like the photographs, but harder to edit",
     )
     command.add_argument(
         "--fit", choices=FITS, default=FITS[0],
-        help="photographs of another shape are cropped in the middle, padded with their border's"
-        " colour, or stretched (%(default)s)",
+        help="treatment of photographs of another shape: crop to the middle, pad with the border's"
+        " colour, or stretch (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--pull", type=float, default=0.01,
-        help="toward the distribution: more is easier to edit, less is more like (%(default)s)",
+        help="pull toward the model's distribution: more gives latents that are easier to edit,"
+        " less gives images that are more like the photographs (default: %(default)s)",
     )  # fmt: skip
-    command.add_argument("--steps", type=int, default=200, help="at most (%(default)s)")
-    add_output(command, "photographs above what is rendered", "--overview", endings=FIGURE_ENDINGS)
+    command.add_argument(
+        "--steps", type=int, default=200, help="largest number of steps (default: %(default)s)"
+    )
+    add_output(
+        command, "picture of the photographs above their rendered images", "--overview",
+        endings=FIGURE_ENDINGS,
+    )  # fmt: skip
     add_scorer_option(command)
     add_space_options(command)
     add_seed(command)

@@ -44,18 +44,18 @@ def add_distributed_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--distributed",
         action="store_true",
-        help="this is one of several processes that work together",
+        help="run as one of several processes that work together",
     )
     command.add_argument(
-        "--coordinator", help="HOST:PORT of the first process, where the others find it"
+        "--coordinator", help="address of process 0, HOST:PORT, which the others connect to"
     )
-    command.add_argument("--processes", type=int, help="how many there are")
-    command.add_argument("--process-id", type=int, help="which one this is, from 0")
+    command.add_argument("--processes", type=int, help="number of processes")
+    command.add_argument("--process-id", type=int, help="number of this process, from 0")
     command.add_argument(
         "--join-timeout",
         type=_seconds,
         default=60.0,
-        help="seconds to wait for the other processes at the start (%(default)s)",
+        help="seconds to wait for the other processes at the start (default: %(default)s)",
     )
 
 

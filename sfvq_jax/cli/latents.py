@@ -40,11 +40,14 @@ def add_latents(command: argparse.ArgumentParser) -> None:
     """--latents and --rows, in place of seeds."""
     command.add_argument(
         "--latents",
-        help="latents of yours in place of seeds: the .npz of `invert`, photographs, or an .npy"
-        " [N, D] or, one code a layer, [N, L, D]",
+        help="latents of your own, in place of seeds: an .npz that `invert` wrote, or an .npy"
+        " [N, D] or, with one code for each layer, [N, L, D]",
     )
     command.add_argument(
-        "--rows", type=integer_list, help=f"of --latents; all by default, up to {MOST_ROWS}"
+        "--rows",
+        type=integer_list,
+        help="rows of --latents, first-last or separated by commas (default: all, if there are at"
+        f" most {MOST_ROWS})",
     )
 
 

@@ -23,24 +23,24 @@ from sfvq_jax.cli.common import check_outputs, sentence, shown
 DEBUG = "SFVQ_JAX_DEBUG"
 
 COMMANDS = {  # module of this package with `add_NAME` and `run_NAME` -> what it does
-    "demo": "bundled generator -> a curve and its figures",
-    "inspect": "tells what a checkpoint is",
-    "convert": "StyleGAN2 or BigGAN of an upstream project -> our form",
-    "fit": "fits a curve",
-    "map": "draws the codebook as images, in order",
-    "quality": "tells in words whether a curve is a good map",
-    "plan": "tells what a fit will cost: seconds, memory, bytes",
-    "project": "tells where every latent lies on a curve",
-    "scorer": "learns attributes from labelled images",
-    "directions": "finds and names directions, layers included",
-    "adopt": "directions of GANSpace, SeFa, LatentCLR or InterFaceGAN -> our form",
-    "dimensions": "finds the latent dimensions that control a concept",
-    "compare": "compares SFVQ with other methods",
-    "edit": "draws seeds moved along directions",
-    "invert": "finds the latents of photographs",
-    "augment": "writes a dataset of new images",
-    "walk": "films the images along a curve",
-    "explore": "opens a page to walk a curve, label and edit; or writes it as one file",
+    "demo": "fit a curve to a bundled generator and draw its figures",
+    "inspect": "show what a checkpoint holds",
+    "convert": "convert a StyleGAN2 or BigGAN checkpoint of another project",
+    "fit": "fit a curve to the latents of a generator, or to other vectors",
+    "map": "draw the codewords of a curve as images, in order",
+    "quality": "report in words whether a curve is a good map",
+    "plan": "estimate the time, memory and traffic of a fit",
+    "project": "find the position of each latent on a curve",
+    "scorer": "train scorers of attributes on labelled images",
+    "directions": "find directions, with their layers and names",
+    "adopt": "import directions of GANSpace, SeFa, LatentCLR or InterFaceGAN",
+    "dimensions": "find the latent dimensions that control a concept",
+    "compare": "compare SFVQ with other methods on one model",
+    "edit": "move latents along directions and draw the images",
+    "invert": "find the latents of photographs",
+    "augment": "write a dataset of new images",
+    "walk": "write a film of the images along a curve",
+    "explore": "open a page to walk a curve, label it and edit; or write the page as one file",
 }
 
 
@@ -120,12 +120,14 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
     """Of all commands; only the one that is named is imported, with its arguments."""
     parser = argparse.ArgumentParser(
         prog="sfvq-jax",
-        description="Maps of latent spaces.",
-        epilog="sfvq-jax COMMAND --help tells what a command takes, with examples.",
+        description="Map latent spaces with a curve.",
+        epilog="sfvq-jax COMMAND --help shows the options of a command, with examples.",
     )
     parser.add_argument("--version", action="version", version=f"sfvq-jax {sfvq_jax.__version__}")
     parser.add_argument(
-        "--verbose", action="store_true", help="with --version: of all packages, and devices"
+        "--verbose",
+        action="store_true",
+        help="with --version: show all packages and devices too",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for each, help in COMMANDS.items():
@@ -143,10 +145,10 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
                 "--no-compilation-cache",
                 dest="compilation_cache",
                 action="store_false",
-                help="keep no compiled programs in the user's cache folder",
+                help="do not keep compiled programs in the user's cache folder",
             )
             command.add_argument(
-                "--debug", action="store_true", help=f"show where an error comes from ({DEBUG}=1)"
+                "--debug", action="store_true", help=f"show the traceback of an error ({DEBUG}=1)"
             )
     return parser
 

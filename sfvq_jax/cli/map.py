@@ -29,29 +29,30 @@ def add_map(command: argparse.ArgumentParser) -> None:
         "map latents.npy curve.npz --images photos/ --labels labels.npy -o map.png",
     )
     add_model_and_curve(command, arrays=True)
-    add_images(command, "drawn are those nearest to each codeword")
+    add_images(command, "the map shows those nearest to each codeword")
     add_labels(command)
     command.add_argument(
-        "--nearest", type=_count, default=1, help="images at each codeword (%(default)s)"
+        "--nearest",
+        type=_count,
+        default=1,
+        help="number of images at each codeword (default: %(default)s)",
     )
-    add_output(command, "the figure", endings=FIGURE_ENDINGS)
-    for name, what in (("distances", "the distances of codewords"), ("history", "the fit")):
-        add_output(command, f"also draw {what}, here", f"--{name}", endings=FIGURE_ENDINGS)
+    add_output(command, "picture to write (.png, .pdf, .svg, …)", endings=FIGURE_ENDINGS)
+    for name, what in (("distances", "distances between codewords"), ("history", "fit's history")):
+        add_output(command, f"picture of the {what}", f"--{name}", endings=FIGURE_ENDINGS)
     add_memory(command)
 
 
 def add_images(command: argparse.ArgumentParser, shown: str) -> None:
     command.add_argument(
         "--images",
-        help="of latents: a folder with an image of each, in the order of their names,"
+        help="images of the latents: a folder with one image for each, in the order of their names,"
         f" or an .npy [N, H, W, C]; {shown}",
     )
 
 
 def add_labels(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--labels", help="of latents: an .npy [N] of each one's class, number or text"
-    )
+    command.add_argument("--labels", help="classes of the latents: an .npy [N] of numbers or texts")
 
 
 def _count(text: str) -> int:

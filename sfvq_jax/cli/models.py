@@ -17,11 +17,15 @@ if TYPE_CHECKING:  # what takes long to import is imported where it is used
     from sfvq_jax import CurveRecord, LatentModel
     from sfvq_jax.interpret import DirectionRecord
 
-MODEL_HELP = "a converted generator, a bundled one, or your own as file.py:NAME or module:NAME"
-LATENTS_HELP = (
-    "latents [N, D]: an .npy, .zarr, .safetensors#NAME, …, a folder of them, a pattern such as"
-    " 'embs/*.npy', on a disk, gs://, s3:// or https://"
+MODEL_HELP = (
+    "generator: a folder that `convert` wrote, a bundled one (fashion_mnist,"
+    " fashion_mnist_biggan), or your own model as file.py:NAME or module:NAME"
 )
+LATENTS_HELP = (
+    "latents [N, D]: a file (.npy, .zarr, .safetensors#NAME, …), a folder of files, or a pattern"
+    " such as 'embs/*.npy'; on a disk, gs://, s3:// or https://"
+)
+CURVE_HELP = "curve (.npz) that `fit` wrote, or codewords [K, D] in an .npy"
 OBJECT = re.compile(r"(.+\.py|[A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*(?:\.\w+)*)")
 NEEDED = ("latent_dim", "num_layers", "sample", "render")
 
@@ -36,22 +40,30 @@ def add_scale(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--scale",
         type=float,
-        help="that stored latents are multiplied by; those of whole numbers need it",
+        help="factor applied to stored latents; required for integer latents",
     )
 
 
 def add_model_and_curve(command: argparse.ArgumentParser, *, arrays: bool = False) -> None:
     add_model(command, arrays=arrays)
-    command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
+    command.add_argument("curve", help=CURVE_HELP)
 
 
 def add_space_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--space",
-        help="of a StyleGAN2 w (the default) or z, of a BigGAN linear (the default) or z",
+        help="latent space: w (the default) or z of a StyleGAN2, linear (the default) or z of a"
+        " BigGAN",
     )
-    command.add_argument("--label", type=int, help="of z, the class that it is for")
-    command.add_argument("--truncation", type=float, help="of z, or of a BigGAN's latents")
+    command.add_argument(
+        "--label", type=int, help="class that z is conditioned on, as a number; selects --space z"
+    )
+    command.add_argument(
+        "--truncation",
+        type=float,
+        help="truncation of z, or of a BigGAN's latents; selects --space z of a StyleGAN2 (default:"
+        " none)",
+    )
 
 
 def load_model(name: str, options: argparse.Namespace) -> "LatentModel":

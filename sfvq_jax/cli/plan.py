@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from sfvq_jax.cli.common import add_examples, table
+from sfvq_jax.cli.common import BITS_HELP, add_examples, table
 from sfvq_jax.cli.models import LATENTS_HELP
 
 DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "float64": 8}
@@ -24,30 +24,41 @@ def add_plan(command: argparse.ArgumentParser) -> None:
         "plan --latents 1e9x512 --dtype bfloat16 --bits 12 --chips 256 --chip v5e --read-rate 5",
     )
     command.add_argument("source", nargs="?", help=LATENTS_HELP)
-    command.add_argument("--latents", metavar="NxD", help="in place of a source, such as 1e9x512")
+    command.add_argument(
+        "--latents",
+        metavar="NxD",
+        help="number and width of latents, such as 1e9x512, in place of a source",
+    )
     command.add_argument(
         "--dtype",
         choices=DTYPES,
-        help="of the numbers as they are stored, with --latents (float32)",
+        help="type of the stored numbers, with --latents (default: float32)",
     )
-    command.add_argument("--bits", type=int, default=6, help="2**bits codewords (%(default)s)")
+    command.add_argument("--bits", type=int, default=6, help=BITS_HELP)
     command.add_argument(
         "--chip",
         choices=[*CHIPS, HERE],
         default="h100",
-        help=f"(%(default)s); {HERE} measures the first device of this machine",
+        help=f"type of chip; {HERE} measures this machine's first device (default: %(default)s)",
     )
-    command.add_argument("--chips", type=int, default=1, help="how many (%(default)s)")
-    command.add_argument("--hosts", type=int, help="as few as the chips need by default")
     command.add_argument(
-        "--precision", choices=PRECISIONS, default="highest", help="of products (%(default)s)"
+        "--chips", type=int, default=1, help="number of chips (default: %(default)s)"
+    )
+    command.add_argument(
+        "--hosts", type=int, help="number of hosts (default: as few as the chips need)"
+    )
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="highest",
+        help="precision of matrix products (default: %(default)s)",
     )
     command.add_argument(
         "--read-rate",
         type=float,
         default=READ_RATE / 1e9,
         metavar="GB/S",
-        help="that each host reads; measure yours, this is an assumption (%(default)s)",
+        help="speed at which each host reads (default: %(default)s, an assumption: measure yours)",
     )
 
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from sfvq_jax.cli.common import add_examples, add_output, check_outputs
 from sfvq_jax.cli.joining import add_distributed_options, together
-from sfvq_jax.cli.models import LATENTS_HELP, add_scale, is_of_latents
+from sfvq_jax.cli.models import CURVE_HELP, LATENTS_HELP, add_scale, is_of_latents
 from sfvq_jax.io.curve_file import load_curve
 from sfvq_jax.io.objects import ZARR
 from sfvq_jax.io.positions import write_positions
@@ -20,7 +20,7 @@ def add_project(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_project)
     add_output(
         command,
-        "an .npy [N, 2] of float64: position and squared distance of each latent, in order; or a"
+        "position and squared distance of each latent, in order: an .npy [N, 2] of float64, or a"
         " .zarr (v3) of the same; a path, or a URI such as s3://bucket/positions.zarr",
         endings=(".npy",),
         marker=ZARR,
@@ -31,7 +31,7 @@ def add_project(command: argparse.ArgumentParser) -> None:
         "project latents.npy curve.npz -o s3://bucket/positions.zarr",
     )
     command.add_argument("source", help=LATENTS_HELP)
-    command.add_argument("curve", help="a curve.npz, or codewords in an .npy")
+    command.add_argument("curve", help=CURVE_HELP)
     add_scale(command)
     add_distributed_options(command)
 

@@ -30,7 +30,7 @@ IMAGE_INFLATION = 64  # times its own size that a compressed .npz of images may 
 
 def add_scorer(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_scorer)
-    add_output(command, "the .npz", endings=(".npz",))
+    add_output(command, "file (.npz) for the scorers", endings=(".npz",))
     add_examples(
         command,
         "scorer photos/ -o scorer.npz",
@@ -39,16 +39,20 @@ def add_scorer(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "images",
-        help="an .npz with images, labels and perhaps names, a folder with one a class, or an .npy"
-        " of images with --labels",
+        help="labelled images: an .npz with images, labels and, if you like, names; a folder with a"
+        " folder of images for each class; or an .npy of images, with --labels",
     )
     add_labels(command)
-    command.add_argument("--epochs", type=int, help="times that each image is seen")
+    command.add_argument(
+        "--epochs",
+        type=int,
+        help="number of passes over the images (default: 4, or more if there are few images)",
+    )
     add_seed(command)
 
 
 def add_labels(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--labels", help="an .npy of labels, where the images are one too")
+    command.add_argument("--labels", help="file of labels (.npy) for images in an .npy")
 
 
 def run_scorer(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ def add_walk(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_walk)
     add_output(
         command,
-        "a .gif, .webp or .mp4, or a folder of PNGs",
+        "film to write: a .gif, .webp or .mp4, or a folder of PNGs",
         endings=tuple(f".{kind}" for kind in KINDS),
         marker=WALK_MARKER,
     )
@@ -30,13 +30,21 @@ def add_walk(command: argparse.ArgumentParser) -> None:
     )
     add_model_and_curve(command)
     command.add_argument(
-        "--stretch", type=stretch_of_text, help="start:stop, positions on the curve; all by default"
+        "--stretch",
+        type=stretch_of_text,
+        help="positions on the curve, start:stop, such as 3.5:7 (default: the whole curve)",
     )
     command.add_argument(
-        "--frames", type=int, default=FRAMES_A_LINE, help="images a line (%(default)s)"
+        "--frames",
+        type=int,
+        default=FRAMES_A_LINE,
+        help="number of images for each line (default: %(default)s)",
     )
     command.add_argument(
-        "--side", type=int, default=512, help="pixels of an image, at most (%(default)s)"
+        "--side",
+        type=int,
+        default=512,
+        help="largest size of an image, in pixels (default: %(default)s)",
     )
     add_memory(command)
 
