@@ -16,17 +16,17 @@ Array = jax.Array
 
 @flax.struct.dataclass
 class Adam(Solver):
-    """Adam on the dithered loss; the defaults are those of the authors' public PyTorch example.
+    """Fit by Adam on the dithered loss; the defaults are those of the authors' public example.
 
     The loss is equation 10 of docs/explanation/equations.md.
 
     Attributes:
-      learning_rate: of a stage's start.
-      decay: what the learning rate is multiplied by after each share in `decay_at`.
+      learning_rate: the learning rate at the start of a stage.
+      decay: factor on the learning rate at each of the times in `decay_at`.
       batch_size: samples in a step.
-      samples: samples in an epoch, drawn afresh; rounded up to whole blocks of at most 64 steps.
-      epochs: epochs in a stage, which has fresh moments.
-      decay_at: shares of a stage.
+      samples: samples in an epoch, newly drawn; rounded up to whole blocks of at most 64 steps.
+      epochs: epochs in a stage; each stage starts with new moments of Adam.
+      decay_at: times at which the learning rate decays, as shares of a stage.
 
     >>> import jax
     >>> import jax.numpy as jnp

@@ -26,9 +26,9 @@ class Curve:
 
     Attributes:
       codewords: the corner points in order, [K, D] floating point, K >= 2.
-      size: how many of the rows are codewords, int32 []; the rows beyond repeat the last one
-        (`tied`), so that a curve that is to grow has one shape for all of its sizes: [R, D] then.
-        None: all of them.
+      size: number of rows that are codewords, int32 []; None means all rows. With a size,
+        `codewords` is [R, D], and rows beyond the size repeat the last codeword (`tied`): a curve
+        that grows keeps one shape.
     """
 
     codewords: Array
@@ -50,12 +50,12 @@ class Curve:
 
     @property
     def num_codewords(self) -> int:
-        """K; traced where `size` is."""
+        """K; traced if `size` is traced."""
         return self.codewords.shape[0] if self.size is None else self.size  # pyright: ignore
 
     @property
     def num_lines(self) -> int:
-        """K - 1; traced where `size` is."""
+        """K - 1; traced if `size` is traced."""
         return self.num_codewords - 1
 
     @property
@@ -89,9 +89,9 @@ def row_bucket(size: int) -> int:
 
 
 def decode(curve: Curve, position: Array | np.ndarray | float) -> Array:
-    """Points on the curve: positions of any shape [...] -> [..., D]. The pair of `encode`.
+    """Points on the curve at positions of any shape, [...] -> [..., D]: the inverse of `encode`.
 
-    A position is line + fraction (equation 1 of docs/explanation/equations.md); those outside
+    A position is line + fraction (equation 1 of docs/explanation/equations.md). Positions outside
     [0, K - 1] are moved to the nearer end. Codewords of half precision are interpolated in float32.
 
     >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 4.0]]))
@@ -109,7 +109,7 @@ def decode(curve: Curve, position: Array | np.ndarray | float) -> Array:
 
 
 def line_lengths(curve: Curve) -> Array:
-    """Euclidean length of each line, [K - 1]; the gradient of a length of 0 is 0.
+    """Euclidean length of each line, [K - 1]; a line of length 0 has the gradient 0.
 
     >>> curve = Curve(jnp.array([[0.0, 0.0], [3.0, 4.0], [3.0, 6.0]]))
     >>> line_lengths(curve).tolist()

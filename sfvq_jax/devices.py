@@ -33,15 +33,15 @@ LINES = "curve"
 
 
 def data_mesh(devices: Sequence[Any] | None = None, *, curve: int = 1) -> Mesh:
-    """A mesh over the given devices, all of all processes by default, for `fit`.
+    """A mesh of devices for `fit`; by default it has all devices of all processes.
 
     Args:
-      devices: neighbours in the list hold neighbouring ranges of a curve.
-      curve: over how many devices the codewords are divided; a power of two up to 64. The samples
-        are divided over the rest: of 8 devices and `curve=4` there are two parts of the samples.
+      devices: the devices; neighbours in the list hold neighbouring ranges of a curve.
+      curve: number of devices over which the codewords are divided; a power of two up to 64. The
+        samples are divided over the rest: 8 devices and `curve=4` give two parts of the samples.
 
     Raises:
-      ValueError: so many do not divide the number of devices.
+      ValueError: `curve` does not divide the number of devices.
 
     >>> dict(data_mesh(jax.devices()[:1]).shape)
     {'data': 1}

@@ -39,18 +39,18 @@ class DitheredSums(NamedTuple):
 
 
 def dithered_loss(curve: Curve, x: Array, fractions: Array, weight: Array | None = None) -> Array:
-    """Mean squared error of a batch to one random point a line.
+    """Mean squared error of a batch, with one random point on each line.
 
-    Each sample goes to its nearest point, in equal parts where several are. The gradient reaches
-    both ends of the line (Vali & Bäckström, Interspeech 2023, §2, with λ drawn once a batch as in
-    their public example): equation 10 of docs/explanation/equations.md.
+    Each sample is assigned to its nearest point, in equal parts if several are nearest. The
+    gradient reaches both ends of the line (Vali & Bäckström, Interspeech 2023, §2, with λ drawn
+    once for each batch as in their public example): equation 10 of docs/explanation/equations.md.
 
     Args:
       curve: K codewords of width D.
-      x: batch, [B, D]; computed in the dtype of the codewords, or float32 where that is of half
+      x: batch, [B, D]; computed in the dtype of the codewords, or in float32 if that is half
         precision.
-      fractions: λ in [0, 1), one a line, [K - 1].
-      weight: of each sample, [B]; 1 by default. Their sum must be above 0.
+      fractions: λ in [0, 1), one for each line, [K - 1].
+      weight: weight of each sample, [B]; 1 by default. The sum of weights must be above 0.
 
     Returns:
       Weighted mean over the batch, and mean over dimensions, of (x - nearest point)², a scalar.

@@ -69,40 +69,40 @@ def fit(
     Four codewords (`initial_curve`) are refined by the solver, then doubled and refined again until
     there are 2**bits (Vali & Bäckström, Interspeech 2023; TMLR 2025). `LeastSquares` lowers
     equation 5 of docs/explanation/equations.md, `Adam` equation 10. The same key, source and
-    settings give the same curve, on one device and as many cores bit for bit; on others, or over
-    several processes, within rounding. Latents that span few of their dimensions are fitted in that
-    span.
+    settings give the same curve: bit for bit on one device with the same number of cores, within
+    rounding on others or over several processes. Latents that span only a few of their dimensions
+    are fitted in that span.
 
     Args:
       key: a PRNG key; another one gives another curve.
-      source: an array [N, D]; a path or URI of rows that may be more than memory holds, such as
+      source: an array [N, D]; a path or URI of rows, which may be larger than memory, such as
         "s3://bucket/embs.zarr" (`sfvq_jax.rows.opening.open_rows`); a `LatentModel`; a pure
         function (key, n) -> [n, D]; or any other source (`sfvq_jax.sources`).
-      bits: 2 or more, or as many as `start` has.
+      bits: the curve has 2**bits codewords; 2 or more. With `start`, at least as many as it has.
       solver: `LeastSquares`, `Adam` as published, or your own.
-      weights: of the rows of an array or a file, [N], or a path or URI of them: a row of weight 2
-        counts as two. Other sources give theirs with the latents.
-      start: a curve to go on from, which is refined, mended and doubled up to 2**bits codewords; or
-        a function (key, x, weights, axis) that gives one.
-      mesh: devices over which the samples are divided (`data_mesh`), and the codewords too where
-        it has an axis "curve". By default one device, but all of them in fits of several
-        processes, or where accelerators get blocks of 1024 samples each.
-      checkpoint: a folder that keeps the state of the fit, or its URI (gs://, s3://). If it holds
-        one, the fit goes on from there and ends in the same curve, bit for bit, as one that was not
-        interrupted; it may also be given more bits or more rounds than before. A disk keeps a
-        second fit out of the folder; at a URI the later one takes over, and the earlier one ends
-        at its next save.
-      checkpoint_seconds: time between saves; the end of a stage is saved too.
-      stop: with a checkpoint, asked after every block, in every process: where one says so, the
-        state is saved, and `io.checkpoints.Stopped` is raised in all.
+      weights: weights of the rows of an array or a file, [N], or a path or URI of them. A row of
+        weight 2 counts as two rows. Other sources give weights together with latents.
+      start: a curve to continue from, which is refined, repaired and doubled up to 2**bits
+        codewords; or a function (key, x, weights, axis) that returns one.
+      mesh: devices over which the samples are divided (`data_mesh`); the codewords too, if it has
+        an axis "curve". The default is one device; it is all devices in fits of several
+        processes, and if accelerators get blocks of 1024 samples each.
+      checkpoint: a folder, a path or a URI (gs://, s3://), that keeps the state of the fit. If it
+        holds a state, the fit continues from it, and ends in the same curve, bit for bit, as a fit
+        without interruption; bits and rounds may be larger than before. On a disk, a second fit
+        cannot use the folder. At a URI, the later fit takes over, and the earlier one ends at its
+        next save.
+      checkpoint_seconds: seconds between saves; the end of each stage is saved too.
+      stop: function that is called after every block, in every process, if there is a checkpoint.
+        If one returns true, the state is saved and all raise `io.checkpoints.Stopped`.
       on_report: called with a `Report`; `io.progress.Progress` prints it.
 
     Raises:
-      TypeError: an argument of another kind than these.
+      TypeError: an argument of another kind.
       ValueError: bits below 2, fewer latents than codewords, latents that are not finite or do not
-        differ, a fit that diverged, a checkpoint that is damaged, of another fit or of one at work,
-        or processes that were told different things.
-      OSError: a checkpoint that cannot be written; the one before is whole.
+        differ, a fit that diverged, a checkpoint that is damaged, belongs to another fit or is in
+        use, or processes with different arguments.
+      OSError: a checkpoint cannot be written; the one before is whole.
 
     >>> import jax
     >>> x = jax.random.normal(jax.random.key(0), (4096, 2))

@@ -33,15 +33,17 @@ Array = jax.Array
 
 
 class StageInfo(NamedTuple):
-    """What happened in S stages, each of rounds and of M moves with rounds of their own, R at most.
+    """Report on S stages; each has at most R rounds, then M moves with at most R rounds each.
 
     Attributes:
-      objective: before each round, a dimension, [S, 1 + M, R]; NaN where there was no round.
-      distortion: likewise.
-      rounds: in each stage and its moves, [S, 1 + M] int32; 0 where a move had nothing to mend.
-      converged: whether the rounds that led to the stage's curve ended before their number did,
-        because they gained little, [S] bool. A rise does not count as that.
-      dead: codewords that are nobody's nearest at the end of each stage, [S] int32.
+      objective: objective per dimension before each round, [S, 1 + M, R]; NaN for rounds that
+        did not take place.
+      distortion: distortion before each round, likewise.
+      rounds: number of rounds of each stage and its moves, [S, 1 + M] int32; 0 for a move that had
+        nothing to repair.
+      converged: whether the rounds of the stage's curve ended early because the gain was small,
+        [S] bool. A rise of the objective does not count.
+      dead: number of dead codewords at the end of each stage, nearest to no sample, [S] int32.
       lines: lines in use at the end of each stage: exp of the entropy of their shares, [S].
       final: distortion at the end of each stage, by exact projection of all samples, [S].
     """
@@ -67,24 +69,24 @@ def fit_array(
     start: Curve | Start | None = None,
     axis: str | None = None,
 ) -> tuple[Curve, StageInfo]:
-    """A curve of 2**bits codewords through the samples of an array.
+    """Fits a curve of 2**bits codewords to an array, as a pure function.
 
-    Pure: it works under `jit`, `vmap` (over keys, data, weights, starts and the solver's numbers),
-    `shard_map` and `pmap`. All stages up to 64 codewords are one compiled program, which another
-    key, penalty, tolerance or nearly as many samples use again.
+    It works under `jit`, `vmap` (over keys, data, weights, starts and the solver's numbers),
+    `shard_map` and `pmap`. All stages up to 64 codewords are one compiled program. Another key,
+    penalty, tolerance or slightly different number of samples uses the same program.
 
     Args:
       key: a PRNG key; another one gives another curve.
       x: samples, [N, D]; N >= 4.
       bits: 2 or more.
       solver: `LeastSquares()` by default.
-      weights: of each sample, [N]; a sample of weight 0 is not there.
-      start: a curve of at most 2**bits codewords to go on from, or a function
-        (key, x, weights, axis) that gives one. By default four codewords (`initial_curve`).
+      weights: weight of each sample, [N]; 0 leaves it out.
+      start: a curve of at most 2**bits codewords to continue from, or a function
+        (key, x, weights, axis) that returns one. By default four codewords (`initial_curve`).
       axis: name of the axis of `shard_map` or `pmap` over which samples are divided.
 
     Returns:
-      The curve, and what happened in each stage; the same on all shards.
+      The curve, and a report on each stage; the same on all shards.
 
     >>> x = jax.random.normal(jax.random.key(0), (512, 2))
     >>> curve, info = fit_array(jax.random.key(1), x, bits=3)

@@ -8,22 +8,21 @@ from sfvq_jax.short import short_repr
 
 
 class History(NamedTuple):
-    """What led to the curve, one entry a round: R entries. All NumPy.
+    """The rounds of a fit, one entry for each of R rounds; NumPy arrays.
 
-    The rounds of a move that was not kept are not among them, but the samples that they saw are
-    counted.
+    Rounds of a move that was not kept are left out, but their samples are counted.
 
     Attributes:
-      codewords: of the stage, [R] int32.
-      loss: what the solver lowers, as it was before the round (least squares) or in its mean
-        (Adam), a dimension, on the samples of the round, [R] float32.
+      codewords: number of codewords in the round, [R] int32.
+      loss: objective of the solver per dimension on the samples of the round, [R] float32: before
+        the round for least squares, the mean over the round for Adam.
       objective: the same after the round on the measuring samples, by exact projection, [R]
-        float32; NaN in files that were written before it was kept.
-      distortion: its part that is error, [R] float32.
+        float32; NaN in files of older versions.
+      distortion: the part of the objective that is error, [R] float32.
       perplexity: exp of the entropy of the use of lines, at most K - 1, [R] float32.
-      use: share of the measuring samples on each line, [R, K - 1] float32, zero beyond a stage's
-        own lines.
-      samples: seen up to here, [R] float64.
+      use: share of the measuring samples on each line, [R, K - 1] float32; 0 for lines that the
+        stage does not have yet.
+      samples: number of samples seen so far, [R] float64.
     """
 
     codewords: np.ndarray
@@ -38,22 +37,22 @@ class History(NamedTuple):
 
 
 class Report(NamedTuple):
-    """How far a fit is; given to `on_report` now and then within a round, and at its end.
+    """Progress of a fit, as `on_report` gets it from time to time and at the end of each round.
 
     Attributes:
-      codewords: of the stage.
-      last_codewords: of the last stage.
-      move: of the stage whose rounds these are: "reseed", "reorder"; "" for its first rounds.
-      round: of the stage or move, from 1.
-      rounds: in it, at most.
-      share: of the round that is done, 1 at its end.
-      samples: seen up to here.
-      samples_per_second: of this round.
-      seconds: since this process began the fit.
-      seconds_left: if each round goes on as this one (after its first block, where that was
-        compiled for), every stage has all its rounds, no move is worth trying, and later stages
-        cost as their size says; NaN where nothing is known.
-      loss: at the round's end, else NaN; see `History`.
+      codewords: number of codewords in this stage.
+      last_codewords: number of codewords in the last stage.
+      move: the move that the rounds belong to, "reseed" or "reorder"; "" for a stage's first ones.
+      round: number of the round in its stage or move, from 1.
+      rounds: largest number of rounds in this stage or move.
+      share: share of the round that is done, 1 at its end.
+      samples: number of samples seen so far.
+      samples_per_second: speed in this round.
+      seconds: time since this process began the fit.
+      seconds_left: time left, if each round takes as long as this one (without the first block if
+        that was compiled), every stage has all its rounds, no move is tried, and later stages
+        cost in proportion to their size; NaN if unknown.
+      loss: at the end of the round, else NaN; see `History`.
       objective: likewise.
       distortion: likewise.
       perplexity: likewise.

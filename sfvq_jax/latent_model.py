@@ -10,26 +10,26 @@ Array = jax.Array
 
 @runtime_checkable
 class LatentModel(Protocol):
-    """Any generator in JAX: a GAN, a VAE's decoder, a diffusion model's decoder.
+    """Protocol for any generator in JAX: a GAN, or the decoder of a VAE or a diffusion model.
 
-    A model that is a pytree (a `flax.struct.dataclass`, say) is passed through jit; any other is
-    treated as a constant of the compiled programs.
+    A model that is a pytree (such as a `flax.struct.dataclass`) is passed through jit. Any other
+    model is a constant of the compiled programs.
 
-    Letters: N samples, D = `latent_dim`, L = `num_layers`, the codes that make one image.
+    Letters: N samples, D = `latent_dim`, L = `num_layers`, the number of codes of one image.
 
-    Two more attributes, where a model has them, tie files to it: `latent_space`, a name such as
-    "stylegan2-w", and `model_hash`, the hash of its parameters. A model whose `render` JAX cannot
-    trace should have `image_shape`, (H, W, C), so that large images are rendered few at a time.
+    Two optional attributes tie files to a model: `latent_space`, a name such as "stylegan2-w", and
+    `model_hash`, the hash of its parameters. A model whose `render` JAX cannot trace should have
+    `image_shape`, (H, W, C), so that few large images are rendered at once.
 
-    Methods that look inside the generator (`sfvq_jax.interpret.comparison.methods`) use three more,
-    where a model has them:
+    Methods that look inside the generator (`sfvq_jax.interpret.comparison.methods`) use three
+    optional functions:
 
-      style_weights() -> L arrays [O, D], one a layer, of the layer's own O: the linear map from
-        its code to what it is steered by.
-      activations(latents [N, D]) -> [N, F]: of a layer near the input, whose principal components
-        stand for those of the latents.
-      features(latents [N, D] or [N, L, D]) -> [N, F]: activations of the middle of the network,
-        differentiable, in which changes of images are compared.
+      style_weights() -> L arrays [O, D], one for each layer, each with its own O: the linear map
+        from the code of a layer to its styles.
+      activations(latents [N, D]) -> [N, F]: activations of a layer near the input; their principal
+        components replace those of the latents.
+      features(latents [N, D] or [N, L, D]) -> [N, F]: differentiable activations of the middle of
+        the network, in which changes of images are compared.
 
     >>> from types import SimpleNamespace
     >>> import jax
@@ -60,7 +60,7 @@ class LatentModel(Protocol):
         ...
 
     def render(self, latents: Array) -> Array:
-        """Images [N, H, W, C], float32 in [-1, 1], of [N, D] or, one code a layer, [N, L, D]."""
+        """Images [N, H, W, C], float32 in [-1, 1], of latents [N, D] or codes [N, L, D]."""
         ...
 
 

@@ -66,28 +66,28 @@ class NormalSums(NamedTuple):
 
 @flax.struct.dataclass
 class LeastSquares(Solver):
-    """Project and solve in turn, as k-means does, with a penalty on length.
+    """Fit by projection and least squares in turn, as in k-means, with a penalty on length.
 
     A round assigns samples to the curve (equation 2 of docs/explanation/equations.md) and replaces
     the codewords by the best ones for that assignment (equation 8), which lowers the objective of
     equation 5. Half precision is computed in float32.
 
     Attributes:
-      length_penalty: μ, without a unit. More gives a shorter and better ordered curve of higher
-        distortion; docs/results/tradeoff.md shows how much on five kinds of data.
+      length_penalty: μ, without a unit. A larger one gives a shorter, better ordered curve of
+        higher distortion; docs/results/tradeoff.md shows how much on five kinds of data.
       tolerance: a stage ends when a round lowers the objective by less than this share.
-      early: in the stages of 16 codewords or more before the last one, μ is this many times as
-        much: what was smooth when it was coarse keeps more of its order. 1 turns it off. Curves of
-        fewer codewords lose more than they gain.
-      rounds: in a stage, at most.
-      samples: in a round, a new part of the source each time; "all" is a pass over all of a finite
-        source. None is 1024 a codeword, at least 65,536, at most all.
-      dithered: assigns to one random point a line, as the published recipe does, instead of to the
-        nearest point of all.
-      block: samples that are read and projected at once on all devices together; None is 64 MiB of
-        them, at most 65,536. Draws of a sampler depend on it.
-      precision: of the products that choose each sample's line; see `project`.
-      moves: after the rounds of a stage, see `Solver`.
+      early: factor on μ in stages of 16 codewords or more before the last one. A coarse curve that
+        was smooth keeps more of its order when it is refined. 1 turns this off. Curves of fewer
+        codewords would lose more than they gain.
+      rounds: largest number of rounds in a stage.
+      samples: samples in a round, each time a new part of the source; "all" is a pass over a finite
+        source. None means 1024 for each codeword, at least 65,536, at most all.
+      dithered: assign samples to one random point on each line, as the published recipe does,
+        and not to the nearest point of the curve.
+      block: samples that all devices together read and project at once; None means 64 MiB of them,
+        at most 65,536. Draws of a sampler depend on it.
+      precision: precision of the products that choose each sample's line; see `project`.
+      moves: moves after the rounds of a stage; see `Solver`.
 
     >>> import jax
     >>> from sfvq_jax import LeastSquares

@@ -24,9 +24,9 @@ _limit: contextvars.ContextVar[int | None] = contextvars.ContextVar("memory limi
 
 @contextlib.contextmanager
 def limited_memory(limit: int | None) -> Iterator[None]:
-    """Within it, batches of images and derivatives take at most so many bytes, or one image.
+    """Context manager that limits the memory for batches of images and derivatives.
 
-    Beyond them there are the model, what JAX takes for compiling, and what is kept of the results.
+    A batch has at least one image. The model, compilation and results need memory besides.
 
     >>> from sfvq_jax import limited_memory
     >>> with limited_memory(2**33):
@@ -34,10 +34,10 @@ def limited_memory(limit: int | None) -> Iterator[None]:
     8
 
     Args:
-      limit: bytes; None for the default of `memory_limit`.
+      limit: number of bytes; None for the default of `memory_limit`.
 
     Raises:
-      ValueError: no number of bytes.
+      ValueError: the limit is below 1.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"the memory limit is {limit}; expected a number of bytes, 1 or more")

@@ -31,12 +31,12 @@ LEAST_ROWS = 256  # samples in a tile that is compared with all codewords, unles
 
 
 class Projection(NamedTuple):
-    """The nearest points of the curve to samples [N].
+    """The point of the curve that is nearest to each of N samples.
 
     Attributes:
-      line: index of the line, [N] int32. A point nearest to a codeword belongs to two lines:
-        compare `position`, not lines.
-      fraction: where on the line, [N] in [0, 1].
+      line: index of its line, [N] int32. A point at a codeword belongs to two lines: compare
+        positions, not lines.
+      fraction: its place on the line, [N], from 0 to 1.
       squared_distance: |x - point|², [N].
     """
 
@@ -55,29 +55,30 @@ class Projection(NamedTuple):
 def project(
     curve: Curve, x: Array, *, precision: str = "highest", curve_axis: str | None = None
 ) -> Projection:
-    """Projects samples onto the curve: the nearest point of all lines.
+    """Finds the nearest point of the curve to each sample, over all lines.
 
-    That is equation 2 of docs/explanation/equations.md.
+    This is equation 2 of docs/explanation/equations.md.
 
-    Memory beyond the input and the result is a tile of samples by lines (`tile_sizes`). Sizes N are
-    padded to a few buckets (`bucket_size`), so that a varying N compiles a few programs only;
-    samples that fill a bucket, as all powers of two do, are not copied.
+    Besides input and result, memory holds one tile of samples by lines (`tile_sizes`). N is padded
+    to one of a few sizes (`bucket_size`), so that a varying N compiles only a few programs. Samples
+    of such a size, as every power of two is, are not copied.
 
     Args:
       curve: K codewords of width D.
-      x: samples, [N, D]; computed in the dtype of the codewords, or float32 where that is of half
-        precision, in which squares overflow and fractions of a line are few. Distances below
-        1e-19 or above 1e18 have squares that float32 does not know: scale curve and samples.
-      precision: of the products that choose the line. "highest" is exact within float32; "tf32"
-        and "bfloat16" (with float32 sums) are faster on accelerators that have them, and may choose
-        another line where two are about as near. Fraction and squared distance on the chosen line
-        are computed in full in any case.
-      curve_axis: name of the axis of `shard_map` over which the codewords are divided: then the
-        curve has this shard's rows and the size of the whole, if any; x is the same on all shards
-        of the axis. Each searches its lines (`sfvq_jax.divided`), and 16 bytes a sample cross.
+      x: samples, [N, D]; computed in the dtype of the codewords, or in float32 if that is half
+        precision, where squares overflow and fractions are coarse. float32 cannot hold the squares
+        of distances below 1e-19 or above 1e18: scale curve and samples.
+      precision: precision of the products that choose the line. "highest" is exact within float32.
+        "tf32" and "bfloat16" (with float32 sums) are faster on accelerators that have them, and
+        may choose another line if two are about equally near. Fraction and squared distance on
+        the chosen line are always computed in full precision.
+      curve_axis: name of the axis of `shard_map` over which the codewords are divided. Then the
+        curve has the rows of this shard, and its size, if any, is that of the whole curve; x is the
+        same on all shards of the axis. Each shard searches its own lines (`sfvq_jax.divided`) and
+        exchanges 16 bytes per sample.
 
     Returns:
-      Projection of [N] arrays, on all shards alike. Fraction and squared distance are
+      Projection of [N] arrays, the same on all shards. Fraction and squared distance are
       differentiable in x and curve.
 
     >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 4.0]]))
@@ -118,7 +119,7 @@ def nearest_part(part: Curve, place: Projection, axis: str) -> tuple[Array, Arra
 
 
 def encode(curve: Curve, x: Array) -> Array:
-    """Positions of the nearest points, [N, D] -> [N]: the pair of `decode`.
+    """Positions of the nearest points of samples, [N, D] -> [N]: the inverse of `decode`.
 
     >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 4.0]]))
     >>> encode(curve, jnp.array([[3.0, 1.0]])).tolist()

@@ -19,16 +19,17 @@ TWO_OPT_CODEWORDS = 2048  # at most: there 2-opt takes a minute, some minutes fr
 
 
 class CodebookQuality(NamedTuple):
-    """What a codebook tells by itself, without data.
+    """Measures of a codebook and its order, without data.
 
     Attributes:
       mean_norm: mean norm of the codewords.
       mean_step: mean length of a line.
       step_ratio: mean_step ÷ mean distance of two codewords; 1 is a random order.
       neighbour_share: share of codewords whose nearest codeword comes right before or after.
-      length_ratio: length ÷ that of the order found by `shorter_order`; None for K > 2048.
-      trustworthiness: of the order, with 5 neighbours (`trustworthiness`).
-      continuity: of the order, with 5 neighbours (`continuity`).
+      length_ratio: length of the curve ÷ length in the order that `shorter_order` finds; None for
+        K > 2048.
+      trustworthiness: trustworthiness of the order, with 5 neighbours (`trustworthiness`).
+      continuity: continuity of the order, with 5 neighbours (`continuity`).
     """
 
     mean_norm: float
@@ -101,7 +102,7 @@ def health(
 def codebook_quality(curve: Curve) -> CodebookQuality:
     """Measures the order of a codebook.
 
-    Needs memory of the order of K² and, up to K = 2048, time of the order of K³.
+    The memory grows as K², and the time, up to K = 2048, as K³.
 
     Raises:
       ValueError: fewer than three codewords, all at one point, or not all finite.
@@ -163,7 +164,7 @@ def perplexity(use: Array) -> Array:
 
 
 def same_class_share(classes: np.ndarray) -> float:
-    """Class runs: the share of consecutive entries [K], K >= 2, that are of the same class.
+    """Share of neighbouring entries of `classes` [K], K >= 2, with the same class (class runs).
 
     >>> same_class_share(np.array(["boot", "boot", "bag"]))
     0.5

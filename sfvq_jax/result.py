@@ -25,17 +25,19 @@ OUTSIDE = 1e-4  # share of the variance outside the span that is told
 
 
 class FitResult(NamedTuple):
-    """A fitted curve and how it came about.
+    """A fitted curve and the record of its fit.
 
     Attributes:
-      curve: K codewords.
-      history: one entry a round.
-      converged: of each stage, whether its last round gained little; else all rounds were done.
-      dead: codewords that are the nearest one of no measuring sample.
-      measured_on: what the measuring samples are, such as "8192 latents held out of the rounds".
-      rank: dimensions of the span that the curve was fitted in; None: all.
-      outside: share of the latents' variance outside of it.
-      warnings: a sentence for each thing that a user should know.
+      curve: the curve, with K codewords.
+      history: one entry for each round.
+      converged: for each stage, whether it ended because a round gained little, and not because all
+        rounds were done.
+      dead: number of dead codewords: nearest to no measuring sample.
+      measured_on: description of the measuring samples, such as "8192 latents held out of the
+        rounds".
+      rank: dimension of the span that the curve was fitted in; None means all dimensions.
+      outside: share of the latents' variance outside that span.
+      warnings: a sentence for each problem that a user should know.
     """
 
     curve: Curve

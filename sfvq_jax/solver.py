@@ -37,12 +37,13 @@ SUBDIVISIONS = ("occurrence", "published")
 
 
 class Info(NamedTuple):
-    """What one update did; only looked at, never needed to go on. All at the curve before it.
+    """Report on one update: measures of the curve before it. The fit does not need them.
 
     Attributes:
-      objective: what the solver lowers, a dimension, [].
-      distortion: its part that is error, a dimension, [].
-      load: weight of the samples nearest to each codeword along the curve, [K]; 0 is a dead one.
+      objective: objective of the solver per dimension, [].
+      distortion: its part that is error, per dimension, [].
+      load: weight of the samples nearest to each codeword along the curve, [K]; 0 means a dead
+        codeword.
     """
 
     objective: Array
@@ -53,22 +54,22 @@ class Info(NamedTuple):
 
 
 class Solver:
-    """A configured algorithm: a pytree whose numbers are leaves, so that `vmap` goes over them.
+    """Base class of solvers: a pytree whose numbers are leaves, so that `vmap` can go over them.
 
-    Subclasses are a `flax.struct.dataclass` each. Fields that shape the program are static:
+    Each subclass is a `flax.struct.dataclass`. Fields that shape the program are static:
     `flax.struct.field(pytree_node=False)`.
 
     Attributes:
-      rounds: in a stage, at most; static.
+      rounds: largest number of rounds in a stage; static.
       tolerance: a stage ends when a round lowers the objective by less than this share of it.
-      samples: in a round, a new part of the source each time; "all" is a pass over all of a finite
+      samples: samples in a round, each time a new part of the source; "all" is a pass over a finite
         source; None leaves it to `fit`. Static.
-      batch: samples of one update; None: all of a round. Static.
+      batch: samples of one update; None means all of a round. Static.
       block: samples that are read at once; None leaves it to `fit`. Static.
       subdivision: how a curve grows from stage to stage: by "occurrence" of the samples along it,
         or as "published" (`sfvq_jax.subdivision`). Static.
-      moves: what is tried after the rounds of a stage, one after another, each with rounds of its
-        own: "reseed", "reorder" (`sfvq_jax.moves`). Static.
+      moves: moves that are tried after the rounds of a stage, one after another, each with its own
+        rounds: "reseed", "reorder" (`sfvq_jax.moves`). Static.
     """
 
     rounds: int = 20
@@ -80,34 +81,34 @@ class Solver:
     moves: tuple[str, ...] = ()
 
     def init(self, curve: Curve) -> Any:
-        """What a stage needs to go on beside the curve, at its start; a pytree."""
+        """The state at the start of a stage: a pytree that the updates carry beside the curve."""
         return ()
 
     def draw(self, curve: Curve, key: Array) -> Any:
-        """What an update leaves to chance, the same for all of its samples; by default the key.
+        """The random numbers of an update, the same for all its samples; by default the key.
 
-        Many updates in a loop draw theirs at once before it.
+        If many updates run in a loop, their numbers are drawn before it.
         """
         return key
 
     def statistics(self, curve: Curve, drawn: Any, x: Array, weight: Array) -> Any:
-        """Sums over samples x [N, D] of weight [N]; `drawn` is what `draw` gave."""
+        """Sums over samples x [N, D] of weight [N]; `drawn` is the result of `draw`."""
         raise NotImplementedError
 
     def update(self, curve: Curve, state: Any, sums: Any) -> tuple[Curve, Any, Info]:
-        """The next curve and state, by the sums over all samples of an update."""
+        """The next curve and state, from the sums over all samples of an update."""
         raise NotImplementedError
 
     def penalty(self, curve: Curve, state: Any) -> Array | float:
-        """What the objective has beside the distortion, a dimension, by the terms of a state.
+        """The part of the objective that is not distortion, per dimension, by a state's terms.
 
-        Where those terms change from update to update, the state after the update of a curve
-        measures another curve by the terms of the first.
+        If these terms change from update to update, the state after the update of a curve measures
+        another curve by the terms of the first.
         """
         return 0.0
 
     def anneal(self, stages_left: Array | int, size: Array | int) -> Self:
-        """The solver of a stage of so many codewords that so many stages follow; may be traced."""
+        """The solver of a stage with `size` codewords; both arguments may be traced."""
         return self
 
 
@@ -120,23 +121,23 @@ def step(
     weight: Array | None = None,
     axis: str | None = None,
 ) -> tuple[Curve, Any, Info]:
-    """One update by samples at hand: pure, for `jit`, `vmap`, `shard_map` and `pmap`.
+    """Updates a curve once by samples in memory; pure, for `jit`, `vmap`, `shard_map` and `pmap`.
 
     Args:
-      solver: any.
-      curve: K codewords of width D, the same on all shards; so are state and key.
-      state: `solver.init` of the first curve.
-      key: a PRNG key of its own for each update.
-      x: samples, this shard's, [N, D].
-      weight: of each, [N]; 0 leaves it out. 1 by default.
+      solver: any solver.
+      curve: K codewords of width D; the same on all shards, as state and key are.
+      state: state of the solver, at first `solver.init(curve)`.
+      key: a PRNG key, a new one for each update.
+      x: samples of this shard, [N, D].
+      weight: weight of each sample, [N]; 0 leaves it out. 1 by default.
       axis: name of the axis over which the shards' sums are added.
 
     Returns:
-      The next curve and state, and what was seen at the one before; the same on all shards.
+      The next curve and state, and the `Info` of the curve before; the same on all shards.
 
     Raises:
-      TypeError: what is no solver, no curve or no array.
-      ValueError: samples of another width, none, or weights of another shape.
+      TypeError: an argument that is no solver, no curve or no array.
+      ValueError: samples of another width, no samples, or weights of another shape.
 
     >>> from sfvq_jax import LeastSquares
     >>> x, curve = jnp.array([[0.0], [1.0], [5.0]]), Curve(jnp.array([[0.0], [4.0]]))

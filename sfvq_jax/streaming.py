@@ -41,17 +41,17 @@ DEAD = 1 / 64  # share of an even load, below which it is
 
 @flax.struct.dataclass
 class Stream:
-    """All that a streaming fit needs to go on; a pytree of fixed shapes, to be saved as it is.
+    """State of a streaming fit: a pytree of fixed shapes, which can be saved as it is.
 
     Attributes:
-      curve: of the codewords so far, in as many rows as it is to have, [R, D].
-      sums: over all samples, the older the less, about the mean of the curve's rows.
-      step: the solver's state, [].
-      since: weight of the samples since the curve has so many codewords, [].
-      key: of what is drawn.
-      solver: its numbers are leaves, which may be traced.
-      half_life: samples after which one counts half; infinity: none is forgotten for its age.
-      grow: samples a codeword before the curve is doubled.
+      curve: curve of the codewords so far, with as many rows as the final curve, [R, D].
+      sums: sums over all samples, about the mean of the curve's rows; older samples count less.
+      step: state of the solver, [].
+      since: weight of the samples since the last change of the number of codewords, [].
+      key: PRNG key of all random draws.
+      solver: the solver; its numbers are leaves, which may be traced.
+      half_life: number of samples after which a sample counts half; infinity means no half-life.
+      grow: number of samples for each codeword before the curve is doubled.
     """
 
     curve: Curve
@@ -67,15 +67,15 @@ class Stream:
 
 
 class StreamInfo(NamedTuple):
-    """What a block told, before the curve learnt from it: of latents it has never seen.
+    """Measures of a block by the curve before it, which has not seen these latents.
 
     Attributes:
-      objective: a dimension, [].
-      distortion: likewise; mean (x - nearest point)² of the block by the curve before it, [].
-      weight: of the block's samples, [].
-      left_out: samples that count nothing because they have NaN or infinity, int32 [].
-      codewords: of the curve after the block, int32 [].
-      dead: codewords that hardly any sample was nearest to lately, int32 [].
+      objective: objective per dimension, [].
+      distortion: mean (x - nearest point)² per dimension, [].
+      weight: weight of the block's samples, [].
+      left_out: number of samples that are left out because they have NaN or infinity, int32 [].
+      codewords: number of codewords of the curve after the block, int32 [].
+      dead: number of codewords that recently had hardly any nearest samples, int32 [].
     """
 
     objective: Array
@@ -99,27 +99,27 @@ def start_stream(
     trust: Any = 64.0,
     axis: str | None = None,
 ) -> Stream:
-    """A streaming fit before its first block.
+    """Starts a streaming fit; `partial_fit` then learns block by block.
 
     Args:
       key: a PRNG key.
-      start: a block of latents [N, D], or a pair of them and weights [N], in which a first curve of
-        four codewords is sought (`initial_curve`); it is learnt from by `partial_fit` only. Or a
-        curve to go on from.
-      bits: the curve is doubled until it has 2**bits codewords; by default a start that is a curve
-        keeps its size.
-      solver: μ (`length_penalty`, `early`), `dithered` and `precision` are what a stream has of it;
-        with "reseed" among its moves, codewords that die are put where the error is.
-      half_life: samples after which one counts half; infinity forgets none of this size of the
-        curve. By weight, as `grow`: a sample of weight 2 counts as two.
-      grow: samples a codeword before the curve is doubled: the last size is reached after
-        `grow` · 2**bits samples.
-      trust: samples a codeword that a start that is a curve counts for, each at its codeword; the
-        four codewords that a block gives count for none.
+      start: a curve to continue from, or a block of latents [N, D], alone or as a pair with weights
+        [N]. A block only gives a first curve of four codewords (`initial_curve`); to learn from
+        it, pass it to `partial_fit` too.
+      bits: the curve is doubled until it has 2**bits codewords. By default a curve keeps its size.
+      solver: a stream uses its μ (`length_penalty`, `early`), `dithered` and `precision`. With
+        "reseed" among its moves, dead codewords are moved to where the error is.
+      half_life: number of samples after which a sample counts half; infinity means that samples of
+        the curve's present size are not forgotten. Counted by weight, as `grow` is: a sample of
+        weight 2 counts as two.
+      grow: number of samples for each codeword before the curve is doubled. The last size is
+        reached after `grow` · 2**bits samples.
+      trust: number of samples that each codeword of a start curve counts for; the four codewords
+        from a block count for none.
       axis: name of the axis over which the start's samples are divided.
 
     Raises:
-      TypeError: a start or solver of another kind, a bits that is no number, no key.
+      TypeError: a start or solver of another kind, bits that are no number, or no key.
       ValueError: bits below 2 or missing; a start that is too small or too large for them.
 
     >>> x = jax.random.normal(jax.random.key(0), (256, 2))
@@ -164,24 +164,24 @@ def start_stream(
 def partial_fit(stream: Stream, block: Any, axis: str | None = None) -> tuple[Stream, StreamInfo]:
     """Learns from a block of latents, which are not needed again.
 
-    Pure, of one shape for all blocks: for `jit`, `vmap`, `shard_map` and `lax.scan`, as whose body
-    it can be passed as it is. A block costs its projection, one system of K
-    rows, and between devices one sum of K·D + 3K + 3 floats. A block of weight 0 changes nothing; a
-    short last one is padded by rows of weight 0, so that it compiles nothing.
+    Pure, with one shape for all blocks: for `jit`, `vmap`, `shard_map`, and as the body of
+    `lax.scan`. A block costs its projection, one system of K rows, and between devices one sum of
+    K·D + 3K + 3 floats. A block of weight 0 changes nothing. Pad a short last block by rows of
+    weight 0, so that nothing is compiled again.
 
     Args:
-      stream: `start_stream`, or what the block before it led to; the same on all shards.
-      block: latents [N, D], floating point, or a pair of them and weights [N]. They should be drawn
-        at random from what there is at the time. Rows with NaN or infinity count nothing, which
-        `StreamInfo.left_out` tells.
+      stream: state from `start_stream` or from the block before; the same on all shards.
+      block: latents [N, D], floating point, alone or as a pair with weights [N]. They should be
+        drawn at random from the data at that time. Rows with NaN or infinity are left out and
+        counted in `StreamInfo.left_out`.
       axis: name of the axis over which the block's samples are divided.
 
     Returns:
-      What to go on with (its `.curve` is the curve), and what the block told of the curve before.
+      The next state (its `.curve` is the curve), and measures of the block by the curve before.
 
     Raises:
       TypeError: a stream or a block of another kind.
-      ValueError: samples of another width, none, or weights of another shape.
+      ValueError: samples of another width, no samples, or weights of another shape.
 
     >>> x = jax.random.normal(jax.random.key(0), (256, 2))
     >>> stream = start_stream(jax.random.key(1), x, bits=2)

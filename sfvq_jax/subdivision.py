@@ -26,16 +26,16 @@ def initial_curve(
 ) -> Curve:
     """Four codewords to start from: the means of four equal groups of the samples.
 
-    The groups are quarters of the samples sorted by norm (Vali & Bäckström, Interspeech 2023).
-    Where that tells little, because the data is centred on the origin and all four means fall near
-    its centre, the samples are sorted along their first principal axis instead. "Little" is a curve
-    of less than a quarter of the other one's length, or within twice the noise of such means.
+    The groups are quarters of the samples sorted by norm (Vali & Bäckström, Interspeech 2023). If
+    the data is centred on the origin, all four means may fall near its centre. Then the samples are
+    sorted along their first principal axis. This happens if the curve by norm has less than a
+    quarter of the other one's length, or is within twice the noise of such means.
 
     Args:
       x: samples, [N, D], N >= 4.
-      weight: of each, [N]; 0 leaves it out. 1 by default.
-      key: draws a random weight beside its own for each sample (Rubin's Bayesian bootstrap, 1981),
-        so that another key gives another start as likely; None: none.
+      weight: weight of each sample, [N]; 0 leaves it out. 1 by default.
+      key: PRNG key of an extra random weight for each sample (Rubin's Bayesian bootstrap, 1981), so
+        that another key gives another start that is as likely; None means no random weights.
       axis: name of the axis over which the samples are divided.
 
     >>> import jax
@@ -113,17 +113,17 @@ def occurrence(
 
 
 def resample(curve: Curve, x: Array, num_codewords: int, *, weight: Array | None = None) -> Curve:
-    """The same curve with another number of codewords: as many samples at each (`occurrence`).
+    """Changes the number of codewords of a curve; each new codeword gets equally many samples.
 
-    New codewords are means of groups of equal weight (equation 9 of docs/explanation/equations.md).
-    A trained curve so serves any bitrate. Between two numbers of codewords it stays a curve through
-    the same samples in the same order; refitting is nearer to them, and another curve.
+    New codewords are means of groups of equal weight along the curve (equation 9 of
+    docs/explanation/equations.md), so one trained curve serves every bitrate. The order of the
+    samples stays the same. A new fit would be nearer to the samples, but would be another curve.
 
     Args:
-      curve: of K codewords.
+      curve: a curve of K codewords.
       x: samples, [N, D]; some dozens for each codeword.
-      num_codewords: of the result, 2 or more, not more than there are samples.
-      weight: of each sample, [N]; 1 by default.
+      num_codewords: number of codewords of the result, from 2 to the number of samples.
+      weight: weight of each sample, [N]; 1 by default.
 
     Raises:
       ValueError: a number of codewords below 2 or above that of samples; other shapes.
@@ -146,15 +146,15 @@ def resample(curve: Curve, x: Array, num_codewords: int, *, weight: Array | None
 
 
 def subdivide(curve: Curve, size: Array | int | None = None) -> Curve:
-    """A curve of twice as many codewords, all on the old curve.
+    """Doubles the codewords of a curve; all new ones lie on the old curve.
 
     Each codeword i becomes a pair: positions (i, i + 0.01) in the first half of the indices and
     (i - 0.01, i) in the second (the public example of Vali & Bäckström).
 
     Args:
       curve: K codewords.
-      size: None for 2K rows. A number from 2 to that of the rows, which may be traced, keeps the
-        rows that there are; where it is below 2K, as many of the 2K codewords are left out, evenly.
+      size: None gives 2K rows. A number from 2 to the number of rows, which may be traced, keeps
+        the rows as they are; if it is below 2K, some of the 2K codewords are left out, evenly.
 
     >>> curve = Curve(jnp.array([[0.0], [1.0], [2.0]]))
     >>> subdivide(curve).codewords.shape

@@ -21,14 +21,14 @@ FORMAT_VERSION = 2
 
 
 class CurveRecord(NamedTuple):
-    """A curve and what is known about it.
+    """A curve together with its model, its latent space and its fit.
 
     Attributes:
       curve: the curve.
-      space: the latent space that it was fitted in ("stylegan2-w", …), "" where it is unknown.
-      model_hash: hash of the model whose latents were fitted, "" where there was none.
-      settings: of the fit, seed included; JSON values.
-      history: of the fit, or None.
+      space: the latent space that it was fitted in ("stylegan2-w", …); "" if unknown.
+      model_hash: hash of the model whose latents were fitted; "" if there was none.
+      settings: settings of the fit, including the seed; JSON values.
+      history: history of the fit, or None.
     """
 
     curve: Curve
@@ -48,14 +48,14 @@ def save_curve(path: str | Path, record: CurveRecord, *, overwrite: bool = False
     """Writes a curve to a path or URI (gs://, s3://).
 
     Args:
-      path: of the .npz; docs/reference/formats.md tells what is in it.
+      path: name of the .npz; docs/reference/formats.md describes its content.
       record: the curve and what is known about it.
-      overwrite: replace a file that is there.
+      overwrite: replace an existing file.
 
     Raises:
       TypeError: a bare curve, a result of `fit` or anything else that is no `CurveRecord`.
-      FileExistsError: there is a file, and `overwrite` is false.
-      OSError: it cannot be written.
+      FileExistsError: the file exists, and `overwrite` is false.
+      OSError: the file cannot be written.
 
     >>> import tempfile
     >>> import jax.numpy as jnp
@@ -90,9 +90,9 @@ def load_curve(path: str | Path) -> CurveRecord:
     """Reads a curve that `save_curve` wrote, or codewords [K, D] in an .npy, from a path or URI.
 
     Raises:
-      FileNotFoundError: nothing there.
-      OSError: it cannot be opened.
-      ValueError: no curve, a damaged file, or one of a newer format.
+      FileNotFoundError: there is no such file.
+      OSError: the file cannot be opened.
+      ValueError: the file is no curve, is damaged or has a newer format.
 
     >>> import tempfile
     >>> import numpy as np
@@ -174,15 +174,15 @@ def curve_sha256(record: CurveRecord) -> str:
 
 
 def check_belongs(record: Any, model: LatentModel) -> None:
-    """Checks that a record is of the space and of the model that it is to be used with.
+    """Checks that a record belongs to a model and to its latent space.
 
     Args:
-      record: of a curve, a direction or latents: `space`, `model_hash` and `latent_dim`.
-      model: the one that it is to be used with. A space or a hash that one of the two lacks is
-        not compared.
+      record: record of a curve, a direction or latents, with `space`, `model_hash` and
+        `latent_dim`.
+      model: the model. A space or hash that one of the two does not have is not compared.
 
     Raises:
-      ValueError: another space, number of dimensions or model; the message names both.
+      ValueError: the spaces, their dimensions or the models differ; the message names both.
 
     >>> from types import SimpleNamespace
     >>> import jax.numpy as jnp

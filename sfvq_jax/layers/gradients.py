@@ -18,10 +18,10 @@ SHORT = 1e-12  # lengths below it do not divide, as in the packages `nsvq` and `
 
 
 def through_point(x: Array, point: Array) -> Array:
-    """x + sg(p - x), [N, D]: straight-through (van den Oord et al., 2017, arXiv 1711.00937, §3.2).
+    """Straight-through (van den Oord et al., 2017, arXiv 1711.00937, §3.2): x + sg(p - x), [N, D].
 
-    Equation 11. The gradient passes as if there were no quantiser. Codewords get none: they need a
-    loss of their own (`Quantised.loss`).
+    This is equation 11. The gradient passes as if there were no quantiser. Codewords get no
+    gradient: they need their own loss (`Quantised.loss`).
 
     >>> through_point(jnp.array([[0.0, 3.0]]), jnp.array([[1.0, 2.0]])).tolist()
     [[1.0, 2.0]]
@@ -30,10 +30,10 @@ def through_point(x: Array, point: Array) -> Array:
 
 
 def through_noise(x: Array, point: Array, noise: Array) -> Array:
-    """x + |p - x| · sg(v/|v|), [N, D]: noise substitution (NSVQ).
+    """Noise substitution (NSVQ): x + |p - x| · sg(v/|v|), [N, D].
 
     Vali & Bäckström, 2022, "NSVQ: Noise Substitution in Vector Quantization for Machine Learning",
-    IEEE Access 10, eq. 3; here equation 12. Codewords get a gradient by the error's length.
+    IEEE Access 10, eq. 3; here equation 12. Codewords get a gradient through the error's length.
 
     Args:
       x: samples, [N, D].
@@ -48,11 +48,11 @@ def through_noise(x: Array, point: Array, noise: Array) -> Array:
 
 
 def toward_point(x: Array, point: Array, noise: Array) -> Array:
-    """x + |p - x| · sg(u/|u|) with u = p - x + noise, [N, D]: DiVeQ.
+    """DiVeQ: x + |p - x| · sg(u/|u|) with u = p - x + noise, [N, D].
 
     Vali et al., 2025, "DiVeQ: Differentiable Vector Quantization Using the Reparameterization
-    Trick", arXiv 2509.26469; here equation 13. Noise of 0 is its detached form, whose values are
-    the points.
+    Trick", arXiv 2509.26469; here equation 13. Noise of 0 gives the detached form, whose values
+    are the points.
 
     Args:
       x: samples, [N, D].
@@ -70,12 +70,11 @@ def toward_point(x: Array, point: Array, noise: Array) -> Array:
 def toward_ends(
     x: Array, first: Array, second: Array, fraction: Array, noise: tuple[Array, Array]
 ) -> Array:
-    """x + |c - x| sg((1-λ) u/|u|) + |d - x| sg(λ w/|w|), [N, D]: SF-DiVeQ.
+    """SF-DiVeQ: x + |c - x| sg((1-λ) u/|u|) + |d - x| sg(λ w/|w|), [N, D].
 
-    With u = c - x + noise and w = d - x + another noise (arXiv 2509.26469, space-filling DiVeQ;
-    here equation 14).
-    Noise of 0 is its detached form, whose values are the points. (The package's own detached form
-    takes u for w too, so that its values are not on the line.)
+    Here u = c - x + noise and w = d - x + another noise (arXiv 2509.26469, space-filling DiVeQ;
+    here equation 14). Noise of 0 gives the detached form, whose values are the points. (The
+    detached form of the authors' package uses u for w too, so its values are not on the line.)
 
     Args:
       x: samples, [N, D].

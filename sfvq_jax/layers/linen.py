@@ -14,8 +14,8 @@ Array = jax.Array
 class SFVQ(nn.Module, Settings):
     __doc__ = f"""Space-filling vector quantisation inside a network.
 
-    `params` has the "codebook" [K, D], `batch_stats` the fields of `Upkeep`: train with
-    mutable=["batch_stats"], as with batch normalisation, and with rngs={{"quantiser": key}}.
+    `params` holds the "codebook" [K, D], and `batch_stats` the fields of `Upkeep`. Train with
+    mutable=["batch_stats"], as for batch normalisation, and with rngs={{"quantiser": key}}.
 
     {Settings.__doc__}"""
 

@@ -16,11 +16,11 @@ class SFVQ(nnx.Module):
     """Space-filling vector quantisation inside a network.
 
     Attributes:
-      codebook: trained, [K, D].
+      codebook: the trained codebook, [K, D].
       upkeep: the fields of `Upkeep`, as `nnx.BatchStat`.
-      quantiser: its settings.
-      deterministic: whether the nearest points are exact and nothing changes, as it is not in
-        training; `train()` and `eval()` of the module set it.
+      quantiser: the settings.
+      deterministic: whether the nearest points are exact and nothing changes, as outside training;
+        `train()` and `eval()` of the module set it.
     """
 
     def __init__(

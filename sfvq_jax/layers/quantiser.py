@@ -42,21 +42,22 @@ UNUSED = 0.01  # of the mean use of a line; what is used less is not used
 
 
 class Quantised(NamedTuple):
-    """What a quantiser makes of samples x [..., D].
+    """Result of a quantiser for samples x [..., D].
 
     Attributes:
-      value: goes on through the network, of the dtype of x, [..., D]. In training it lies at the
-        nearest of one random point a line (or at the nearest codeword), or as far away; else it is
-        the nearest point of the curve. Until the quantiser begins, x itself.
+      value: input of the next layer, in the dtype of x, [..., D]. In training it lies at the
+        nearest of one random point on each line (or at the nearest codeword), or as far from x as
+        that point. Otherwise it is the nearest point of the curve. Until the quantiser begins, it
+        is x.
       position: line + fraction, or the number of a codeword; float32 [...].
       squared_distance: |x - point|², float32 [...].
-      loss: to be added to the network's for "ste", else 0; a scalar. With p the points and β the
-        commitment, the mean over samples and dimensions of |sg(x) - p|² + β |x - sg(p)|² (van den
-        Oord et al., 2017, eq. 3).
+      loss: loss to add to that of the network with "ste", otherwise 0; a scalar. With p the points
+        and β the commitment, it is the mean over samples and dimensions of
+        |sg(x) - p|² + β |x - sg(p)|² (van den Oord et al., 2017, eq. 3).
       perplexity: exp of the entropy of the use of lines (or codewords) over the last samples of
         training, a scalar; 0 until the quantiser begins.
-      used: share of the lines (or codewords) that these use, a scalar.
-      dead: how many codewords, of those that there are, are at no line that is used; int32 [].
+      used: share of the lines (or codewords) that these samples use, a scalar.
+      dead: number of codewords that belong to no used line; int32 [].
     """
 
     value: Array
@@ -69,17 +70,17 @@ class Quantised(NamedTuple):
 
 
 class Upkeep(NamedTuple):
-    """What a quantiser keeps from step to step, beside its codebook.
+    """State of a quantiser beside its codebook, from step to step.
 
     Attributes:
-      offset: what is added to the trained codebook, float32 [K, D].
-      size: how many codewords there are, int32 []; 0 until the quantiser begins.
-      steps: of training, int32 []; from the last change of size on, once it began.
-      since: samples since the last look for dead codewords, float32 [].
-      use: samples at each line (or codeword), fading, float32 [K - 1] (or [K]).
-      recent: samples, float32 [R, D].
-      weight: 1 of those that there are, else 0; float32 [R].
-      place: where the next one goes, int32 [].
+      offset: offset that is added to the trained codebook, float32 [K, D].
+      size: number of codewords in use, int32 []; 0 until the quantiser begins.
+      steps: number of training steps, int32 []; after the begin, since the last change of size.
+      since: number of samples since the last search for dead codewords, float32 [].
+      use: fading count of samples at each line (or codeword), float32 [K - 1] (or [K]).
+      recent: recent samples, float32 [R, D].
+      weight: 1 for rows of `recent` that hold a sample, otherwise 0; float32 [R].
+      place: row of `recent` for the next sample, int32 [].
     """
 
     offset: Array
@@ -94,23 +95,23 @@ class Upkeep(NamedTuple):
 
 @dataclasses.dataclass
 class Settings:
-    """What a quantiser, and a layer of Flax, is told.
+    """Settings of a quantiser and of its Flax layers.
 
     Attributes:
-      num_codewords: K, 4 or more.
+      num_codewords: number of codewords K, 4 or more.
       gradient: "ste", "nsvq", "diveq" or "sf_diveq" (`sfvq_jax.layers.gradients`).
-      lines: whether the points between codewords count; without them it is a plain vector
-        quantiser, for which "sf_diveq" makes no sense.
-      noise: standard deviation, of "diveq" and "sf_diveq"; 0 is their detached form.
-      commitment: β, of "ste".
-      skip: steps of training that pass without quantising, while the network is still unlike what
-        it will be; then the quantiser begins, in order, with recent samples.
-      doubling: it begins with 4 codewords and doubles them every so many steps; 0: it begins with
-        all of them, as SF-DiVeQ does.
-      recent: R; by default 8 K, at least 1024.
-      window: samples over which use is told, and between two looks for dead codewords; by default
-        64 K.
-      axis_name: of `shard_map` or `pmap`, over which samples are divided.
+      lines: whether points between codewords are used; if not, it is a plain vector quantiser, for
+        which "sf_diveq" makes no sense.
+      noise: standard deviation of the noise of "diveq" and "sf_diveq"; 0 is their detached form.
+      commitment: β of "ste".
+      skip: number of training steps without quantising, while the network still changes much.
+        After them the quantiser begins, with codewords in order, from recent samples.
+      doubling: number of training steps before the codewords are doubled, starting from 4; 0 starts
+        with all codewords, as SF-DiVeQ does.
+      recent: number R of recent samples that are kept; by default 8 K, at least 1024.
+      window: number of samples over which use is measured, and between two searches for dead
+        codewords; by default 64 K.
+      axis_name: name of the axis of `shard_map` or `pmap` over which samples are divided.
     """
 
     num_codewords: int
@@ -159,11 +160,11 @@ class Quantiser(Settings):
 
     @property
     def random(self) -> bool:
-        """Whether training takes a key."""
+        """Whether training needs a key."""
         return self.gradient != "ste" and (self.lines or self.gradient == "nsvq" or self.noise > 0)
 
     def init(self, latent_dim: int) -> Upkeep:
-        """Of samples of so many dimensions."""
+        """The state before training, for samples of `latent_dim` dimensions."""
         k = self.num_codewords
         rows = max(RECENT_A_CODEWORD * k, LEAST_RECENT) if self.recent is None else self.recent
         zero = jnp.zeros((), jnp.int32)
@@ -188,19 +189,20 @@ class Quantiser(Settings):
         mask: Array | None = None,
         train: bool = False,
     ) -> tuple[Quantised, Upkeep]:
-        """Quantises samples, and in training looks after the codebook.
+        """Quantises samples; in training it also maintains the codebook.
 
         Args:
-          codebook: trained, float32 [K, D].
-          upkeep: from `init`, or from the last step of training.
+          codebook: the trained codebook, float32 [K, D].
+          upkeep: state from `init`, or from the last step of training.
           x: samples, [..., D]; computed in float32.
-          key: of training, for all but "ste" and some of the plain quantisers (`random`); the same
-            on all devices.
-          mask: [...] bool; samples where it is False count for nothing.
-          train: else the nearest points are exact, and nothing changes.
+          key: PRNG key for training, except for "ste" and some plain quantisers (`random`); the
+            same on all devices.
+          mask: [...] bool; samples where it is False are left out.
+          train: whether this is a training step. If not, the nearest points are exact, and the
+            state does not change.
 
         Raises:
-          ValueError: shapes that do not fit, or a key that is missing.
+          ValueError: shapes that do not fit, or a missing key.
         """
         _check(self, codebook, x, key, mask, train)
         rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
@@ -337,12 +339,12 @@ def curve_of(params: Mapping[str, Any], stats: Mapping[str, Any]) -> Curve:
     """The curve of a trained layer, for `save_curve`, maps and measures.
 
     Args:
-      params: of the layer, with its "codebook", float32 [K, D].
-      stats: of the layer, in the collection "batch_stats", with "offset", float32 [K, D], and
-        "size", int32 [].
+      params: parameters of the layer, with its "codebook", float32 [K, D].
+      stats: collection "batch_stats" of the layer, with "offset", float32 [K, D], and "size",
+        int32 [].
 
     Returns:
-      The curve of as many codewords as there are now, float32.
+      The curve of the codewords in use, float32.
 
     Raises:
       ValueError: the layer has not begun to quantise.

@@ -25,13 +25,14 @@ MAX_PADDING = 2**13  # rows
 
 @flax.struct.dataclass
 class ArraySource(Source):
-    """Rows of an array; in random order they are drawn with replacement.
+    """Latents in an array on the devices; a random order draws rows with replacement.
 
-    Padded to one of few numbers of rows, so that arrays of about one size share their programs.
+    The array is padded to one of a few numbers of rows, so that arrays of similar size share
+    compiled programs.
 
     Attributes:
-      latents: [R, D] float32; rows from `num_latents` on are padding.
-      weights: [R] float32; 0 for padding.
+      latents: the latents, [R, D] float32; rows from `num_latents` on are padding.
+      weights: weight of each row, [R] float32; 0 for padding.
       num_latents: N.
     """
 

@@ -34,22 +34,24 @@ KEPT_SHARE = 8  # of what is asked for, a chunk that is larger than the 8th part
 
 
 class HostSource(Source):
-    """Rows of a path or URI, or of anything with `shape`, `dtype` and slices, as h5py's datasets.
+    """Latents that the host reads in blocks: a path, a URI, or an array that can be sliced.
 
-    In random order pieces of neighbouring rows are read together, each once in a pass: of 128 KiB,
-    or a chunk where the rows are stored in chunks, 2 MiB of an object. Of chunks of more than 4,096
-    rows a piece is only a part, although they are read whole, so that samples do not all come from
-    a few places; that takes longer, and a warning says so.
+    Such an array has `shape`, `dtype` and slices, as a dataset of h5py has.
 
-    Latents stay of the type that they are stored in until they are on the device.
+    In random order, pieces of neighbouring rows are read together, each once in a pass. A piece has
+    128 KiB, 2 MiB of an object in a store, or is a chunk if the rows are stored in chunks. If a
+    chunk has more than 4,096 rows, a piece is only a part of it, so that samples do not all come
+    from a few places. The chunk is still read whole: this takes longer, and a warning says so.
+
+    Latents keep the type in which they are stored until they are on the device.
 
     Args:
-      rows: a path or URI as `open_rows` takes it, an array, `Rows`; or a function that opens an
-        array anew for each block.
-      weights: of each row, [N], likewise; 1 by default.
-      name: what a message calls the rows.
-      scale: that the stored numbers are multiplied by, as those of quantised latents; whole numbers
-        need one, but for .u8bin and .i8bin, where it is 1.
+      rows: a path or URI (see `open_rows`), an array, `Rows`; or a function that opens an array
+        for each block.
+      weights: weight of each row, [N], in any of these forms; 1 by default.
+      name: name of the rows in messages.
+      scale: factor applied to the stored numbers, such as those of quantised latents. Integers
+        need one, except in .u8bin and .i8bin, where the default is 1.
 
     >>> import numpy as np
     >>> from sfvq_jax import HostSource
@@ -83,7 +85,7 @@ class HostSource(Source):
         return f"HostSource({self.name}, {self.num_latents} × {self.latent_dim})"
 
     def read(self, key: Array | None, start: int, count: int) -> Block:
-        """As `Readable.read`, of the stored type; what is lost or has changed raises ValueError."""
+        """See `Readable.read`; rows keep their type. Lost or changed rows raise ValueError."""
         if key is None:
             stop = max(start, min(start + count, self.num_latents))
             spans = [(start, stop)]

@@ -13,18 +13,18 @@ Array = jax.Array
 
 
 class IteratorSource(Source):
-    """Blocks [n, D] of any sizes from an iterator, as they come; their order is not changed.
+    """Latents in blocks [n, D] of any sizes from an iterator, in the order of the iterator.
 
-    A block may also be a pair: latents and their weights [n]. Since the first latents serve to
-    start from and to measure with, they should be a fair sample. Where several processes fit
-    together, each iterates over its own part of the data.
+    A block may also be a pair of latents and their weights [n]. The first latents are used to start
+    and to measure, so they should be a fair sample. In a fit of several processes, each iterates
+    over its own part of the data.
 
-    An iterator with `get_state` and `set_state`, as Grain's have, goes on where a fit was
-    interrupted; others are read again up to there.
+    An iterator with `get_state` and `set_state`, as in Grain, continues where a fit was
+    interrupted. Other iterators are read again up to that place.
 
     Args:
-      blocks: a function that gives an iterator, or what can be iterated over again, a list say. One
-        iteration is a pass over the data.
+      blocks: a function that returns an iterator, or an object that can be iterated over again,
+        such as a list. One iteration is a pass over the data.
 
     >>> import numpy as np
     >>> from sfvq_jax import IteratorSource
@@ -49,7 +49,7 @@ class IteratorSource(Source):
         self.latent_dim = self._rest.x.shape[1]
 
     def read(self, key: Array | None, start: int, count: int) -> Block:
-        """With a key, pass follows pass; without one, a read at the end falls short."""
+        """With a key, one pass follows another; without a key, a read at the end is short."""
         endless = key is not None
         if start < self._position:
             self._restart()

@@ -24,9 +24,9 @@ BLOCK_FLOATS = 2**24
 
 @flax.struct.dataclass
 class SamplerSource(Source):
-    """A function (key, n) -> [n, D], a generator's mapping network, say.
+    """Latents from a function (key, n) -> [n, D], such as the mapping network of a generator.
 
-    It may also give a pair: latents and their weights [n].
+    The function may also return a pair of latents and their weights [n].
     """
 
     sampler: Callable[[Array, int], Any]  # a jax.tree_util.Partial: its arguments are leaves
@@ -49,10 +49,10 @@ class SamplerSource(Source):
     def mapped(
         self, function: Callable[[Array], Array], key: Array, samples: int
     ) -> ArraySource | None:
-        """A supply of draws, at least `SUPPLY` and as many as a round takes, from which it draws.
+        """A source that draws from mapped draws: `SUPPLY` of them, or those of a round if more.
 
-        Mapped draws are small, so that many fit in memory; to draw them wide in each round, and map
-        them, would take most of its time.
+        Mapped draws are small, so many of them fit in memory. To draw and map new ones in each
+        round would take most of its time.
         """
         width = jax.eval_shape(function, jnp.zeros((1, self.latent_dim), jnp.float32)).shape[1]
         block = max(1, min(MAX_BLOCK, BLOCK_FLOATS // self.latent_dim))

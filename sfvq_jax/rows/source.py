@@ -37,14 +37,14 @@ class Far(NamedTuple):
 
 @runtime_checkable
 class Readable(Protocol):
-    """The least that a source is: four names.
+    """The four names that every source must have.
 
     Attributes:
       latent_dim: D.
-      num_latents: N, or None where there is no end of them.
+      num_latents: N, or None if they have no end.
       on_device: whether `read` is pure JAX code that fits call inside their compiled programs. The
         source is then a pytree, `start` may be traced, and the latents never visit the host.
-        Otherwise fits call it on the host, ahead of the device, in a thread of its own.
+        Otherwise fits call `read` on the host, ahead of the device, in a thread of its own.
     """
 
     @property
@@ -57,27 +57,27 @@ class Readable(Protocol):
     def on_device(self) -> bool: ...
 
     def read(self, key: Array | None, start: Any, count: int) -> Any:
-        """Latents [count, D] from number `start` on, in the order that `key` names.
+        """Reads latents [count, D] from number `start` on, in the order of `key`.
 
-        A key names a random order, with or without replacement; None is the order of storage, in
-        which a finite source gives each latent once. The same arguments give the same latents.
-        Processes of one fit each ask for the numbers that are theirs.
+        A key names a random order, with or without replacement. None is the order of storage, in
+        which a finite source gives each latent once. The same arguments give the same latents. In
+        a fit of several processes, each process asks for its own numbers.
 
         Returns:
-          The latents, or a pair of them and their weights [count].
+          The latents, or a pair of latents and their weights [count].
         """
         ...
 
 
 class Source:
-    """A source that says all that a fit may ask; what is not overridden holds for most.
+    """Base class of sources, with defaults for all that a fit may ask.
 
     Attributes:
-      per_process: whether each process has latents of its own, numbered by itself, whose end only
-        reading tells.
-      name: what a message calls the latents.
-      scale: what `read` gives is multiplied by it on the devices; None for 1.
-      stamp: what changes when the latents are written anew; "" where nothing tells.
+      per_process: whether each process has its own latents, with its own numbers, whose end is
+        known only after reading.
+      name: name of the latents in messages.
+      scale: factor applied to the result of `read` on the devices; None for 1.
+      stamp: text that changes when the latents are written again; "" if there is none.
     """
 
     latent_dim: Any
@@ -89,70 +89,69 @@ class Source:
     stamp: Any = ""
 
     def read(self, key: Array | None, start: Any, count: int) -> Any:
-        """As `Readable.read`; latents may be of any type that the devices know."""
+        """See `Readable.read`; latents may have any dtype that the devices know."""
         raise NotImplementedError
 
     def scattered(self, count: int) -> "Source":
-        """The same, of whose random order `count` latents come from many places."""
+        """The same source, with the first `count` latents of a random order from many places."""
         return self
 
     def whole(self) -> Block | None:
-        """All rows at once, padding included, of what lies on the devices; else None."""
+        """All rows at once, with padding, if they lie on the devices; otherwise None."""
         return None
 
     def held_out(self, key: Array, count: int) -> "Source | None":
-        """The same without latents `read(key, 0, count)` of `scattered`, which have weight 0.
+        """The same source with weight 0 for the latents `read(key, 0, count)` of `scattered`.
 
-        None where they cannot be told from others.
+        None if these latents cannot be told from others.
         """
         return None
 
     def mapped(
         self, function: Callable[[Array], Array], key: Array, samples: int
     ) -> "Source | None":
-        """The same, or as good, with its latents mapped at once, [N, D] -> [N, r].
+        """The same source, or one as good, with all its latents mapped at once, [N, D] -> [N, r].
 
-        None where they are too many, or are read anew each time: each block is mapped then.
+        None if they are too many, or are read again each time: then each block is mapped.
 
         Args:
-          function: the map, of any number of latents; a jax.tree_util.Partial.
-          key: of draws.
-          samples: that a round takes.
+          function: the map, for any number of latents; a jax.tree_util.Partial.
+          key: PRNG key for draws.
+          samples: number of samples in a round.
         """
         return None
 
     def placed(self, mesh: Any) -> "Source":
-        """The same with its arrays on a mesh (`devices.data_mesh`)."""
+        """The same source with its arrays on a mesh (`devices.data_mesh`)."""
         return self
 
     def look_through(self) -> Far | None:
-        """Looks at each row once, where there are rows; in a fit all processes do so together.
+        """Checks each row once, if there are rows; in a fit all processes do so together.
 
         Returns:
-          Rows that are far from all others, if there are.
+          Rows that are far from all others, if there are any.
 
         Raises:
-          ValueError: rows, named, that cannot be fitted.
+          ValueError: some rows cannot be fitted; the message names them.
         """
         return None
 
     def numbers(self, key: Array, count: int) -> np.ndarray | None:
-        """Which rows `read(key, 0, count)` of `scattered` gives, [count]; None where they have no
-        numbers."""
+        """Numbers of the rows in `read(key, 0, count)` of `scattered`, [count]; None if unknown."""
         return None
 
     def bookmark(self) -> Any:
-        """Where the last `read` ended, as a JSON value, if going there again takes more than that.
+        """The place where the last `read` ended, as a JSON value; checkpoints keep it.
 
-        Checkpoints keep it; None where the number of the next latent is enough.
+        None if the number of the next latent is enough to continue.
         """
         return None
 
     def go_to(self, bookmark: Any) -> None:
-        """Makes the latents that came after a bookmark the next ones."""
+        """Continues with the latents after a bookmark."""
 
     def check_unchanged(self) -> None:
-        """Raises ValueError where it is known to have become another since it was opened."""
+        """Raises ValueError if the source is known to have changed since it was opened."""
 
 
 def as_block(found: Any) -> Block:
