@@ -45,13 +45,13 @@ def load(path: str | Path, *, dtype: jnp.dtype = jnp.float32) -> StyleGAN2 | Big
     """Loads a converted model.
 
     Args:
-      path: a folder that `convert` wrote, or one of `bundled`.
-      dtype: what convolutions compute in: float32, bfloat16 or float16; in a StyleGAN2 those that
-        upstream computes in float16. Images and scores are float32 always.
+      path: a folder that `convert` wrote, or one from `bundled`.
+      dtype: dtype of convolutions: float32, bfloat16 or float16. In a StyleGAN2 it applies only to
+        those that upstream computes in float16. Images and scores are always float32.
 
     Raises:
       ValueError: another dtype.
-      CheckpointError: no converted model there, or a damaged one.
+      CheckpointError: the folder has no converted model, or a damaged one.
 
     >>> import ports
     >>> model = ports.load(ports.bundled("fashion_mnist"))
@@ -74,22 +74,23 @@ def convert(
     """Converts an upstream checkpoint into a folder that `load` reads.
 
     Args:
-      path: a file that holds a StyleGAN2 or a BigGAN of a project that docs/how-to/checkpoints.md
-        lists, as a pickle, PyTorch's `.pt`, `.pth`, `.bin` or `.ckpt`, or safetensors; or a folder
-        with one such file.
-      folder: to be written; whole or not at all.
-      config: settings of a BigGAN, JSON; by default `config.json` beside the checkpoint.
-      network: which of the file's generators, such as 'G'; by default an averaged one, or else the
+      path: a file with a StyleGAN2 or a BigGAN of a project that docs/how-to/checkpoints.md lists:
+        a pickle, PyTorch's `.pt`, `.pth`, `.bin` or `.ckpt`, or safetensors; or a folder with one
+        such file.
+      folder: the folder to write, whole or not at all.
+      config: JSON file with the settings of a BigGAN; by default `config.json` beside the
+        checkpoint.
+      network: name of a generator in the file, such as 'G'; by default an averaged one, or else the
         first.
-      verify: an `.npz` of outputs of the upstream model, as `ports.verify.compare` names them.
+      verify: an `.npz` of outputs of the upstream model, with the names of `ports.verify.compare`.
       overwrite: replace an existing folder.
 
     Returns:
-      The differences from the outputs in `verify`, where that is given.
+      The differences from the outputs in `verify`, if it is given.
 
     Raises:
-      CheckpointError: another kind of file, a damaged one, or one that asks for code to be run;
-        the folder exists and `overwrite` is false; or outputs differ by more than
+      CheckpointError: another kind of file, a damaged file, or a file that asks to run code; the
+        folder exists and `overwrite` is false; or outputs differ by more than
         `ports.verify.TOLERANCE`, and then nothing is written.
 
     >>> import tempfile
@@ -118,10 +119,10 @@ def convert(
 
 
 def build(converted: Converted) -> StyleGAN2 | BigGAN:
-    """The generator that was converted, without saving it.
+    """Builds a converted generator without saving it.
 
     Args:
-      converted: of `ports.upstream.read`.
+      converted: result of `ports.upstream.read`.
 
     >>> import ports
     >>> from ports import upstream
@@ -137,14 +138,14 @@ def build(converted: Converted) -> StyleGAN2 | BigGAN:
 
 
 def bundled(name: str) -> Path:
-    """The folder of a model shipped with this package.
+    """The folder of a model that comes with this package.
 
-    `fashion_mnist` is a StyleGAN2 of 32x32 grayscale garments, `fashion_mnist_biggan` a BigGAN of
-    their ten classes, `fashion_mnist_classifier` judges them; all were trained by
+    `fashion_mnist` is a StyleGAN2 of 32x32 grayscale garments. `fashion_mnist_biggan` is a BigGAN
+    of their ten classes. `fashion_mnist_classifier` is a classifier of them. All were trained by
     `benchmarks/training`.
 
     Raises:
-      CheckpointError: no model of this name; the message lists those that there are.
+      CheckpointError: there is no model of this name; the message lists the names.
 
     >>> import ports
     >>> sorted(file.name for file in ports.bundled("fashion_mnist").iterdir())

@@ -46,11 +46,11 @@ class Classifier:
     """A trained classifier: a pytree.
 
     Attributes:
-      variables: {"params": …}.
-      class_names: of the logits, in order.
-      channels: of the convolutions.
+      variables: parameters, {"params": …}.
+      class_names: names of the classes, in the order of the logits.
+      channels: channels of each convolution.
       num_features: width of the penultimate layer.
-      dtype: what it computes in: float32, bfloat16 or float16, as `cast` sets it.
+      dtype: dtype of computation, set by `cast`: float32, bfloat16 or float16.
     """
 
     variables: dict
@@ -68,10 +68,10 @@ class Classifier:
         return network.apply(self.variables, images)
 
     def cast(self, dtype: Any) -> "Classifier":
-        """The classifier that computes in a dtype, float32, bfloat16 or float16, cast to it once.
+        """The same classifier, computing in float32, bfloat16 or float16; parameters are cast.
 
         Raises:
-          ValueError: another dtype, or it was cast to another already.
+          ValueError: another dtype, or the parameters already have another one.
         """
         dtype = check_dtype(dtype, self.dtype)
         variables = jax.tree.map(lambda x: x.astype(dtype), self.variables)
@@ -84,7 +84,7 @@ class Classifier:
         )
 
     def config(self) -> dict:
-        """What `config.json` keeps."""
+        """The settings that `config.json` keeps."""
         return {
             "class_names": self.class_names,
             "channels": self.channels,
@@ -93,7 +93,7 @@ class Classifier:
 
     @classmethod
     def from_config(cls, config: dict, variables: dict) -> "Classifier":
-        """Out of a parsed `config.json`; ValueError or KeyError where that describes none."""
+        """A classifier from a parsed `config.json`; ValueError or KeyError if it describes none."""
         names, channels = config["class_names"], config["channels"]
         if not isinstance(names, list) or not all(type(name) is str for name in names):
             raise ValueError("class_names are no texts")

@@ -12,19 +12,19 @@ from sfvq_jax.short import short_repr
 
 
 class Inspection(NamedTuple):
-    """What `inspect` tells.
+    """Description of a checkpoint, from `inspect`.
 
     Attributes:
       format: the upstream project, or how the model was made.
-      architecture: such as 'StyleGAN2 (skip)' or 'BigGAN-deep'.
-      image_shape: (H, W, C).
-      num_classes: 0 of an unconditional generator.
-      num_parameters: numbers in its weights; statistics and noise are not counted.
-      latent_spaces: {name: number of dimensions}.
-      layers: from the bottom up; an edit's layer range counts them from 0.
-      model_hash: SHA-256 of the parameters, as curves and directions keep it.
-      source: where it comes from: file, its SHA-256 and more.
-      versions: that it was converted with; empty before.
+      architecture: name such as 'StyleGAN2 (skip)' or 'BigGAN-deep'.
+      image_shape: shape of an image, (H, W, C).
+      num_classes: number of classes; 0 for an unconditional generator.
+      num_parameters: number of weights, without statistics and noise.
+      latent_spaces: number of dimensions of each space, by name.
+      layers: layers from the bottom up; the layer range of an edit counts them from 0.
+      model_hash: SHA-256 of the parameters, which curves and directions keep.
+      source: origin of the model: file, its SHA-256 and more.
+      versions: versions of the packages that converted it; empty before conversion.
     """
 
     format: str
@@ -44,14 +44,14 @@ class Inspection(NamedTuple):
 def inspect(
     path: str | Path, config: str | Path | None = None, network: str | None = None
 ) -> Inspection:
-    """What the checkpoint at `path` is.
+    """Describes the checkpoint at `path`, without writing anything.
 
     Args:
       path: an upstream checkpoint, or the folder of a converted model.
-      config, network: as in `convert`.
+      config, network: see `convert`.
 
     Raises:
-      CheckpointError: where it is none, or a damaged one.
+      CheckpointError: the file is no checkpoint, or is damaged.
 
     >>> import ports
     >>> found = ports.inspect(ports.bundled("fashion_mnist"))

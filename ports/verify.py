@@ -20,12 +20,12 @@ TOLERANCE = 5e-4  # of the largest |output|; the usual mistakes of ports are off
 
 
 class Difference(NamedTuple):
-    """How far an output is from upstream's.
+    """Difference of an output from the output of the upstream model.
 
     Attributes:
-      name: of the array in the reference.
-      largest: the largest absolute difference.
-      relative: that ÷ the largest |output| of upstream's.
+      name: name of the array in the reference.
+      largest: largest absolute difference.
+      relative: largest absolute difference ÷ largest |output| of the upstream model.
     """
 
     name: str

@@ -70,15 +70,15 @@ def render_images(
 
     Args:
       model: the generator.
-      latents: to render.
-      batch: at most so many at once; by default up to 16, fewer where images are large.
-      max_side: larger images are scaled down to this height and width.
+      latents: the latents.
+      batch: largest number of images at once; by default up to 16, fewer if images are large.
+      max_side: largest height and width; larger images are scaled down.
 
     Raises:
       ValueError: latents of another shape, or a model whose images are not finite, not [N, H, W, C]
         or have their channels first.
 
-    Warns where no value of any image is below 0, as in images in [0, 1].
+    Warns if no value of any image is below 0, as for images in [0, 1].
 
     >>> from types import SimpleNamespace
     >>> import jax
@@ -127,10 +127,10 @@ def scaled_down(images: Array, max_side: int) -> Array:
 
 
 def to_uint8(images: Array | np.ndarray) -> np.ndarray:
-    """Images of any shape in [-1, 1] to uint8, what lies outside clipped.
+    """Converts images of any shape in [-1, 1] to uint8; values outside are clipped.
 
     Raises:
-      ValueError: a value that is NaN or infinite.
+      ValueError: a value is NaN or infinite.
 
     >>> import numpy as np
     >>> from sfvq_jax.views import to_uint8

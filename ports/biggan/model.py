@@ -26,7 +26,7 @@ SPACES = ("z", "linear")
 
 @flax.struct.dataclass
 class BigGAN:
-    """A generator with its parameters: a pytree, to be passed through jit, vmap and grad.
+    """A BigGAN with its parameters: a pytree that passes through jit, vmap and grad.
 
     Letters: N samples, Z = `config.z_dim`, E width of a class embedding, L = `config.num_zs` layers
     that see z, H x W pixels, C channels.
@@ -35,7 +35,7 @@ class BigGAN:
       variables: {"params": …, "constants": …}, the trees of `network.py`.
       config: the architecture.
       model_hash: SHA-256 of the parameters, which ties curves and directions to this model.
-      dtype: what blocks compute in: float32, bfloat16 or float16, as `cast` sets it.
+      dtype: dtype of the blocks, set by `cast`: float32, bfloat16 or float16.
     """
 
     variables: dict
@@ -46,12 +46,12 @@ class BigGAN:
     __repr__ = short_repr
 
     def cast(self, dtype: Any) -> "BigGAN":
-        """The generator whose blocks compute in a dtype, float32, bfloat16 or float16.
+        """The same generator, with blocks that compute in float32, bfloat16 or float16.
 
-        Kernels of convolutions are cast, once.
+        Kernels of convolutions are cast.
 
         Raises:
-          ValueError: another dtype, or the kernels were cast to another already.
+          ValueError: another dtype, or the kernels already have another one.
         """
         dtype = check_dtype(dtype, self.dtype)
         params = jax.tree.map(
@@ -76,16 +76,16 @@ class BigGAN:
         *,
         interpolation: str = "upstream",
     ) -> Array:
-        """Images of latents and classes.
+        """Renders latents and classes.
 
         Args:
-          z: latents, [N, Z] for all layers or [N, L, Z], one a layer; float32. They are used as
-            they are: truncated ones are drawn by `sample_z`.
+          z: latents, [N, Z] for all layers or [N, L, Z], one for each layer; float32. They are not
+            truncated here: draw truncated ones by `sample_z`.
           y: class indices [N], integers, or class vectors [N, classes], one-hot or mixed.
-          truncation: in (0, 1], selects the batch statistics; without effect on a model that has a
-            single set of them. Where it is a JAX array it is rounded to 1e-4 of a step.
-          interpolation: between two sets of statistics. 'upstream' weighs them as
-            pytorch-pretrained-BigGAN does, the nearer one less; 'linear' the nearer one more.
+          truncation: number in (0, 1] that selects the batch statistics. It has no effect on a
+            model with a single set of them. A JAX array is rounded to 1e-4 of a step.
+          interpolation: weights of two sets of statistics. 'upstream' gives the nearer set less
+            weight, as pytorch-pretrained-BigGAN does; 'linear' gives it more.
 
         Returns:
           images, [N, H, W, C] float32 in [-1, 1].
@@ -117,22 +117,23 @@ class BigGAN:
         *,
         interpolation: str = "upstream",
     ) -> Array:
-        """As `__call__`, for class embeddings [N, E], mixed ones say."""
+        """See `__call__`, but with class embeddings [N, E], which may be mixed."""
         row = stats_row(truncation, self.config.num_stats, interpolation)
         return _images(self, *self._codes(z, embedding), row)
 
     def layers(self, z: Array, y: Array, truncation: float | Array = 1.0) -> dict[str, Array]:
-        """Every layer's output, for comparison with another implementation."""
+        """The output of every layer, to compare with another implementation."""
         row = stats_row(truncation, self.config.num_stats)
         return _layers(self, *self._codes(z, self.embed(y)), row)
 
     def sample_z(self, key: Array, n: int, truncation: float | Array | None = None) -> Array:
-        """Latents [n, Z]: z ~ N(0, I), or truncation · z with z ~ N(0, I) cut at ±2 (its authors).
+        """Draws latents z ~ N(0, I), [n, Z]; with truncation, cut at ±2 and scaled, as upstream.
 
         Args:
           key: a PRNG key.
-          n: how many.
-          truncation: None for none; 1 cuts at ±2 alone, as pytorch-pretrained-BigGAN does always.
+          n: number of latents.
+          truncation: factor on z ~ N(0, I) that is cut at ±2; 1 only cuts, as
+            pytorch-pretrained-BigGAN always does. None for no truncation.
         """
         shape = (n, self.config.z_dim)
         if truncation is None:
@@ -147,8 +148,8 @@ class BigGAN:
 
         Args:
           name: 'z', the latents of one class, or 'linear', the output of the first linear layer.
-          label: the class; needed unless the linear layer sees it, and then None.
-          truncation: of the latents that are drawn and of the statistics, None for none.
+          label: the class; required, except for a linear layer that sees the class: then None.
+          truncation: truncation of drawn latents and of the statistics; None for no truncation.
         """
         if name not in SPACES:
             raise ValueError(f"space is {name!r}; a BigGAN has {SPACES}")
@@ -176,7 +177,7 @@ class BigGAN:
         return BigGANSpace(self, inverse, name, label, truncation)
 
     def space_named(self, latent_space: str) -> "BigGANSpace":
-        """The space that has this `BigGANSpace.latent_space`, which curves and directions keep."""
+        """The space with this `BigGANSpace.latent_space`, which curves and directions keep."""
         match = re.fullmatch(
             r"biggan-(\w+)(?:, class (\d+))?(?:, truncation ([\d.e-]+))?", latent_space
         )
@@ -213,12 +214,12 @@ class BigGAN:
 
 @flax.struct.dataclass
 class BigGANSpace:
-    """A latent space of a BigGAN: a `LatentModel`, and a pytree.
+    """A latent space of a BigGAN: a `LatentModel` and a pytree.
 
-    The output of the first linear layer is an injective function of what the layer sees, so that
-    its least-squares inverse tells which z and class the other layers are to see (as GANSpace goes
-    from activations back to z; Härkönen et al., 2020, §3.2). Where that layer sees the first piece
-    of z alone, the other pieces are 0, their mean.
+    The output of the first linear layer is an injective function of its input. So its least-squares
+    inverse gives the z and the class for the other layers (as GANSpace goes from activations back
+    to z; Härkönen et al., 2020, §3.2). If that layer sees only the first piece of z, the other
+    pieces are 0, their mean.
 
     Letters: N samples, D = `latent_dim`, L = `num_layers`.
 
@@ -226,8 +227,8 @@ class BigGANSpace:
       model: the generator.
       inverse: the linear layer's pseudoinverse, [linear_dim, linear_inputs]; None in the space z.
       name: 'z' or 'linear'.
-      label: the class, None where the space holds all of them.
-      truncation: of the latents that are drawn and of the statistics, None for none.
+      label: the class; None if the space holds all classes.
+      truncation: truncation of drawn latents and of the statistics; None for no truncation.
     """
 
     model: BigGAN
@@ -281,10 +282,10 @@ class BigGANSpace:
 
         Args:
           key: a PRNG key.
-          n: how many.
-          label: where the space holds all classes, a class index or one a sample [n]; None draws
-            classes uniformly. In the space of one class None or that class.
-          truncation: of z, as in `BigGAN.sample_z`; None for that of the space.
+          n: number of latents.
+          label: if the space holds all classes, a class index, or [n] of them; None draws classes
+            uniformly. If it holds one class, None or that class.
+          truncation: truncation of z, as in `BigGAN.sample_z`; None for that of the space.
 
         Raises:
           ValueError: a label that is no class.
@@ -303,21 +304,21 @@ class BigGANSpace:
         return self._linear(z, self.model.embed(class_indices(label, n, self.model.num_classes)))
 
     def render(self, latents: Array) -> Array:
-        """Images [N, H, W, C], float32 in [-1, 1], of latents [N, D] or [N, L, D], one a layer."""
+        """Renders latents [N, D] or [N, L, D]: images [N, H, W, C], float32 in [-1, 1]."""
         return _render(self, self._for_all_layers(latents))
 
     def features(self, latents: Array) -> Array:
-        """Activations in the middle, [N, F], of the block that half of the blocks lie below.
+        """Activations of the block in the middle of the network, [N, F].
 
         Args:
-          latents: as `render` takes them.
+          latents: latents as for `render`.
         """
         return _features(self, self._for_all_layers(latents))
 
     def activations(self, latents: Array) -> Array:
-        """The output of the first linear layer, [N, linear_dim], of latents [N, D].
+        """The output of the first linear layer, [N, linear_dim], for latents [N, D].
 
-        It is what GANSpace takes the principal components of (Härkönen et al., 2020, §3.2).
+        GANSpace takes the principal components of it (Härkönen et al., 2020, §3.2).
         """
         if self.name == "linear":
             return latents
@@ -326,10 +327,10 @@ class BigGANSpace:
         return self._linear(latents, self.model.embed(labels))
 
     def style_weights(self) -> list[Array]:
-        """The linear map from each layer's code to what the layer makes of it, L of [O, D].
+        """The linear map from each layer's code to its effect in the layer, L of [O, D].
 
-        That is the output of the first linear layer, in the space linear as it is after the way
-        back to z and class; then the gains and biases of each block.
+        The effects are the output of the first linear layer (in the space linear, after the way
+        back to z and class), then the gains and biases of each block.
         """
         cfg, params = self.model.config, self.model.variables["params"]
         layers = [params["linear"]["weight"]]

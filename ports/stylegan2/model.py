@@ -25,16 +25,16 @@ SPACES = ("w", "z")
 
 @flax.struct.dataclass
 class StyleGAN2:
-    """A generator with its parameters: a pytree, to be passed through jit, vmap and grad.
+    """A StyleGAN2 with its parameters: a pytree that passes through jit, vmap and grad.
 
-    Letters: N samples, L = `num_layers` codes an image, D = `latent_dim` the width of W.
+    Letters: N samples, L = `num_layers` codes for each image, D = `latent_dim` the width of W.
 
     Attributes:
       variables: {"params": …, "constants": …}, the trees of `network.py`.
       config: the architecture.
       model_hash: SHA-256 of the parameters, which ties curves and directions to this model.
-      dtype: what convolutions of the resolutions in `config.low_precision` compute in: float32,
-        bfloat16 or float16, as `cast` sets it.
+      dtype: dtype of the convolutions of the resolutions in `config.low_precision`, set by `cast`:
+        float32, bfloat16 or float16.
     """
 
     variables: dict
@@ -45,12 +45,12 @@ class StyleGAN2:
     __repr__ = short_repr
 
     def cast(self, dtype: Any) -> "StyleGAN2":
-        """The generator that computes in a dtype, float32, bfloat16 or float16, as upstream does.
+        """The same generator, computing in float32, bfloat16 or float16 as upstream does.
 
-        Resolutions that upstream keeps in float32 stay so; kernels of the others are cast, once.
+        Resolutions that upstream keeps in float32 stay so; kernels of the others are cast.
 
         Raises:
-          ValueError: another dtype, or the kernels were cast to another already.
+          ValueError: another dtype, or the kernels already have another one.
         """
         dtype = check_dtype(dtype, self.dtype)
         synthesis = dict(self.variables["params"]["synthesis"])
@@ -91,13 +91,13 @@ class StyleGAN2:
         truncation_psi: float | Array = 1,
         truncation_cutoff: int | Array | None = None,
     ) -> Array:
-        """The mapping network, with truncation toward the mean of W.
+        """Maps z to codes by the mapping network, with truncation toward the mean of W.
 
         Args:
           z: latents, [N, z_dim] float32.
-          c: labels, [N, c_dim] float32 (one-hot for classes); needed by a conditional generator.
-          truncation_psi: 1 leaves w as it is, 0 is the mean of W.
-          truncation_cutoff: only the first so many codes are truncated; None for all.
+          c: labels, [N, c_dim] float32 (one-hot for classes); a conditional generator needs them.
+          truncation_psi: 1 leaves w unchanged; 0 gives the mean of W.
+          truncation_cutoff: number of first codes that are truncated; None for all.
 
         Returns:
           ws, [N, num_ws, w_dim] float32.
@@ -120,10 +120,10 @@ class StyleGAN2:
         return _mapping(self, z, c, psi, cutoff)
 
     def synthesis(self, ws: Array, noise_mode: str = "const", *, key: Array | None = None) -> Array:
-        """The synthesis network.
+        """Renders codes by the synthesis network.
 
         Args:
-          ws: codes, [N, num_ws, w_dim] float32, one a layer.
+          ws: codes, [N, num_ws, w_dim] float32, one for each layer.
           noise_mode: 'const' adds the stored noise, 'none' adds none, 'random' draws it from `key`.
           key: a PRNG key, for 'random'.
 
@@ -153,9 +153,9 @@ class StyleGAN2:
 
         Args:
           key: a PRNG key.
-          n: how many.
-          label: a class index, or one a sample [n]; None draws classes uniformly.
-          truncation: psi of `mapping`, None for none.
+          n: number of latents.
+          label: a class index, or [n] of them, one for each sample; None draws classes uniformly.
+          truncation: psi of `mapping`; None for no truncation.
 
         Raises:
           ValueError: a label that is no class.
@@ -172,23 +172,22 @@ class StyleGAN2:
         return self.mapping(z, c, 1 if truncation is None else truncation)[:, 0]
 
     def render(self, latents: Array) -> Array:
-        """Images [N, H, W, C] of w [N, D] for all layers or w+ [N, L, D], with constant noise."""
+        """Renders w [N, D], for all layers, or w+ [N, L, D], with constant noise: [N, H, W, C]."""
         return self.synthesis(self._for_all_layers(latents))
 
     def features(self, latents: Array) -> Array:
-        """Activations in the middle, [N, F], of the block that half of the blocks lie below.
+        """Activations of the block in the middle of the network, [N, F].
 
         Args:
-          latents: as `render` takes them.
+          latents: latents or codes as for `render`.
         """
         return _features(self, self._for_all_layers(latents))
 
     def style_weights(self) -> list[Array]:
         """The linear map from each layer's code to the styles of its convolution, L of [O, D].
 
-        The last code reaches no convolution, and its styles are those of the last RGB layer. Other
-        RGB layers, which see the code of the next block's first convolution, are left out, as SeFa
-        leaves them out.
+        The last code reaches no convolution; its styles are those of the last RGB layer. Other RGB
+        layers, which see the code of the next block's first convolution, are left out, as in SeFa.
         """
         params, resolutions = self.variables["params"]["synthesis"], self.config.block_resolutions
         layers = [("b4", "conv1")]
@@ -203,9 +202,9 @@ class StyleGAN2:
         """One of the latent spaces, as a `LatentModel`.
 
         Args:
-          name: 'w', this model itself, or 'z', what the mapping network sees.
-          label: of z of a conditional generator, the class, which is needed; else None.
-          truncation: of z, psi of `mapping`; None for none.
+          name: 'w', this model itself, or 'z', the input of the mapping network.
+          label: class of z, required for a conditional generator; otherwise None.
+          truncation: psi of `mapping`, for z; None for no truncation.
         """
         if name not in SPACES:
             raise ValueError(f"space is {name!r}; a StyleGAN2 has {SPACES}")
@@ -225,7 +224,7 @@ class StyleGAN2:
         return StyleGAN2Z(self, None if label is None else int(label), truncation)
 
     def space_named(self, latent_space: str) -> "StyleGAN2 | StyleGAN2Z":
-        """The space that has this `latent_space`, which curves and directions keep."""
+        """The space with this `latent_space`, a name that curves and directions keep."""
         match = re.fullmatch(
             r"stylegan2-(\w+)(?:, class (\d+))?(?:, truncation ([\d.e-]+))?", latent_space
         )
@@ -247,14 +246,14 @@ class StyleGAN2:
 
 @flax.struct.dataclass
 class StyleGAN2Z:
-    """What the mapping network of a StyleGAN2 sees: a `LatentModel`, and a pytree.
+    """The space z of a StyleGAN2, the input of its mapping network: a `LatentModel` and a pytree.
 
     Letters: N samples, D = `latent_dim`, L = `num_layers`.
 
     Attributes:
       model: the generator.
-      label: the class of a conditional generator, else None.
-      truncation: psi of `mapping`, None for none.
+      label: class of a conditional generator, otherwise None.
+      truncation: psi of `mapping`; None for no truncation.
     """
 
     model: StyleGAN2
@@ -294,7 +293,7 @@ class StyleGAN2Z:
         label: int | Array | None = None,
         truncation: float | Array | None = None,
     ) -> Array:
-        """Draws n latents z ~ N(0, I), [n, D] float32; label and truncation are the space's."""
+        """Draws n latents z ~ N(0, I), [n, D] float32; the space sets label and truncation."""
         for name, asked in {"label": label, "truncation": truncation}.items():
             own = getattr(self, name)
             if asked is not None and not (np.ndim(asked) == 0 and asked == own):
@@ -302,15 +301,15 @@ class StyleGAN2Z:
         return jax.random.normal(key, (n, self.latent_dim))
 
     def render(self, latents: Array) -> Array:
-        """Images [N, H, W, C] of z [N, D] for all layers, or of [N, L, D], one a layer."""
+        """Renders z [N, D], for all layers, or [N, L, D], one for each layer: [N, H, W, C]."""
         return self.model.render(self.activations(latents))
 
     def features(self, latents: Array) -> Array:
-        """As `StyleGAN2.features`, of latents as `render` takes them."""
+        """See `StyleGAN2.features`, for latents as `render` takes them."""
         return self.model.features(self.activations(latents))
 
     def activations(self, latents: Array) -> Array:
-        """W, of which GANSpace takes the principal components: [N, D] -> [N, w_dim].
+        """Maps z to W, [N, D] -> [N, w_dim]; GANSpace takes the principal components of these.
 
         Codes [N, L, D] give [N, L, w_dim].
         """

@@ -25,10 +25,10 @@ COMPARED = {  # field of `MethodSummary` -> title
 
 
 def distance_figure(curve: Curve) -> Figure:
-    """Heat map of the distances between all codewords; a good order is dark near the diagonal.
+    """Draws the distances between all codewords; a good order is dark near the diagonal.
 
     Raises:
-      TypeError: what is no curve.
+      TypeError: the argument is no curve.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax import Curve
@@ -52,10 +52,10 @@ def distance_figure(curve: Curve) -> Figure:
 
 
 def history_figure(history: History) -> Figure:
-    """How the fit went: distortion, share of lines in use, and the final use of each line.
+    """Draws the history of a fit: distortion, share of lines in use, final use of each line.
 
     Raises:
-      TypeError: what is no `History`.
+      TypeError: the argument is no `History`.
 
     >>> import numpy as np
     >>> from sfvq_jax import History
@@ -100,10 +100,12 @@ def history_figure(history: History) -> Figure:
 
 
 def comparison_figure(rows: Sequence[MethodSummary]) -> Figure:
-    """A panel a measure, a point with its 95 % interval a method; gaps are from the first one.
+    """Draws a panel for each measure, with a point and its 95 % interval for each method.
+
+    Gaps are differences from the first method.
 
     Args:
-      rows: of `sfvq_jax.interpret.summary`.
+      rows: rows from `sfvq_jax.interpret.summary`.
 
     >>> from sfvq_jax.interpret import Comparison, summary
     >>> from sfvq_jax.interpret.comparison.measures import Edit, Recognition
@@ -146,13 +148,13 @@ def effects_figure(
     attributes: Sequence[str],
     own: Sequence[int | None],
 ) -> Figure:
-    """Heat map of what each direction does to every attribute: entanglement is off the frames.
+    """Draws the effect of each direction on each attribute; outside the frames is entanglement.
 
     Args:
-      effects: standard deviations of the attribute a unit of strength, [R, A], NaN where unknown.
-      directions: R names.
-      attributes: A names.
-      own: the column of the attribute that each direction is for, which is framed; None for none.
+      effects: standard deviations of the attribute per unit of strength, [R, A]; NaN if unknown.
+      directions: names of the R directions.
+      attributes: names of the A attributes.
+      own: for each direction, the column of its own attribute, which is framed; None for no frame.
 
     >>> import numpy as np
     >>> from sfvq_jax.views import effects_figure
@@ -184,13 +186,15 @@ def effects_figure(
 def importance_figure(
     importance: np.ndarray, concepts: Sequence[str], title: str, unit: str = "dimension"
 ) -> Figure:
-    """Heat map of what each coordinate does to each concept, [C, M], beside what all do together.
+    """Draws the effect of each coordinate on each concept.
+
+    Bars show the share of coordinates that have half of the effect on a concept.
 
     Args:
       importance: mean absolute change of the concept's probability, [C, M].
-      concepts: C names.
-      title: of the figure.
-      unit: what a coordinate is.
+      concepts: names of the C concepts.
+      title: title of the figure.
+      unit: word for a coordinate, such as "dimension".
 
     >>> import numpy as np
     >>> from sfvq_jax.views import importance_figure
@@ -218,14 +222,14 @@ def importance_figure(
 def growth_figure(
     growth: np.ndarray, random: np.ndarray, chosen: Sequence[int], title: str
 ) -> Figure:
-    """How the effect grows with the size of the set, beside random sets.
+    """Draws how the effect grows with the size of the set, beside random sets.
 
     Args:
       growth: mean change of the target's probability by the first 1 … M coordinates of each of G
-        sets, [G, M]; where growth has stopped, what it had reached.
-      random: the same over all goals by random sets, several times, [R, M].
-      chosen: sizes of the sets that control their goals, G.
-      title: of the figure.
+        sets, [G, M]; after growth has stopped, its last value.
+      random: mean change over all goals by R random orders, [R, M].
+      chosen: sizes of the G sets that control their goals.
+      title: title of the figure.
 
     >>> import numpy as np
     >>> from sfvq_jax.views import growth_figure
@@ -258,12 +262,12 @@ def growth_figure(
 
 
 def translation_figure(matrices: Mapping[str, np.ndarray], concepts: Sequence[str]) -> Figure:
-    """A matrix a way: share of images that go from each class, rows, to each other one, columns.
+    """Draws the shares of images that go from each class (row) to each other class (column).
 
     Args:
-      matrices: title -> [C, C]; NaN where nothing was measured. Rows and columns that have nothing
-        in any of them are left out.
-      concepts: C names.
+      matrices: one matrix [C, C] for each title; NaN where nothing was measured. Rows and columns
+        that are empty in all matrices are left out.
+      concepts: names of the C concepts.
 
     >>> import numpy as np
     >>> from sfvq_jax.views import translation_figure

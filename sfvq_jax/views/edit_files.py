@@ -49,7 +49,9 @@ def write_edits(
     overwrite: bool = False,
     on_image: Callable[[], object] | None = None,
 ) -> None:
-    """Moves latents along directions and writes all that comes of it; whole or not at all.
+    """Moves latents along directions and writes images, latents and an overview into a folder.
+
+    The folder is written whole or not at all.
 
     The folder has::
 
@@ -57,28 +59,28 @@ def write_edits(
         images/seed-3/0_-2sd.png …      every latent at every strength, at the model's own size
         latents.npy                     of these images, in their order, float32 [N · S, L, D]
         overview.png                    `edit_figure` of the first 32 latents
-        sweeps/seed-3.gif …             from the least strength to the greatest and back
+        sweeps/seed-3.gif …             from the lowest strength to the highest and back
 
     Args:
-      path: where to.
+      path: the folder to write.
       model: the generator.
-      latents: [N, D] or, one code a layer, [N, L, D].
-      records: one direction or M at once.
-      strengths: in standard deviations along the directions, [S].
-      weights: by which the strengths are multiplied for each direction, [M]; 1 by default.
-      rows: names of the latents, all different; "row 0" and so on by default.
-      title: of the overview; by default the directions' names.
-      side: pixels of an image in the overview.
-      sweep: kinds of sweeps, of "gif", "webp" and "mp4", which takes the extra `[video]`.
-      frames: of a sweep, one way, at least 2; so many images are in memory.
-      about: what else the manifest is to say; JSON values.
-      overwrite: replace what is there, if it is such a folder.
+      latents: latents [N, D], or [N, L, D] with one code for each layer.
+      records: one direction, or M directions applied at once.
+      strengths: strengths in standard deviations along the directions, [S].
+      weights: factor on the strengths for each direction, [M]; 1 by default.
+      rows: names of the latents, all different; by default "row 0" and so on.
+      title: title of the overview; by default the directions' names.
+      side: size of an image in the overview, in pixels.
+      sweep: formats of animations: "gif", "webp" and "mp4", which needs the extra `[video]`.
+      frames: number of images of an animation one way, at least 2; all are in memory at once.
+      about: more entries of the manifest; JSON values.
+      overwrite: replace an existing folder of this kind.
       on_image: called after each image and each frame.
 
     Raises:
-      ValueError: what does not go together, or a sweep of a kind that cannot be written here.
-      TypeError: what is no JSON in `about`.
-      OSError: what `new_folder` raises.
+      ValueError: arguments that do not fit each other, or an animation that cannot be written here.
+      TypeError: a value in `about` is no JSON.
+      OSError: see `new_folder`.
 
     >>> import tempfile
     >>> from pathlib import Path

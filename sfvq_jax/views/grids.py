@@ -27,21 +27,21 @@ MAP_SIDE = 160  # larger images than this many pixels are scaled down before the
 def map_figure(
     images: np.ndarray | None, title: str = "", columns: int = COLUMNS, *, labels: Any = None
 ) -> Figure:
-    """The codebook in order: images [K, H, W, C] in rows of 16, numbered from 0.
+    """Draws the images of codewords in order, numbered from 0, in rows of 16.
 
     Args:
-      images: of the codewords, or of the latents nearest to each (`interpret.rows_at`). None draws
-        the colours of the labels alone.
-      title: of the figure.
-      columns: images in a row.
-      labels: of the codewords, [K] whole numbers or texts: each has a colour, in which its images
-        are framed. Of at most 20 labels a legend names the colours; of more, colours come again,
-        and each image has its label above it.
+      images: images [K, H, W, C] of the codewords, or of the latents nearest to each
+        (`interpret.rows_at`). None draws only the colours of the labels.
+      title: title of the figure.
+      columns: number of images in a row.
+      labels: labels of the codewords, [K] integers or texts. Each label has a colour, and its
+        images have frames of that colour. Up to 20 labels, a legend names the colours. With more,
+        colours repeat, and each image has its label above it.
 
     Raises:
       TypeError: images that are no array.
-      ValueError: neither images nor labels, images of another shape or range, or labels of another
-        number.
+      ValueError: neither images nor labels, images of another shape or range, or a wrong number of
+        labels.
 
     >>> import numpy as np
     >>> from sfvq_jax.views import map_figure
@@ -99,14 +99,14 @@ def edit_figure(
     *,
     side: int = EDIT_SIDE,
 ) -> Figure:
-    """Rows of latents by columns of strengths; the unedited column is framed.
+    """Draws edits: a row for each latent, a column for each strength; unedited images are framed.
 
     Args:
-      images: [rows, strengths, H, W, C].
-      strengths: in standard deviations along the direction, one a column.
-      unit: of the direction, by which lengths are given too; None of several directions at once.
-      rows: their names, such as "seed 3".
-      title: of the figure.
+      images: images, [rows, strengths, H, W, C].
+      strengths: strength of each column, in standard deviations along the direction.
+      unit: unit of the direction, to show lengths too; None for several directions at once.
+      rows: names of the rows, such as "seed 3".
+      title: title of the figure.
       side: width of a column in pixels.
 
     >>> import numpy as np
@@ -136,7 +136,7 @@ def edit_figure(
 
 
 def inversion_figure(photos: np.ndarray, rendered: np.ndarray, columns: int = 8) -> Figure:
-    """Photographs [N, H, W, C], and what is rendered from their latents below each, likewise.
+    """Draws photographs [N, H, W, C] above the images [N, H, W, C] rendered from their latents.
 
     >>> import numpy as np
     >>> from sfvq_jax.views import inversion_figure
@@ -165,14 +165,14 @@ def directions_figure(
     strengths: Sequence[float],
     limits: Sequence[tuple[float | None, float | None]],
 ) -> Figure:
-    """What directions do: some rows of one latent each under the name of every direction.
+    """Draws the effects of directions: under each name a row for each latent.
 
     Args:
-      images: [directions, latents, strengths, H, W, C].
-      names: of the directions.
-      strengths: in units of the directions, one a column; 0 is framed.
-      limits: strengths below and above 0, of each direction, beyond which images are outside the
-        distribution, and drawn pale; None for none.
+      images: images, [directions, latents, strengths, H, W, C].
+      names: names of the directions.
+      strengths: strength of each column, in units of the directions; 0 is framed.
+      limits: for each direction, the strengths below and above 0 beyond which images are outside
+        the distribution and are drawn pale; None for no limit.
 
     >>> import numpy as np
     >>> from sfvq_jax.views import directions_figure
@@ -208,13 +208,13 @@ def directions_figure(
 def interventions_figure(
     images: np.ndarray, names: Sequence[str], extremes: Sequence[float], title: str
 ) -> Figure:
-    """Rows of images under growing intervention, the unmoved one framed.
+    """Draws rows of images under growing intervention; the unmoved image is framed.
 
     Args:
-      images: [rows, columns, H, W, C].
-      names: one a row.
-      extremes: how far coordinates are moved, one a column.
-      title: of the figure.
+      images: images, [rows, columns, H, W, C].
+      names: name of each row.
+      extremes: move of the coordinates in each column.
+      title: title of the figure.
 
     >>> import numpy as np
     >>> from sfvq_jax.views import interventions_figure

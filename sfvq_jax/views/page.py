@@ -15,10 +15,10 @@ HEIGHT = 900  # pixels of the frame
 
 
 class Page:
-    """A page to walk a curve, in one piece; a notebook shows it.
+    """A page to walk a curve, as one piece of HTML; a notebook shows it.
 
     Attributes:
-      html: all of it.
+      html: the whole page.
     """
 
     def __init__(self, html: str):
@@ -28,7 +28,7 @@ class Page:
         return f"Page({len(self.html) / 1e6:.1f} MB; save(path) writes it)"
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Writes it, whole or not at all; raises what `new_file` raises."""
+        """Writes the page, whole or not at all; raises what `new_file` raises."""
         with new_file(path, overwrite=overwrite) as temporary:
             temporary.write_text(self.html, encoding="utf-8")
 
@@ -46,16 +46,16 @@ def explore(
     *,
     scorers: Scorers | tuple[Scorer, Scorer] | None = None,
 ) -> Page:
-    """The page of a curve: what `sfvq-jax explore --export` writes, to be seen in a notebook.
+    """Makes the page of `sfvq-jax explore --export`, to be seen in a notebook.
 
     Args:
       model: the generator.
-      curve: of its latents, K from 3 to 4096 codewords.
-      scorers: what finds and what judges attributes; those of a file may be of classes. Statistics
-        of images are there in any case.
+      curve: a curve through its latents, with 3 to 4096 codewords.
+      scorers: the scorers that find and judge attributes; scorers from a file may have classes.
+        Statistics of images are always included.
 
     Raises:
-      ValueError: a curve of another model, or of more codewords.
+      ValueError: a curve of another model, or with another number of codewords.
 
     >>> import jax.numpy as jnp
     >>> import ports

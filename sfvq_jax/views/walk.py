@@ -31,22 +31,24 @@ def write_walk(
     overwrite: bool = False,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> int:
-    """Renders the points of a stretch in order and writes them; whole or not at all.
+    """Renders the points of a stretch of the curve in order and writes them as a film or PNGs.
+
+    The output is written whole or not at all.
 
     Args:
-      path: ends in .gif, .webp or .mp4, a film there and back; any other is a folder of PNGs, with
-        their positions in walk.json.
+      path: a name that ends in .gif, .webp or .mp4 becomes a film there and back; any other name
+        becomes a folder of PNGs, with their positions in walk.json.
       model: the generator.
-      curve: of its latents.
-      start: position where it begins.
-      stop: position where it ends, after it.
-      frames: images a line; both ends are among them.
-      side: pixels of an image, at most. All of a film are in memory.
-      overwrite: replace what is there.
-      on_images: called with the number of images that are new, now and then.
+      curve: a curve through its latents.
+      start: first position of the stretch.
+      stop: last position of the stretch, after the first.
+      frames: number of images for each line; both ends of the stretch are included.
+      side: largest size of an image, in pixels. All images of a film are in memory at once.
+      overwrite: replace existing output.
+      on_images: called from time to time with the number of new images.
 
     Returns:
-      How many images.
+      The number of images.
 
     Raises:
       ValueError: a stretch that is not on the curve, numbers that are too small or too large, or a
