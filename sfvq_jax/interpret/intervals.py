@@ -10,7 +10,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """A mean or a share, and its confidence interval."""
+    """A mean or a share with its confidence interval."""
 
     mean: float
     low: float

@@ -22,12 +22,12 @@ MOST_CHANNELS = 2**12
 
 
 class Scorers(NamedTuple):
-    """What `save_scorers` keeps.
+    """Two scorers from a file of `save_scorers`.
 
     Attributes:
-      find: to find directions with.
-      judge: to judge what `find` has found.
-      about: where they come from, how good they are; JSON values.
+      find: the scorer that finds directions.
+      judge: the scorer that judges them.
+      about: origin and quality of the scorers; JSON values.
     """
 
     find: Scorer
@@ -38,17 +38,17 @@ class Scorers(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Of the labels: classes, yes/no or numbers."""
+        """Kind of the labels: classes, yes/no or numbers."""
         return _fitted(self.find).kind
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Attributes of which each image has one; none of other kinds."""
+        """Names of the classes, one for each image; empty for other kinds of labels."""
         return self.judge.names if self.kind == "classes" else ()
 
     @property
     def features(self) -> Callable[[jax.Array], jax.Array]:
-        """Images -> [N, F]: the last layer but one of the scorer that judges."""
+        """Function of images to features [N, F]: the penultimate layer of the judge."""
         return _fitted(self.judge).features
 
 
@@ -68,15 +68,15 @@ def save_scorers(
     """Writes two fitted scorers into one .npz, without pickle.
 
     Args:
-      path: of the file, or a URI.
-      find: to find directions with, of `fit_scorer`.
-      judge: to judge what `find` has found, of `fit_scorer`.
-      about: where they come from, how good they are; JSON values.
-      overwrite: replace a file that is there.
+      path: path or URI of the file.
+      find: the scorer that finds directions, from `fit_scorer`.
+      judge: the scorer that judges them, from `fit_scorer`.
+      about: origin and quality of the scorers; JSON values.
+      overwrite: replace an existing file.
 
     Raises:
-      FileExistsError: there is a file and `overwrite` is false.
-      ValueError: a scorer that `fit_scorer` has not made.
+      FileExistsError: the file exists, and `overwrite` is false.
+      ValueError: a scorer that is not from `fit_scorer`.
 
     >>> import tempfile
     >>> import ports
@@ -107,12 +107,12 @@ def save_scorers(
 
 
 def load_scorers(path: str | Path) -> Scorers:
-    """Reads what `save_scorers` wrote.
+    """Reads two scorers that `save_scorers` wrote.
 
     Raises:
-      FileNotFoundError: nothing there.
-      OSError: it cannot be opened.
-      ValueError: no scorers, a damaged file, or one of a newer format.
+      FileNotFoundError: there is no such file.
+      OSError: the file cannot be opened.
+      ValueError: the file has no scorers, is damaged or has a newer format.
 
     >>> import ports
     >>> from sfvq_jax.interpret import load_scorers

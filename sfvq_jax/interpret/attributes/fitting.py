@@ -37,17 +37,18 @@ LEAST_STEPS = 300  # that few images are seen more often for
 
 
 class ScorerFit(NamedTuple):
-    """A fitted scorer, and how well it does on images that it was not trained on.
+    """A fitted scorer and its quality on images that it was not trained on.
 
     Attributes:
-      scorer: whose `function` is a `FittedFunction`.
-      measure: what `held_out` tells: "recall" of classes, "balanced accuracy" of yes/no attributes
-        (mean of the shares of right answers among yes and among no), "R²" of numbers (share of the
-        variance explained).
-      held_out: name -> measure on the held-out images, NaN where none of them can tell.
-      overall: accuracy of classes, else the mean of `held_out` without NaN.
-      baseline: what `overall` is without looking: share of the commonest class, 0.5, or 0.
-      trained_rows: rows of the images that it was trained on, ascending.
+      scorer: the scorer; its `function` is a `FittedFunction`.
+      measure: name of the measure in `held_out`: "recall" for classes, "balanced accuracy" for
+        yes/no attributes (mean of the shares of right answers among yes and among no), "R²" for
+        numbers (share of the variance explained).
+      held_out: measure on the held-out images for each name; NaN if they cannot tell.
+      overall: accuracy for classes, otherwise the mean of `held_out` without NaN.
+      baseline: value of `overall` for a guess without the image: share of the commonest class, 0.5,
+        or 0.
+      trained_rows: rows of the training images, ascending.
       held_out_rows: rows of the held-out images, ascending.
     """
 
@@ -66,8 +67,8 @@ class ScorersFit(NamedTuple):
     """Two scorers of the same attributes, fitted on different images.
 
     Attributes:
-      find: to find directions with.
-      judge: to judge what `find` has found.
+      find: the scorer that finds directions.
+      judge: the scorer that judges them.
     """
 
     find: ScorerFit
@@ -88,16 +89,18 @@ def fit_scorer(
     """Fits a scorer on labelled images: Adam on a small convolutional network.
 
     Args:
-      key: decides on initial parameters, order and held-out images; the same key, the same scorer.
-      images: [N, H, W, C], uint8 or floating point in [-1, 1], of any size; the network sees them
-        at 16x16 or 32x32 where no side is longer than that, else at 64x64.
+      key: PRNG key of initial parameters, order and held-out images; the same key gives the same
+        scorer.
+      images: images [N, H, W, C] of any size, uint8 or floating point in [-1, 1]. The network sees
+        them at 16x16 or 32x32 if no side is longer, otherwise at 64x64.
       labels: integers [N] are classes, counted from 0: the scores are log-odds of each class,
-        limited smoothly to ±6. Booleans [N, A] are yes/no attributes: log-odds of yes, limited in
-        the same way. Floats [N, A] are numbers: scores are estimates in the labels' own units.
-      names: of the classes or attributes.
-      epochs: times that each image is seen; by default 4, or more where that would be fewer than
-        300 steps of 128 images.
-      held_out: share of the images that are not trained on, at most 0.5.
+        limited smoothly to ±6. Booleans [N, A] are yes/no attributes: the scores are log-odds of
+        yes, limited in the same way. Floats [N, A] are numbers: the scores are estimates in the
+        units of the labels.
+      names: names of the classes or attributes.
+      epochs: number of passes over the images; by default 4, or as many more as make 300 steps of
+        128 images.
+      held_out: share of the images that are not used for training, at most 0.5.
 
     Raises:
       ValueError: images or labels of other shapes, ranges or types; NaN; fewer than 20 images, one
@@ -124,10 +127,10 @@ def fit_scorers(
     epochs: int | None = None,
     held_out: float = 0.1,
 ) -> ScorersFit:
-    """Fits two scorers, each on a half of the images that the other never sees.
+    """Fits two scorers, each on one half of the images, so that one can judge the other.
 
-    Arguments and errors are those of `fit_scorer`, with twice as many images at least: 40, and 4 of
-    each class or answer. Each scorer is measured on the held-out part of its own half.
+    Arguments and errors are those of `fit_scorer`, but at least twice as many images are needed:
+    40, and 4 of each class or answer. Each scorer is measured on the held-out part of its own half.
 
     >>> import jax
     >>> import numpy as np

@@ -18,18 +18,18 @@ SIDE = 16  # of small pixels
 
 
 class Inside:
-    """Which images lie in the neighbourhood of one of the distribution's, in each kind of features.
+    """Decides which images lie in a distribution: near one of its images in each kind of features.
 
     The neighbourhood of an image reaches to its third nearest neighbour (precision; Kynkäänniemi et
-    al., 2019, eq. 1; equation 18 of docs/explanation/equations.md), times what calls a share
-    `FALSE_ALARMS` of held-out images outside, divided evenly over the kinds. None reaches farther
-    than nine tenths of them: around an image that is odd itself anything would lie inside. Small
-    pixels see light, colours and noise; a scorer's features see shapes that none of its images
+    al., 2019, eq. 1; equation 18 of docs/explanation/equations.md). It is scaled so that a share
+    `FALSE_ALARMS` of held-out images is called outside, divided evenly over the kinds. Radii are
+    limited to their 0.9 quantile: otherwise anything near an unusual image would be inside. Small
+    pixels see light, colours and noise. A scorer's features see shapes that none of the images
     have.
 
     Args:
-      bank: features of the B images, [B, F] of each kind.
-      held_out: of other images of the distribution, [N, F] of each kind.
+      bank: features of the B images of the distribution, [B, F] for each kind.
+      held_out: features of other images of the distribution, [N, F] for each kind.
 
     >>> import numpy as np
     >>> from sfvq_jax.interpret import Inside
@@ -60,7 +60,7 @@ class Inside:
 
 
 def small_pixels(images: Array) -> Array:
-    """Images [N, H, W, C] at 16x16, flat: [N, 256 C], of the images' own dtype and range.
+    """Scales images [N, H, W, C] to 16x16 and flattens them, [N, 256 C]; keeps dtype and range.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import small_pixels

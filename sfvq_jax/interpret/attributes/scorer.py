@@ -22,16 +22,17 @@ UPPER = 0.75  # quantile from which an image has an attribute that is relative
 
 @flax.struct.dataclass
 class Scorer:
-    """A function images [N, H, W, C], float32 in [-1, 1] -> scores [N, A], and names of the scores.
+    """A function of images [N, H, W, C], float32 in [-1, 1], to scores [N, A], with their names.
 
-    A pytree, whose leaves are the function's parameters. What finds directions must be written in
-    JAX, since its derivatives are taken; what judges them may be any function of arrays.
+    It is a pytree whose leaves are the parameters of the function. A scorer that finds directions
+    must be written in JAX, because its derivatives are needed. A scorer that judges may be any
+    function of arrays.
 
     Attributes:
       function: a callable pytree, or any function wrapped by `Scorer.of`.
-      names: of the A attributes.
-      thresholds: scores above which an image has each attribute, such as 0 for log-odds; None where
-        that is relative, and an image has it that is among the upper quarter of a model's.
+      names: names of the A attributes.
+      thresholds: score above which an image has each attribute, such as 0 for log-odds. None for a
+        relative attribute: an image has it if it is in the upper quarter of a model's images.
 
     >>> redness = Scorer.of(lambda images: images[..., :1].mean((1, 2)), ["redness"])
     >>> redness(jnp.ones((2, 8, 8, 3))).tolist()
@@ -51,15 +52,15 @@ class Scorer:
         names: Sequence[str],
         thresholds: Sequence[float | None] | float | None = None,
     ) -> "Scorer":
-        """A scorer of any function images -> [N, A], of ArcFace, CLIP or your own network, say.
+        """Makes a scorer from a function images -> [N, A], such as ArcFace or your own network.
 
         Args:
-          function: of images; its `features`, if it has any, are those of the scorer.
-          names: of the attributes.
-          thresholds: one for all, or one an attribute; see the class.
+          function: function of images; its `features`, if any, become those of the scorer.
+          names: names of the attributes.
+          thresholds: one for all attributes, or one for each; see the class.
 
         Raises:
-          ValueError: names that are not strings, or one twice; thresholds of another number.
+          ValueError: names that are not strings or not unique, or a wrong number of thresholds.
         """
         if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
             raise ValueError(f"names are {names!r}; expected different strings, one an attribute")
@@ -83,20 +84,20 @@ class Scorer:
         *,
         neutral: str = "a photo",
     ) -> "Scorer":
-        """Attributes from text, by a model such as CLIP: how much more an image is like each text.
+        """Makes a scorer of attributes that are described by texts, with a model such as CLIP.
 
-        A score is CLIP's logit of the text against the neutral one, 100 times the difference of the
-        cosines (Radford et al., 2021). It is relative: thresholds are None.
+        A score is CLIP's logit of the text against the neutral text, 100 times the difference of
+        the cosines (Radford et al., 2021). Attributes are relative: thresholds are None.
 
         Args:
-          image_encoder: images [N, H, W, C] in [-1, 1] -> [N, E]; it resizes and normalises them as
-            its model wants. In JAX where directions are found with it.
-          text_encoder: a list of M texts -> [M, E].
-          texts: one an attribute, and its name: "a smile".
-          neutral: what images are, whatever they show.
+          image_encoder: function of images [N, H, W, C] in [-1, 1] to [N, E]; it resizes and
+            normalises images for its model. To find directions, it must be written in JAX.
+          text_encoder: function of a list of M texts to [M, E].
+          texts: one text for each attribute, which is also its name: "a smile".
+          neutral: text that describes all images.
 
         Raises:
-          ValueError: names that `of` refuses; texts that are not encoded as [M, E].
+          ValueError: names that `of` refuses, or encoded texts that are not [M, E].
         """
         encoded = jnp.asarray(text_encoder([*texts, neutral]), jnp.float32)
         if encoded.ndim != 2 or len(encoded) != len(texts) + 1:
@@ -112,12 +113,12 @@ class Scorer:
 
     @property
     def features(self) -> Callable[[Array], Array] | None:
-        """Images -> [N, F], by which images look alike to it; None of a function without any."""
+        """Function of images to features [N, F] that compare images; None if there is none."""
         return getattr(self.function, "features", None)
 
     @property
     def of_background(self) -> tuple[str, ...]:
-        """Names of those that mean nothing of images without an even border (`has_background`)."""
+        """Names of attributes that need images with an even border (`has_background`)."""
         names = getattr(self.function, "of_background", ())
         return tuple(name for name in self.names if name in names)
 
@@ -132,7 +133,7 @@ class Scorer:
         return scores
 
     def thresholds_among(self, scores: np.ndarray) -> np.ndarray:
-        """Scores above which an image has each attribute, [A]; relative to scores [N, A]."""
+        """Scores above which an image has each attribute, [A]; relative ones by scores [N, A]."""
         upper = np.quantile(np.asarray(scores), UPPER, axis=0)
         both = zip(self.thresholds, upper, strict=True)
         return np.array([relative if own is None else own for own, relative in both])
@@ -141,7 +142,7 @@ class Scorer:
         """The column of an attribute.
 
         Raises:
-          ValueError: no attribute of this name.
+          ValueError: there is no attribute of this name.
         """
         if name not in self.names:
             raise ValueError(f"there is no attribute {name!r}; there are {', '.join(self.names)}")
@@ -153,10 +154,10 @@ class Scorer:
 
 
 def join(*scorers: Scorer) -> Scorer:
-    """One scorer of all attributes of some scorers, in the order in which they are given.
+    """Joins scorers into one scorer of all their attributes, in the same order.
 
     Raises:
-      ValueError: two have a name in common.
+      ValueError: two scorers have an attribute of the same name.
 
     >>> from sfvq_jax.interpret import Scorer, image_statistics, join
     >>> redness = Scorer.of(lambda images: images[..., :1].mean((1, 2)), ["redness"])
@@ -208,17 +209,19 @@ class Joined:
 
 
 def class_scorer(logits: Callable[[Array], Array], names: Sequence[str]) -> Scorer:
-    """The classes of a classifier, a function images -> logits [N, A], as attributes.
+    """Makes a scorer of the classes of a classifier.
 
-    The scores [N, A] are log-odds of each class, above 0 where it is more likely than all others
-    together, and limited smoothly to ±6: changes of what is certain anyway count little.
+    The scores [N, A] are log-odds of each class. They are above 0 if a class is more likely than
+    all others together. They are limited smoothly to ±6, so that changes of certain results count
+    little.
 
     Args:
-      logits: images [N, H, W, C], float32 in [-1, 1] -> [N, A], before any softmax.
-      names: of the A classes.
+      logits: function of images [N, H, W, C], float32 in [-1, 1], to logits [N, A], before any
+        softmax.
+      names: names of the A classes.
 
     Raises:
-      ValueError: names that are not strings, or one twice.
+      ValueError: names that are not strings or not unique.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import class_scorer

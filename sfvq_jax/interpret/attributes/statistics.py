@@ -43,12 +43,12 @@ LEAST_SHARE = 0.75  # of them that must have one
 
 
 class Statistics(NamedTuple):
-    """The statistics that mean something of a model's images.
+    """The statistics that make sense for the images of a model.
 
     Attributes:
-      find: to find directions with, `image_statistics`.
-      judge: the same by other definitions, `judging_statistics`.
-      background: share of the images that stand on an even background (`has_background`).
+      find: scorer to find directions, `image_statistics`.
+      judge: scorer of the same attributes by other definitions, `judging_statistics`.
+      background: share of the images with an even background (`has_background`).
     """
 
     find: Scorer
@@ -59,10 +59,10 @@ class Statistics(NamedTuple):
 
 
 def statistics_of(key: Array, model: LatentModel) -> Statistics:
-    """Statistics for a model: without those in `OF_BACKGROUND` where its images have none.
+    """Chooses statistics for a model: without `OF_BACKGROUND` if its images have no background.
 
-    That is where fewer than three quarters of 64 images have one. Photographs of scenes and
-    textures do not: what covers what, and where, means nothing of them.
+    Images have a background if at least three quarters of 64 images have an even one. Photographs
+    of scenes and textures do not, and statistics of an object before a background make no sense.
 
     >>> import ports
     >>> statistics = statistics_of(jax.random.key(0), ports.load(ports.bundled("fashion_mnist")))
@@ -89,15 +89,15 @@ def no_background(names: Sequence[str], share: float) -> str:
 
 
 def image_statistics() -> Scorer:
-    """Statistics of images [N, H, W, C], in JAX and with derivatives; names in `STATISTICS`.
+    """Computes statistics of images [N, H, W, C], differentiable in JAX; names in `STATISTICS`.
 
-    Brightness and contrast are mean and standard deviation of the mean over channels, from 0 to 1;
-    edge energy is the mean squared difference of neighbours, × 100. The others are of what stands
-    on a background, the commonest grey of the border, and mean nothing where there is none:
-    `statistics_of` gives those that a model has. Cover grows with a pixel's difference from the
-    background; area is the covered share, positions are the cover's centre, from -1 to 1, right and
-    up being positive, width and height those of a box that is spread as much, in shares of the
-    image. Symmetry is 1 where left and right mirror each other.
+    Brightness and contrast are mean and standard deviation of the mean over channels, from 0 to 1.
+    Edge energy is the mean squared difference of neighbours, × 100. The other statistics describe
+    an object on a background, which is the commonest grey of the border. They make no sense without
+    a background: `statistics_of` chooses those of a model. Cover grows with a pixel's difference
+    from the background. Area is the covered share. Positions are the centre of the cover, from -1
+    to 1; right and up are positive. Width and height, as shares of the image, are those of a box
+    with the same spread. Symmetry is 1 if left and right mirror each other.
 
     >>> scores = image_statistics()(jnp.zeros((2, 8, 8, 1)))
     >>> dict(zip(image_statistics().names, scores[0].tolist(), strict=True))["brightness"]
@@ -107,13 +107,14 @@ def image_statistics() -> Scorer:
 
 
 def judging_statistics() -> Scorer:
-    """The attributes of `image_statistics` by other definitions, to judge what those have found.
+    """Computes the attributes of `image_statistics` by other definitions, to judge directions.
 
-    From pixels in linear light, percentiles and a mask of what differs from the background, the
-    middle of the narrowest range of greys that holds half of the border: mean light, range of 90 %
-    of the pixels, share, median and 95 % range of the mask; correlation with the mirror image; mean
-    magnitude of the Sobel gradient. Derivatives are mostly zero. Images are [N, H, W, C], float32
-    in [-1, 1]; scores are [N, 9], float32.
+    They use pixels in linear light, percentiles, and a mask of pixels that differ from the
+    background. The background is the middle of the narrowest range of greys that holds half of the
+    border. The statistics are: mean light; range of 90 % of the pixels; share, median and 95 %
+    range of the mask; correlation with the mirror image; mean magnitude of the Sobel gradient.
+    Derivatives are mostly zero. Images are [N, H, W, C], float32 in [-1, 1]; scores are [N, 9],
+    float32.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import judging_statistics
@@ -137,9 +138,10 @@ class _Statistics:
 
 @jax.jit
 def has_background(images: Array) -> Array:
-    """Whether images stand on an even background, [N]: the border is covered half as much as all.
+    """Whether images [N, H, W, C] have an even background, [N].
 
-    Images [N, H, W, C] that are even throughout do.
+    They have one if the border is covered at most half as much as the whole image. Images that are
+    even throughout have one.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import has_background

@@ -29,37 +29,38 @@ def sample_by_attribute(
     least_share: float = 0.05,
     batch: int | None = None,
 ) -> Samples:
-    """Latents whose images have an attribute: ten thousand sandals.
+    """Samples latents whose images have an attribute, such as ten thousand sandals.
 
-    First a survey: fresh latents of the model are rendered and scored, which tells on which lines
-    of the curve the attribute is met, and how often. Then latents are drawn at and around the
-    positions of those that have it (`sample_around`), rendered, scored, and kept if they have it.
+    First, a survey renders and scores fresh latents of the model. It shows on which lines of the
+    curve the attribute occurs, and how often. Then latents are drawn at and around the positions
+    of latents with the attribute (`sample_around`). They are rendered and scored, and kept if they
+    have it.
 
     Args:
       key: a PRNG key; the same one gives the same samples.
       model: the generator.
-      curve: fitted to latents of this model.
-      scorer: any function of images, with names.
-      wanted: the name of an attribute, or several that an image must have all at once.
-      count: how many samples.
-      above: an image has an attribute if its score, in the score's own unit, is greater; by default
-        the scorer's threshold, or, where that is relative, the upper quartile of the survey; no
-        limit where `below` is given.
-      below: and if it is less than this.
-      noise: of `sample_around`.
-      surveyed: latents in the survey. Some dozens of them should have the attribute.
-      least_share: lines on which fewer of the latents have the attribute are left out. The higher,
-        the more of the images drawn have it, and the less various they are. Where that leaves too
-        few latents to learn from, no line is left out.
-      batch: images rendered at once, always so many, so that nothing is compiled twice; by default
-        up to 64, fewer where they are large.
+      curve: a curve fitted to latents of this model.
+      scorer: a scorer; its function may be any function of images.
+      wanted: name of an attribute, or several names of attributes that an image must all have.
+      count: number of samples.
+      above: an image has an attribute if its score is greater than this, in the unit of the score.
+        The default is the scorer's threshold, or for relative attributes the upper quartile of the
+        survey; there is no default limit if `below` is given.
+      below: the score must also be less than this.
+      noise: see `sample_around`.
+      surveyed: number of latents in the survey. Some dozens of them should have the attribute.
+      least_share: lines with a smaller share of latents that have the attribute are left out. With
+        a larger value, more of the drawn images have the attribute, and they vary less. If too few
+        latents remain to learn from, no line is left out.
+      batch: number of images rendered at once, always the same, so that nothing is compiled twice;
+        by default up to 64, fewer if images are large.
 
     Returns:
-      `count` samples, all of which were seen to have the attribute; without labels.
+      `count` samples that all have the attribute by the scorer, without labels.
 
     Raises:
-      ValueError: no such attribute; fewer than 8 of the surveyed latents have it; or fewer than 1
-        in 200 of those drawn.
+      ValueError: there is no such attribute; fewer than 8 of the surveyed latents have it; or fewer
+        than 1 in 200 of the drawn ones.
 
     >>> from types import SimpleNamespace
     >>> import jax

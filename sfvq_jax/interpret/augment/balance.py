@@ -28,18 +28,19 @@ def sample_balanced(
     least_share: float = 0.05,
     batch: int | None = None,
 ) -> Samples:
-    """Latents of several classes, equally many of each, in random order: a labelled dataset.
+    """Samples equally many latents of several classes, in random order: a labelled dataset.
 
-    As `sample_by_attribute` for one class after the other, with one survey for all.
+    This is `sample_by_attribute` for one class after the other, with one survey for all.
 
     Args:
-      count: how many samples of all classes together.
-      names: the attributes that are the classes; all of the scorer's by default. An image is of a
-        class if this score of it is greater than `above` (by default as there) and than those of
-        the other classes, so that the scores must be of one kind, such as log-odds. Where count is
-        no multiple of their number, the first ones get one sample more.
+      count: number of samples of all classes together.
+      names: names of the attributes that are classes; by default all of the scorer's. An image
+        belongs to a class if its score is greater than `above` (the default is that of
+        `sample_by_attribute`) and than the scores of the other classes. So the scores must be of
+        one kind, such as log-odds. If count is no multiple of the number of classes, the first
+        ones get one sample more.
 
-    The other arguments, and errors, are those of `sample_by_attribute`.
+    For other arguments, and errors, see `sample_by_attribute`.
 
     Returns:
       `count` samples with labels.

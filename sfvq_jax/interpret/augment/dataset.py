@@ -42,40 +42,40 @@ def write_dataset(
     overwrite: bool = False,
     batch: int | None = None,
 ) -> None:
-    """Renders latents and writes their images; whole or not at all.
+    """Renders latents and writes a dataset of their images, whole or not at all.
 
-    A path that ends in .npz becomes one file: `images`, uint8 [N, H, W, C], `latents`, what is
-    given of `positions`, `labels` and `scores`, and `manifest`, a JSON string. It is read without
-    pickle. Any other path becomes a folder::
+    A path that ends in .npz becomes one file, which is read without pickle. It has `images`, uint8
+    [N, H, W, C], `latents`, those of `positions`, `labels` and `scores` that are given, and
+    `manifest`, a JSON string. Any other path becomes a folder::
 
         manifest.json
         latents.npz            latents, positions, labels, scores
         images/000.png …       or, with labels, images/<class>/000.png, as torchvision's ImageFolder
                                reads them, which numbers classes in the order of the alphabet
 
-    The manifest holds the format's version and the library's, what `about` says, `image_shape`
-    [H, W, C], `count`, `names`, `score_names`, and, in a folder, `files`: of each its name in the
-    folder and what is given of its position, label and scores.
+    The manifest has the versions of the format and the library, the content of `about`,
+    `image_shape` [H, W, C], `count`, `names` and `score_names`. In a folder it also has `files`:
+    the name of each file and, if given, its position, label and scores.
 
     Args:
-      path: where to.
+      path: the file or folder to write.
       model: the generator.
-      latents: [N, D] or, one code a layer, [N, L, D].
-      positions: of the latents on the curve, [N].
+      latents: latents [N, D], or [N, L, D] with one code for each layer.
+      positions: positions of the latents on the curve, [N].
       labels: index of each latent's class in the names, [N] integers.
-      names: of the classes.
-      scores: [N, A].
-      score_names: of the scores; by default the names.
-      about: where the images come from: model hash, space, seed, settings; JSON values.
-      overwrite: replace what is there, a folder only if it is such a dataset.
-      batch: images rendered at once, at most; of a folder no more are in memory. By default up to
-        64, fewer where they are large.
+      names: names of the classes.
+      scores: scores of the images, [N, A].
+      score_names: names of the scores; by default `names`.
+      about: origin of the images: model hash, space, seed, settings; JSON values.
+      overwrite: replace existing output; a folder only if it is such a dataset.
+      batch: largest number of images rendered at once; a folder never has more in memory. By
+        default up to 64, fewer if images are large.
 
     Raises:
-      ValueError: no latents; arrays that do not belong together; or PNGs of images that have
-        neither 1 nor 3 channels.
-      TypeError: what is no JSON in `about`.
-      OSError: what `new_file` and `new_folder` raise.
+      ValueError: no latents; arrays that do not fit each other; or PNGs of images that have neither
+        1 nor 3 channels.
+      TypeError: a value in `about` is no JSON.
+      OSError: see `new_file` and `new_folder`.
 
     >>> import tempfile
     >>> from types import SimpleNamespace

@@ -25,16 +25,16 @@ LEAST_ACCEPTED = 1 / 200
 
 
 class Samples(NamedTuple):
-    """Latents whose images were seen to have an attribute; NumPy arrays.
+    """Samples whose images have an attribute by the scorer; NumPy arrays.
 
     Attributes:
-      latents: [N, D].
-      positions: on the curve around which they were drawn, [N].
-      scores: of their images, [N, A], all that the scorer gives.
-      accepted: share of the images drawn that had the attribute.
-      thresholds: scores above which an image had it, of each attribute that was wanted, or class.
-      labels: of `sample_balanced`, the index of each sample's attribute in the names, [N] int;
-        None of `sample_by_attribute`.
+      latents: the latents, [N, D].
+      positions: positions on the curve around which they were drawn, [N].
+      scores: all scores of their images, [N, A].
+      accepted: share of the drawn images that had the attribute.
+      thresholds: for each wanted attribute or class, the score above which an image has it.
+      labels: index of each sample's attribute in the names, [N] int, from `sample_balanced`; None
+        from `sample_by_attribute`.
     """
 
     latents: np.ndarray

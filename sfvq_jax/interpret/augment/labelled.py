@@ -17,13 +17,13 @@ Array = jax.Array
 
 
 class LabelledSamples(NamedTuple):
-    """Latents of classes; NumPy arrays.
+    """Samples with classes; NumPy arrays.
 
     Attributes:
-      latents: [N, D].
-      positions: on the curve, on or around which they were drawn, [N].
-      labels: the index of each one's class in the names, [N] int32.
-      names: of the classes.
+      latents: the latents, [N, D].
+      positions: positions on the curve at or around which they were drawn, [N].
+      labels: index of each latent's class in the names, [N] int32.
+      names: names of the classes.
     """
 
     latents: np.ndarray
@@ -43,15 +43,16 @@ def sample_labelled(
     *,
     noise: float = 0.0,
 ) -> LabelledSamples:
-    """Latents on lines of known classes, or around them, equally many of each, in random order.
+    """Samples equally many latents of each class, at or around its lines, in random order.
 
     Args:
-      key: a PRNG key; the same one gives the same latents, and the same positions for any noise.
+      key: a PRNG key; the same key gives the same latents, and the same positions for any noise.
       model: the generator.
-      curve: fitted to latents of this model.
-      lines: of each class, whose lines all get about as many.
-      count: how many, N; where it is no multiple of the classes, the first get one more.
-      noise: of `sample_around`: 0 on the curve, to 1, as far from it as latents of the model.
+      curve: a curve fitted to latents of this model.
+      lines: lines of each class; all lines of a class get about equally many samples.
+      count: number of samples N; if it is no multiple of the number of classes, the first classes
+        get one sample more.
+      noise: see `sample_around`: from 0, on the curve, to 1, as far from it as the model's latents.
 
     Raises:
       ValueError: no lines, a count below 1, or a noise outside 0-1.

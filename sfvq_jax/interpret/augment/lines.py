@@ -19,10 +19,10 @@ DRAWN_AT_ONCE = 256  # latents of `sample_around` in memory at once, each with i
 
 
 def positions_along(curve: Curve, start: float, stop: float, count: int) -> Array:
-    """Positions [count] spread evenly from one to another: the middles of `count` equal pieces.
+    """Spreads positions [count] evenly over a stretch: the middles of `count` equal pieces.
 
-    Both ends are left out, so that stretches side by side, such as the lines j to j + 1, give no
-    point twice.
+    Both ends are left out, so that neighbouring stretches, such as the lines j to j + 1, have no
+    position in common.
 
     Raises:
       ValueError: positions outside the curve or not in order, or a count below 1.
@@ -53,23 +53,24 @@ def sample_around(
     noise: float = 1.0,
     neighbours: int = 32,
 ) -> Array:
-    """New latents that lie around positions of the curve as real latents do.
+    """Samples latents around positions of the curve, spread as real latents are.
 
-    Real latents lie around the curve, not on it. Here a position's point gets a random residual,
-    from the normal distribution that has mean and covariance of the residuals, latent minus nearest
-    point, of the real latents next in position. Taking over whole residuals instead would give
-    near copies of the real latents, since points move little along the curve.
+    Real latents lie around the curve, not on it. So the point at a position gets a random residual.
+    It is drawn from the normal distribution with the mean and covariance of the residuals (latent
+    minus nearest point) of the real latents with the nearest positions. To copy whole residuals
+    would almost copy the real latents, because points move little along the curve.
 
     Args:
-      key: a PRNG key; the same one gives the same latents.
-      curve: of width D.
-      positions: where, [count].
-      latents: real ones, fresh draws of the model, [N, D]: the more, the more local.
-      noise: factor of the residuals, from 0, on the curve, to 1, as far from it as real latents.
-      neighbours: so many real latents are taken for a position's.
+      key: a PRNG key; the same key gives the same latents.
+      curve: a curve of width D.
+      positions: positions on the curve, [count].
+      latents: real latents, fresh draws of the model, [N, D]; with more of them, the residuals are
+        more local.
+      noise: factor on the residuals, from 0, on the curve, to 1, as far from it as real latents.
+      neighbours: number of real latents whose residuals a position uses.
 
     Returns:
-      [count, D].
+      Latents, [count, D].
 
     Raises:
       ValueError: no latents, ones of another width, or a noise outside 0-1.

@@ -51,16 +51,16 @@ IMAGES = 1500  # of a method an attribute, about, until the first seed tells it
 def default_methods(
     model: LatentModel, bits: int = 6, scorer: Scorer | None = None
 ) -> tuple[Method, ...]:
-    """All methods that the model allows, each with as many directions.
+    """Lists all methods that the model allows, with equally many directions each.
 
-    Lines of 2**bits codewords set the number; pairs of codewords, and of latents, are more. With a
-    scorer come components of its features, at most as many as it has, and the supervised ones, with
-    a direction for each of its attributes.
+    Their number is the number of lines of 2**bits codewords. Pairs of codewords, and of latents,
+    are more. A scorer adds components of its features, at most as many as it has, and supervised
+    methods, with a direction for each of its attributes.
 
     Args:
-      model: a model with `style_weights` gets `SeFa` as well.
-      bits: of the curve, which has 2**bits - 1 lines.
-      scorer: for the methods that look at images.
+      model: the generator; one with `style_weights` gets `SeFa` too.
+      bits: bits of the curve, which has 2**bits - 1 lines.
+      scorer: scorer for methods that look at images.
 
     >>> import ports
     >>> from sfvq_jax.interpret import default_methods
@@ -102,32 +102,33 @@ def compare(
     done: Done | None = None,
     on_progress: OnProgress | None = None,
 ) -> Comparison:
-    """Compares methods on a model; docs/how-to/compare.md does so, from a model to the tables.
+    """Compares methods on a model; docs/how-to/compare.md shows it, from a model to the tables.
 
     Args:
       key: a PRNG key.
-      model: whose `render` is differentiable.
+      model: the generator; its `render` must be differentiable.
       find: the scorer that chooses among directions, written in JAX.
-      judge: another one with attributes of the same names, any function.
-      methods: of different names; `default_methods` of the model and `find` by default. Your own is
-        anything with `name` and `fit(key, model)`. One that fits a curve is compared by its own
-        directions and, as a row of its own, by all pairs of codewords; random directions also with
-        steps as long as the first method's are on average.
-      attributes: to compare by; all that both scorers have by default.
-      classes: attributes of which each image has one, for the order of codewords.
-      features: images -> [N, F], for content preservation: the judge's penultimate layer, say.
-      seeds: two or more.
-      latents: N, fresh ones to measure on, for each seed.
-      change: wanted of each attribute, in its standard deviations over images.
-      done: results of the parts of a run with the same arguments that was interrupted, by name, and
-        what this one adds: a dict, or what keeps them in files.
+      judge: another scorer with attributes of the same names; its function may be any function.
+      methods: methods with different names; by default `default_methods` of the model and `find`.
+        Your own method is any object with `name` and `fit(key, model)`. A method that fits a curve
+        gets a second row for all pairs of codewords. Random directions get a second row with steps
+        as long as those of the first method on average.
+      attributes: attributes to compare by; by default all that both scorers have.
+      classes: attributes of which each image has exactly one, to measure the order of codewords.
+      features: function of images to [N, F] for content preservation, such as the judge's
+        penultimate layer.
+      seeds: number of seeds, two or more.
+      latents: number N of fresh latents to measure on, for each seed.
+      change: wanted change of each attribute, in its standard deviations over images.
+      done: finished parts of an interrupted run with the same arguments, by name. New parts are
+        added: a dict, or a mapping that keeps them in files.
       on_progress: called with `Progress`.
 
     Returns:
-      All that was measured; `summary` and `order_summary` make tables of it.
+      All measurements; `summary` and `order_summary` make tables of them.
 
     Raises:
-      ValueError: unknown attributes or classes, methods that have a name in common or give nothing,
+      ValueError: unknown attributes or classes, methods with the same name or without directions,
         or numbers that are too small.
 
     >>> from types import SimpleNamespace

@@ -20,7 +20,7 @@ MEANS = ("dependency", "content", "correlation", "strength")  # of `Edit`
 
 
 class Comparison(NamedTuple):
-    """What `compare` measures, one entry each; `summary` and `order_summary` are its tables."""
+    """Measurements of `compare`; `summary` and `order_summary` make tables of them."""
 
     edits: list[Edit]
     recognitions: list[Recognition]
@@ -36,12 +36,12 @@ class Comparison(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """What a method has more of than the first one, paired over seeds.
+    """Difference of a method from the first method, paired over seeds.
 
     Attributes:
-      mean, low, high: of the seeds' gaps, with the 95 % confidence interval (Student's t).
-      p: of the paired t test that there is none, adjusted by Holm's method for as many methods as
-        are compared with the first.
+      mean, low, high: mean of the seeds' differences and its 95 % interval (Student's t).
+      p: p-value of the paired t test of no difference, adjusted by Holm's method for the number of
+        methods that are compared with the first.
     """
 
     mean: float
@@ -54,25 +54,26 @@ class Gap(NamedTuple):
 
 
 class MethodSummary(NamedTuple):
-    """Of a method over all seeds: means and 95 % intervals.
+    """Summary of a method over all seeds: means and 95 % intervals.
 
-    Those of shares, `reached`, both of recognition and `agree`, are Wilson's, of as many trials as
-    seeds, by how they differ, are worth; the others are Student's t of the seeds' means.
+    Intervals of shares (`reached`, both kinds of recognition, `agree`) are Wilson's, with an
+    effective number of trials that depends on how much seeds differ. The others are Student's t of
+    the seeds' means.
 
     Attributes:
-      method: its name.
-      directions: how many it chooses among, for each layer range.
+      method: name of the method.
+      directions: number of directions that it chooses among, for each range of layers.
       reached: share of the attributes that change as wanted on fresh latents, within the limits of
         their directions.
-      failed: mean number of attributes a seed that do so on the latents that chose the direction
-        and not on fresh ones within its limits.
+      failed: mean number of attributes per seed that change as wanted on the latents that chose the
+        direction, but not on fresh ones within its limits.
       recognition, recognition_equal: accuracies of `Recognition`.
-      recognised: how many directions are told apart there.
-      shared: mean number of attributes a seed that both this method and the first one reach.
-      dependency, content, correlation, agree, strength: of `Edit`, over these attributes; None
-        where there are none in two seeds, or no features.
-      dependency_gap, content_gap, correlation_gap, strength_gap: what the method has more of than
-        the first one, over the same attributes; None for the first.
+      recognised: number of directions that are told apart there.
+      shared: mean number of attributes per seed that both this method and the first one reach.
+      dependency, content, correlation, agree, strength: see `Edit`, over these attributes; None if
+        fewer than two seeds have any, or without features.
+      dependency_gap, content_gap, correlation_gap, strength_gap: difference from the first method,
+        over the same attributes; None for the first.
     """
 
     method: str
@@ -95,7 +96,7 @@ class MethodSummary(NamedTuple):
 
 
 def summary(comparison: Comparison) -> list[MethodSummary]:
-    """A row a method, in the order in which they were given.
+    """Summarises a comparison: a row for each method, in the given order.
 
     >>> from sfvq_jax.interpret import Comparison, summary
     >>> from sfvq_jax.interpret.comparison.measures import Edit, Recognition
@@ -199,7 +200,7 @@ def _gap(own: float | None, other: float | None) -> float | None:
 
 
 def order_summary(comparison: Comparison) -> list[dict[str, Any]]:
-    """A row a method that fits a curve: name -> `Interval` over seeds, None where not measured.
+    """Summarises the order of codewords of each method that fits a curve: `Interval`s by name.
 
     >>> from sfvq_jax.interpret import Comparison, order_summary
     >>> from sfvq_jax.interpret.comparison.measures import Order

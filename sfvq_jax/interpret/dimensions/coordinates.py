@@ -25,11 +25,11 @@ HOWS = ("shift", "set")
 
 @flax.struct.dataclass
 class Coordinates:
-    """Directions that latents are moved along, each a coordinate.
+    """Coordinates of latents along M directions, which interventions move.
 
     Attributes:
-      vectors: of length 1, [M, D].
-      mean: of latents, [D].
+      vectors: the directions, vectors of length 1, [M, D].
+      mean: mean of latents, [D].
       deviation: standard deviation of latents along each vector, [M].
     """
 
@@ -44,19 +44,19 @@ class Coordinates:
         return self.vectors.shape[0]
 
     def of(self, latents: Array) -> Array:
-        """Coordinates of latents [N, D] in deviations from the mean, [N, M]."""
+        """Coordinates of latents [N, D], in standard deviations from the mean, [N, M]."""
         along = jnp.matmul(latents - self.mean[None], self.vectors.T, precision="highest")
         return along / self.deviation[None]
 
     def moved(self, latents: Array, steps: Array) -> Array:
-        """Latents [N, D] moved by steps [N, M], in deviations."""
+        """Moves latents [N, D] by steps [N, M], in standard deviations."""
         return latents + jnp.matmul(steps * self.deviation[None], self.vectors, precision="highest")
 
 
 def coordinates_along(vectors: Array | np.ndarray, latents: Array) -> Coordinates:
-    """Coordinates along vectors [M, D] of any length; mean and deviations are of latents [N, D].
+    """Makes coordinates from vectors [M, D] of any length, measured on latents [N, D].
 
-    Vectors are made unit vectors in float64; what is kept is float32.
+    Vectors are normalised in float64 and kept in float32.
 
     Raises:
       ValueError: vectors of another width than the latents, one of length 0, or one along which
@@ -90,7 +90,7 @@ def coordinates_along(vectors: Array | np.ndarray, latents: Array) -> Coordinate
 
 
 def latent_axes(latents: Array) -> Coordinates:
-    """The latents' own dimensions, [N, D] -> D coordinates.
+    """Makes each dimension of latents [N, D] a coordinate: D coordinates.
 
     >>> latent_axes(jnp.array([[0.0, 4.0], [2.0, 0.0]])).count
     2
@@ -99,9 +99,9 @@ def latent_axes(latents: Array) -> Coordinates:
 
 
 def curve_lines(curve: Curve, latents: Array) -> Coordinates:
-    """The lines of a curve, as coordinates of latents [N, D]: the K - 1 unit vectors.
+    """Makes each line of a curve a coordinate of latents [N, D]: K - 1 unit vectors.
 
-    Errors are those of `coordinates_along`; a line of no length is one.
+    Errors are those of `coordinates_along`; a line of length 0 is one.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax import Curve
@@ -120,14 +120,13 @@ def intervene(
     """Moves some coordinates of every latent, [N, D].
 
     Args:
-      latents: [N, D].
-      coordinates: of these.
-      signed: which are moved and whereto, [N, M] in [-1, 1]: 0 leaves a coordinate alone, ±1 moves
-        it wholly up or down, what lies between in part.
-      extreme: how far, in deviations.
-      how: "shift" adds signed · extreme to the coordinates; "set" replaces them, so that at ±1 they
-        are ±extreme whatever they were. Several coordinates that are not orthogonal are set each as
-        if alone.
+      latents: latents, [N, D].
+      coordinates: coordinates of the latents.
+      signed: sign and share of each move, [N, M] in [-1, 1]: 0 leaves a coordinate unchanged, ±1
+        moves it fully up or down, other values move it in part.
+      extreme: size of a full move, in standard deviations.
+      how: "shift" adds signed · extreme to the coordinates. "set" replaces them: at ±1 they become
+        ±extreme. Coordinates that are not orthogonal are each set as if alone.
 
     >>> x = jnp.array([[0.0, 4.0], [2.0, 0.0]])
     >>> signed = jnp.array([[1.0, 0.0]] * 2)

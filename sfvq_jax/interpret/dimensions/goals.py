@@ -25,16 +25,16 @@ DRAWN_AT_ONCE = 2**10
 
 
 class Found(NamedTuple):
-    """What controls a goal.
+    """The coordinates that control a goal: to take latents from a source to a target.
 
     Attributes:
-      source: what the latents are: a class, or "no …" of an attribute.
-      target: the concept that is to be raised.
-      ranking: of all coordinates by their own effects on it.
-      grown: the set that grew along it; the first `grown.size` of its order count.
-      growth: mean change of the target's probability by the first 1 … S of that order together, at
-        latents that had no part in choosing them, by the scorer that finds, [S].
-      mask: optimised, [M]; None where none was.
+      source: what the latents are: a class, or "no …" for an attribute.
+      target: the concept to raise.
+      ranking: ranking of all coordinates by their own effects on the target.
+      grown: the set that grew along the ranking; the first `grown.size` of its order belong to it.
+      growth: mean change of the target's probability by the first 1 … S of that order together, by
+        the scorer that finds, on latents that did not choose them, [S].
+      mask: optimised mask, [M], or None.
     """
 
     source: str
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
     @property
     def dimensions(self) -> np.ndarray:
-        """The set's coordinates, the most important first."""
+        """The coordinates of the set, the most important first."""
         return self.grown.order[: self.grown.size]
 
     @property
@@ -59,7 +59,7 @@ class Found(NamedTuple):
 
     @property
     def overlap(self) -> float | None:
-        """Jaccard's index of this set and the mask's coordinates of greatest |s|, as many."""
+        """Jaccard's index of this set and as many coordinates of the mask, those of largest |s|."""
         if self.mask is None:
             return None
         return overlap(self.dimensions, mask_ranking(self.mask).order[: self.grown.size])

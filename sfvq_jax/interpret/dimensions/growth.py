@@ -34,12 +34,12 @@ class GrownSet(NamedTuple):
     """A set of coordinates that grew one by one.
 
     Attributes:
-      order: coordinates that were taken in, the first one first, [S].
-      signs: whereto each is moved, ±1, [S].
-      growth: mean change of the concept's probability by the first 1 … S of them together, [S], at
-        the latents that chose them; `growth_of` tells it at others.
-      size: of the set that controls the concept: the least that has the wanted share of the
-        greatest growth.
+      order: coordinates in the order in which they were added, [S].
+      signs: direction in which each is moved, ±1, [S].
+      growth: mean change of the concept's probability by the first 1 … S of them together, [S], on
+        the latents that chose them; `growth_of` measures it on others.
+      size: size of the set that controls the concept: the smallest with the wanted share of the
+        largest growth.
     """
 
     order: np.ndarray
@@ -62,22 +62,23 @@ def grow_set(
     how: How = "shift",
     share: float = SHARE,
 ) -> GrownSet:
-    """Sequential intervention: a set that grows along a ranking while its joint effect grows.
+    """Grows a set of coordinates along a ranking while its joint effect grows.
 
-    The coordinates are tried in order; one is taken in where moving it, with those already in,
-    raises the concept's mean log-odds by `LEAST_GAIN` or more. Growth stops when the mean
-    probability has risen by `share` of all that it could, or when every coordinate was tried.
+    This is sequential intervention. The coordinates are tried in order. One is added if moving it
+    with those in the set raises the concept's mean log-odds by `LEAST_GAIN` or more. Growth stops
+    when the mean probability has risen by `share` of the possible rise, or when every coordinate
+    was tried.
 
     Args:
-      model, concepts, coordinates, extreme, how: of `intervene` and `intervention_effects`.
-      latents: best others than the ranking comes from, [N, D].
-      concept: a column of the concepts, that is to be raised.
-      ranking: of `Effects.ranking`.
-      share: of the possible rise, at which growth stops, and of the rise that was reached, which
-        the set keeps.
+      model, concepts, coordinates, extreme, how: see `intervene` and `intervention_effects`.
+      latents: latents [N, D], best not those of the ranking.
+      concept: column of the concept to raise.
+      ranking: result of `Effects.ranking`.
+      share: share of the possible rise at which growth stops; also the share of the reached rise
+        that the set must keep.
 
     Raises:
-      ValueError: a share outside (0, 1], or `how` that is none.
+      ValueError: a share outside (0, 1], or an unknown `how`.
 
     Source: after Li, Tao, Niu and Li (ICPR 2020, arXiv 2006.10132).
 

@@ -35,12 +35,13 @@ VALUES = (-3.0, -1.5, 1.5, 3.0)  # of interventions on one coordinate, in deviat
 
 
 class Effects(NamedTuple):
-    """What interventions on single coordinates do to concepts.
+    """Effects of interventions on single coordinates on concepts.
 
     Attributes:
-      values: that each coordinate is shifted by, or set to, in deviations; ascending, [G].
-      before: scores of the concepts, log-odds, [N, C].
-      after: the same after each intervention, [N, M, G, C].
+      values: values that each coordinate is shifted by, or set to, in standard deviations;
+        ascending, [G].
+      before: scores of the concepts before, log-odds, [N, C].
+      after: scores after each intervention, [N, M, G, C].
     """
 
     values: np.ndarray
@@ -51,7 +52,7 @@ class Effects(NamedTuple):
 
     @property
     def changes(self) -> np.ndarray:
-        """Of the probabilities, [N, M, G, C]."""
+        """Changes of the probabilities, [N, M, G, C]."""
         before, after = (np.asarray(probability(jnp.asarray(x))) for x in self[1:])
         return after - before[:, None, None]
 
@@ -64,7 +65,7 @@ class Effects(NamedTuple):
     def correlations(self) -> np.ndarray:
         """Spearman's rank correlation of value and probability, [M, C].
 
-        Over the values and 0, within each latent, and averaged over latents; 0 where the
+        It is over the values and 0, within each latent, and averaged over latents; 0 if the
         probability does not change at all.
         """
         number = int(np.searchsorted(self.values, 0))
@@ -79,10 +80,10 @@ class Effects(NamedTuple):
         return (along / np.where(size > 0, size, 1)).mean(0)
 
     def ranking(self, concept: int) -> "Ranking":
-        """Coordinates by how much an extreme value, low or high, raises a concept in the mean.
+        """Ranks coordinates by the mean rise of a concept at an extreme value, low or high.
 
-        What counts are log-odds: where a concept is far away, its probability hardly changes, and
-        the order of changes would be chance.
+        The rise is in log-odds: if a concept is far away, its probability hardly changes, and the
+        order of changes would be chance.
         """
         ends = self.after[:, :, [0, -1], concept] - self.before[:, None, None, concept]
         low, high = ends.mean(0, dtype=np.float64).T
@@ -92,11 +93,11 @@ class Effects(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Coordinates by what they do for a concept, the most important first.
+    """Coordinates ranked by their effect on a concept, the most important first.
 
     Attributes:
-      order: their numbers, [M].
-      signs: whereto each is moved, ±1, [M].
+      order: numbers of the coordinates, [M].
+      signs: direction in which each is moved, ±1, [M].
       sizes: mean change of the concept's log-odds, or |s| of a mask, [M].
     """
 
@@ -128,21 +129,21 @@ def intervention_effects(
     how: How = "shift",
     on_images: Callable[[int], Any] | None = None,
 ) -> Effects:
-    """Moves every coordinate of every latent to every value, each by itself.
+    """Moves every coordinate of every latent alone to every value, and measures the concepts.
 
     After Li, Tao, Niu and Li (ICPR 2020, arXiv 2006.10132).
 
     Args:
       model: the generator.
-      concepts: log-odds of C concepts, written in JAX.
-      latents: [N, D].
-      coordinates: M of them.
-      values: in deviations, ascending, without 0, below and above it.
-      how: of `intervene`.
-      on_images: called with how many were rendered, now and then.
+      concepts: scorer of log-odds of C concepts, written in JAX.
+      latents: latents, [N, D].
+      coordinates: M coordinates.
+      values: values in standard deviations, ascending, below and above 0 but without 0.
+      how: see `intervene`.
+      on_images: called from time to time with the number of images rendered.
 
     Raises:
-      ValueError: values or `how` that are none.
+      ValueError: unsuitable values, or an unknown `how`.
 
     >>> from types import SimpleNamespace
     >>> import jax
@@ -188,10 +189,10 @@ def joint_scores(
     extreme: float,
     how: How = "shift",
 ) -> np.ndarray:
-    """Scores of concepts after each of S joint interventions on each latent, [N, S, C].
+    """Computes scores of concepts after each of S joint interventions on each latent, [N, S, C].
 
-    Arguments are those of `intervene`, but signed is [S, M], for all latents alike. It is one call
-    of one compiled program, which has few images in memory at once. Scores are float32, in the unit
+    Arguments are those of `intervene`, but signed is [S, M], the same for all latents. This is one
+    call of one compiled program with few images in memory at once. Scores are float32, in the unit
     of the concepts: log-odds.
 
     >>> from types import SimpleNamespace

@@ -43,29 +43,29 @@ def optimise_mask(
     batch: int = 8,
     learning_rate: float = 0.1,
 ) -> np.ndarray:
-    """A signed mask s over the coordinates, [M] in (-1, 1), whose joint effect is maximised.
+    """Optimises a signed mask s over the coordinates, [M] in (-1, 1), for its joint effect.
 
-    With s = tanh(v), the loss is -mean(score) ÷ 12 + penalty · ‖s‖₂ over batches of latents, with
-    the score the concept's log-odds, limited to ±6, after every coordinate was moved by its s as
-    `intervene` moves it. (The published loss has the probability, whose derivative is nothing where
-    the concept is far away; there the penalty would win.) Adam; the learning rate falls to 0 along
-    a cosine. Where a concept is far away, few latents have a derivative and rounding decides:
-    another machine, or number of threads, gives another mask for the same key.
+    With s = tanh(v), the loss over batches of latents is -mean(score) ÷ 12 + penalty · ‖s‖₂. The
+    score is the concept's log-odds, limited to ±6, after `intervene` moved every coordinate by its
+    s. (The published loss uses the probability. Its derivative vanishes if the concept is far away,
+    and the penalty would win.) Adam minimises the loss, with a learning rate that falls to 0 along
+    a cosine. If a concept is far away, few latents have a derivative, and rounding decides: another
+    machine, or number of threads, gives another mask for the same key.
 
     Args:
-      key: a PRNG key, for the batches.
-      model, concepts, latents, coordinates, extreme, how: of `intervene` and
+      key: a PRNG key for the batches.
+      model, concepts, latents, coordinates, extreme, how: see `intervene` and
         `intervention_effects`.
-      concept: a column of the concepts, that is to be raised.
-      signs: where v starts, ±0.5, [M]: those of the coordinates' own effects.
-      penalty: the weight of the length, 0.2 in the authors' public code.
-      steps, batch, learning_rate: of the optimisation.
+      concept: column of the concept to raise.
+      signs: signs of the coordinates' own effects, [M]; v starts at ±0.5 with these signs.
+      penalty: weight of the length, 0.2 in the authors' public code.
+      steps, batch, learning_rate: settings of the optimisation.
 
     Returns:
-      s, float32 [M].
+      The mask s, float32 [M].
 
     Raises:
-      ValueError: `how` that is none.
+      ValueError: an unknown `how`.
 
     Source: after Li, Tao, Niu and Li (ICPR 2020, arXiv 2006.10132).
 
@@ -140,7 +140,7 @@ def _length(s: Array) -> Array:
 
 
 def mask_ranking(mask: np.ndarray) -> Ranking:
-    """Coordinates by the size of a mask's entries, [M].
+    """Ranks coordinates by the size of a mask's entries, [M].
 
     >>> mask_ranking(np.array([0.1, -0.9, 0.0])).order.tolist()
     [1, 0, 2]
@@ -159,27 +159,27 @@ def published_mask(
     penalty: float = PENALTY,
     learning_rate: float = 0.05,
 ) -> np.ndarray:
-    """The mask of the authors' public code, s = tanh(v), [D] in (-1, 1).
+    """Optimises a mask s = tanh(v), [D] in (-1, 1), as the authors' public code does.
 
-    One latent z at a time, in order: with z∓ = z · (1 ∓ strength · mean(z) · s), mean(z) over the
-    dimensions of this z, and p the probability of the concept, a plain gradient step on
-    -max(|p(z₋) - p(z)|, |p(z₊) - p(z)|) + penalty · ‖s‖₂; v starts at 0.5. In the paper's setting z
-    has 100 dimensions, and the latents are 7,000 of the source class.
+    Each latent z, in order, makes one plain gradient step on
+    -max(|p(z₋) - p(z)|, |p(z₊) - p(z)|) + penalty · ‖s‖₂. Here p is the probability of the concept,
+    z∓ = z · (1 ∓ strength · mean(z) · s), and mean(z) is over the dimensions of this z. v starts at
+    0.5. In the paper, z has 100 dimensions, and the latents are 7,000 of the source class.
 
-    The loss is the same for s and -s, so that the sign of the whole mask is that of its start,
-    wherever the concept lies.
+    The loss is the same for s and -s, so the sign of the whole mask is that of its start, wherever
+    the concept lies.
 
     Args:
-      model: whose `render` is differentiable.
-      concepts: log-odds of concepts, written in JAX.
-      latents: z, [N, D], each of which makes one step.
-      concept: a column of the concepts.
-      strength: of the move, without a unit.
-      penalty: the weight of the length.
-      learning_rate: of the steps.
+      model: the generator; its `render` must be differentiable.
+      concepts: scorer of log-odds of concepts, written in JAX.
+      latents: latents z, [N, D]; each makes one step.
+      concept: column of the concept.
+      strength: strength of the move, without a unit.
+      penalty: weight of the length.
+      learning_rate: learning rate of the steps.
 
     Returns:
-      s, float32 [D].
+      The mask s, float32 [D].
 
     Source: the public code of Li, Tao, Niu and Li (ICPR 2020, arXiv 2006.10132).
 

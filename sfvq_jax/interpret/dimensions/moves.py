@@ -33,16 +33,16 @@ SEQUENTIAL, MASK, WHOLE_MASK, RANDOM, RANDOM_SIGNED, ALL = WAYS = (
 
 
 class Move(NamedTuple):
-    """What moving coordinates does to fresh latents of a source, by the judge.
+    """Effect of moving coordinates on fresh latents of a source, by the judge.
 
     Attributes:
-      way: which coordinates: one of `WAYS`. Random sets are others for each latent, with signs at
-        random or those of the coordinates' own effects.
-      source, target: as of `Found`.
-      size: how many of them.
-      flipped: share of images that are the target after.
-      astray: share of images that are neither source nor target after; None of attributes that do
-        not exclude each other.
+      way: way to choose the coordinates, one of `WAYS`. Random sets differ for each latent; their
+        signs are random or those of the coordinates' own effects.
+      source, target: see `Found`.
+      size: number of coordinates.
+      flipped: share of images that become the target.
+      astray: share of images that become neither source nor target; None for attributes that do not
+        exclude each other.
       raised: mean change of the target's probability.
       damage: mean absolute change of the probabilities of concepts that are neither source nor
         target; None where there are none.

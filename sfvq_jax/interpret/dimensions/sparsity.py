@@ -6,7 +6,7 @@ import numpy as np
 
 
 def gini(sizes: np.ndarray) -> np.ndarray:
-    """Gini's index of sizes [..., M] >= 0, from 0 (all alike) to 1 - 1/M (one alone).
+    """Gini's index of sizes [..., M] >= 0, from 0 (all equal) to 1 - 1/M (one alone).
 
     As a measure of sparsity: Hurley and Rickard, 2009 (arXiv 0811.4706), eq. for GI.
 
@@ -21,7 +21,7 @@ def gini(sizes: np.ndarray) -> np.ndarray:
 
 
 def hoyer(sizes: np.ndarray) -> np.ndarray:
-    """Hoyer's sparsity of sizes [..., M], from 0 (all alike) to 1 (one alone); M >= 2.
+    """Hoyer's sparsity of sizes [..., M], from 0 (all equal) to 1 (one alone); M >= 2.
 
     (√M - ‖x‖₁/‖x‖₂) / (√M - 1): Hoyer, JMLR 2004, §3.1.
 
@@ -35,7 +35,7 @@ def hoyer(sizes: np.ndarray) -> np.ndarray:
 
 
 def overlap(first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray) -> float:
-    """Jaccard's index of two sets of coordinates: what both have ÷ what either has.
+    """Jaccard's index of two sets of coordinates: size of intersection ÷ size of union.
 
     >>> overlap([1, 2, 3], [2, 3, 4])
     0.5

@@ -15,13 +15,13 @@ from sfvq_jax.interpret.intervals import Interval, interval
 
 
 class WaySummary(NamedTuple):
-    """A way over all goals: means, and 95 % intervals over the runs where there are several.
+    """Summary of a way over all goals: means, with 95 % intervals if there are several runs.
 
     Attributes:
-      way: of `WAYS`.
-      size, flipped, astray, raised, damage, inside: of `Move`; None where those are.
-      ratio: how many times as many images are flipped as by random sets of the same size; None
-        where those flip none.
+      way: one of `WAYS`.
+      size, flipped, astray, raised, damage, inside: see `Move`; None if they are None there.
+      ratio: share of flipped images ÷ that of random sets of the same size; None if those flip
+        none.
     """
 
     way: str
@@ -35,15 +35,15 @@ class WaySummary(NamedTuple):
 
 
 class Concentration(NamedTuple):
-    """How unequal coordinates are, over all goals: means, with intervals over the runs.
+    """Concentration of effects on few coordinates: means over goals, with intervals over runs.
 
     Attributes:
-      gini, hoyer: of the coordinates' own effects on a goal, those that lower it counted as 0.
-      size: of the sets.
-      share_of_one: what the most important coordinate alone reaches, in the mean over goals, of the
-        greatest joint effect, in the mean too; on fresh latents.
-      overlap: of `Found`; None without masks.
-      overlap_by_chance: of two random sets of these sizes; None without masks.
+      gini, hoyer: sparsity of the coordinates' own effects on a goal; negative effects count as 0.
+      size: size of the sets.
+      share_of_one: mean effect of the most important coordinate alone ÷ mean of the largest joint
+        effect, over goals, on fresh latents.
+      overlap: see `Found`; None without masks.
+      overlap_by_chance: overlap of two random sets of these sizes; None without masks.
     """
 
     gini: Interval
@@ -55,10 +55,10 @@ class Concentration(NamedTuple):
 
 
 def translation_summary(runs: Sequence[Translation]) -> list[WaySummary]:
-    """A row a way, of runs that differ by their key alone.
+    """Summarises runs that differ only by their key: a row for each way.
 
     Args:
-      runs: of `translate`, one or more; intervals are over the runs where there are several.
+      runs: results of `translate`, one or more; with several, intervals are over the runs.
 
     >>> from sfvq_jax.interpret import Move, Translation, translation_summary
     >>> moves = [Move("sequential", "red", "blue", 2, 0.75, 0.0, 0.6, 0.1, 0.9),
@@ -83,10 +83,10 @@ def translation_summary(runs: Sequence[Translation]) -> list[WaySummary]:
 
 
 def concentration(runs: Sequence[Translation]) -> Concentration:
-    """How unequal coordinates are, of runs that differ by their key alone.
+    """Measures how few coordinates have most of the effect, in runs that differ only by key.
 
     Args:
-      runs: of `translate`, one or more; intervals are over the runs where there are several.
+      runs: results of `translate`, one or more; with several, intervals are over the runs.
 
     Sources: Gini's index as in Hurley and Rickard, 2009 (arXiv 0811.4706); Hoyer, JMLR 2004, §3.1.
 
@@ -121,14 +121,14 @@ def concentration(runs: Sequence[Translation]) -> Concentration:
 
 
 def flip_matrix(runs: Sequence[Translation], way: str) -> np.ndarray:
-    """Share of images flipped from each concept (rows) to each other one, [C, C], over runs.
+    """Computes the shares of images that flip from each concept (row) to each other, [C, C].
 
     Args:
-      runs: of `translate`.
-      way: one of those of `Move`, "sequential" say.
+      runs: results of `translate`.
+      way: a way of `Move`, such as "sequential".
 
     Returns:
-      float64, from 0 to 1; NaN where there is no such goal.
+      Shares over all runs, float64, from 0 to 1; NaN if there is no such goal.
 
     >>> from sfvq_jax.interpret import Move, Translation, flip_matrix
     >>> moves = [Move("sequential", "red", "blue", 2, 0.75, 0.0, 0.6, 0.1, 0.9),

@@ -55,18 +55,18 @@ DISTRIBUTION, LATENTS, EFFECTS, SET = "images of the distribution", "latents", "
 
 
 class Translation(NamedTuple):
-    """What `translate` finds and measures.
+    """Results of `translate`.
 
     Attributes:
-      coordinates: that were moved.
-      concepts: the names of the C concepts.
-      effects: on all concepts, by source, of the latents that coordinates were ranked on.
-      found: one a goal.
-      moves: one a goal and way.
+      coordinates: the coordinates that were moved.
+      concepts: names of the C concepts.
+      effects: effects on all concepts for each source, on the latents that ranked coordinates.
+      found: the coordinates found for each goal.
+      moves: a measurement for each goal and way.
       examples: a fresh latent of each source, [D].
       random_growth: mean change of the target's probability over goals by the first coordinates in
         random orders, [R, M].
-      settings: of the run.
+      settings: settings of the run.
     """
 
     coordinates: Coordinates
@@ -86,7 +86,7 @@ class Translation(NamedTuple):
         return np.mean([effects.importance for effects in self.effects.values()], 0)
 
     def to_json(self) -> dict[str, Any]:
-        """All that was found and measured, as JSON values; effects as means over latents."""
+        """All results as JSON values; effects are means over latents."""
         return {
             "settings": dict(self.settings),
             "concepts": list(self.concepts),
@@ -126,16 +126,16 @@ class Translation(NamedTuple):
         return share_interval(round(move.flipped * fresh), fresh, len(self.found))
 
     def status(self, found: Found) -> str:
-        """Whether the set flips more fresh images than random ones of its size: "found" or not.
+        """Whether the set flips more fresh images than random sets of its size: "found" or not.
 
-        It is "not found" where Wilson's intervals of the two shares overlap, which are so wide that
-        those of all goals hold together.
+        It is "not found" if Wilson's intervals of the two shares overlap. They are wide enough to
+        hold for all goals together.
         """
         own, random = (self._flipped(found, way) for way in (SEQUENTIAL, RANDOM))
         return FOUND if own.low > random.high else NOT_FOUND
 
     def shift(self, found: Found) -> Array:
-        """What moves each of a set by one deviation of its own, jointly, [D]."""
+        """The shift of latents that moves each of the set by one standard deviation, [D]."""
         origin = jnp.zeros((1, len(self.coordinates.mean)))
         return self.coordinates.moved(origin, jnp.asarray(found.signed)[None])[0]
 
@@ -163,29 +163,30 @@ def translate(
 
     Args:
       key: a PRNG key.
-      model: whose `render` is differentiable where masks are optimised.
-      find: log-odds of concepts, written in JAX.
-      judge: another scorer with concepts of the same names, any function.
-      coordinates: what is moved, of latents [N, D]: their own dimensions by default, or
-        `functools.partial(curve_lines, curve)`, say.
-      sources: classes to start from; by default all that enough latents of the model have.
-      targets: concepts to reach; all that both scorers have by default.
-      exclusive: whether each image has one of the concepts, as of classes. Of others, a smile, say,
-        the source is every image without it.
-      extreme, how: of `intervene`.
-      share: of `grow_set`.
-      latents: of a source to rank coordinates on, and as many to grow sets and optimise masks on.
-      fresh: latents of a source to measure on.
-      mask_steps: of `optimise_mask`; 0 for no masks.
-      done: results of the parts of a run with the same arguments that was interrupted, by name, and
-        what this one adds: a dict, or what keeps them in files.
+      model: the generator; to optimise masks, its `render` must be differentiable.
+      find: scorer of log-odds of concepts, written in JAX.
+      judge: another scorer with concepts of the same names; its function may be any function.
+      coordinates: function of latents [N, D] to the coordinates that are moved: by default their
+        dimensions; another one is `functools.partial(curve_lines, curve)`.
+      sources: classes to start from; by default all classes that enough latents have.
+      targets: concepts to reach; by default all that both scorers have.
+      exclusive: whether each image has exactly one concept, as for classes. If not, as for a smile,
+        the source is every image without the concept.
+      extreme, how: see `intervene`.
+      share: see `grow_set`.
+      latents: number of latents of each source to rank coordinates on; as many more serve to grow
+        sets and optimise masks.
+      fresh: number of fresh latents of each source to measure on.
+      mask_steps: steps of `optimise_mask`; 0 for no masks.
+      done: finished parts of an interrupted run with the same arguments, by name. New parts are
+        added: a dict, or a mapping that keeps them in files.
       on_progress: called with `Progress`.
 
     Returns:
-      What was found for each goal, and how each way moves fresh latents.
+      The coordinates found for each goal, and the effect of each way on fresh latents.
 
     Raises:
-      ValueError: unknown names, numbers that are too small, sources that too few latents have.
+      ValueError: unknown names, numbers that are too small, or sources with too few latents.
 
     >>> from types import SimpleNamespace
     >>> import jax

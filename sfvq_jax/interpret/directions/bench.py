@@ -39,13 +39,13 @@ Limits = tuple[float | None, float | None]
 
 
 class Effect(NamedTuple):
-    """What a direction does to an attribute, over fresh latents.
+    """Effect of a direction on an attribute, over fresh latents.
 
     Attributes:
-      mean: mean change a unit of strength, in standard deviations of the attribute over images.
+      mean: mean change per unit of strength, in standard deviations of the attribute over images.
       low: lower end of its confidence interval (`interval`).
       high: upper end.
-      agree: share of the latents whose attribute changes in the sense of the mean.
+      agree: share of the latents whose attribute changes with the sign of the mean.
     """
 
     mean: float
@@ -60,13 +60,14 @@ class Effect(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """How many images get an attribute that they lack, over fresh latents, by the judge.
+    """Share of images that get an attribute by an edit, over fresh latents, by the judge.
 
     Attributes:
-      strength: of the edits, the upper limit of the direction or the greatest that was looked at.
-      gained: share of the images without the attribute that have it there, with its interval.
-      by_chance: the same of steps in random directions, another for each latent, of the same length
-        in the same layers.
+      strength: strength of the edits: the upper limit of the direction, or the largest that was
+        tried.
+      gained: share of images without the attribute that have it after the edit, with its interval.
+      by_chance: the same for random directions, another one for each latent, with steps of the same
+        length in the same layers.
     """
 
     strength: float
@@ -75,7 +76,7 @@ class Gain(NamedTuple):
 
     @property
     def certain(self) -> bool:
-        """Whether the intervals lie apart."""
+        """Whether the intervals do not overlap."""
         return self.gained.low > self.by_chance.high
 
 
@@ -103,18 +104,19 @@ class Walk(NamedTuple):
 
 
 class Bench:
-    """A model, the scorer that finds, the one that judges, and images of the distribution.
+    """Measures edits of a model by two scorers and by images that represent the distribution.
 
-    `look(latents, *bench.kinds)` gives what `bench.inside` tells of which images lie in it.
+    `look(latents, *bench.kinds)` gives the features with which `bench.inside` decides which images
+    lie in the distribution.
 
     Args:
-      key: a PRNG key, for the latents of these images.
+      key: a PRNG key for the latents of these images.
       model: the generator.
-      find: a scorer.
-      judge: another one, any function.
-      features: images -> [N, F], by which, beside their pixels, it is told whether images are in
-        the distribution; those of the judge or of what finds by default, if they have any.
-      on_images: called with how many images were looked at, a batch at a time.
+      find: the scorer that finds.
+      judge: the scorer that judges; its function may be any function.
+      features: function of images to [N, F]; with pixels, it decides which images are in the
+        distribution. By default the features of the judge or of `find`, if they have any.
+      on_images: called after each batch with its number of images.
     """
 
     on_images: Callable[[int], Any] | None = None
@@ -149,19 +151,19 @@ class Bench:
         self._thresholds = judge.thresholds_among(judged)
 
     def found(self, images: Array) -> np.ndarray:
-        """Scores [N, A] by the scorer that finds, in deviations of each attribute over images."""
+        """Scores [N, A] by `find`, in standard deviations of each attribute over images."""
         return np.asarray(self.find(images), np.float64) / self.find_scale
 
     def judged(self, images: Array) -> np.ndarray:
-        """The same by the scorer that judges."""
+        """Scores [N, A] by `judge`, in standard deviations of each attribute over images."""
         return np.asarray(self.judge(images), np.float64) / self.judge_scale
 
     def has(self, images: Array) -> np.ndarray:
-        """Which attributes images have, by the judge, [N, A] of 0 and 1."""
+        """Attributes that images have by the judge, [N, A] of 0 and 1."""
         return np.asarray(np.asarray(self.judge(images)) > self._thresholds, np.float32)
 
     def look(self, latents: Array, *functions: Callable[[Array], Any]) -> list[np.ndarray]:
-        """What functions images -> [n, F] give for latents [N, D] or codes [N, L, D]: [N, F] each.
+        """Applies functions of images to those of latents [N, D] or codes [N, L, D]: [N, F] each.
 
         Few images are in memory at once.
         """
@@ -186,7 +188,7 @@ class Bench:
         strength: float,
         *functions: Callable[[Array], Any],
     ) -> list[np.ndarray]:
-        """What functions give for images of edited latents."""
+        """Applies functions of images to those of edited latents."""
         steps, layers = jnp.array([strength]), self.model.num_layers
         return self.look(edit_latents(latents, direction, steps, layers)[:, 0], *functions)
 
@@ -197,7 +199,7 @@ class Bench:
     def limit(self, direction: Direction, latents: Array, sign: int) -> float | None:
         """The strength of this sign, -1 or 1, at which images leave the distribution.
 
-        There three quarters of them are inside; None where more are up to ±8.
+        There, three quarters of them are inside. None if more are inside up to ±8.
         """
         strengths, shares = [0.0], [1.0]
         for strength in STRENGTHS:
@@ -210,7 +212,7 @@ class Bench:
         return None
 
     def walk(self, direction: Direction, latents: Array) -> "Walk":
-        """What the judge sees on the way up, and where images leave the distribution (`limit`)."""
+        """Measures by the judge at growing strength, with the limit (`limit`)."""
         shares, changes = [1.0], [np.zeros(len(self.judge.names))]
         (start,) = self.look(latents, self.judged)
         for strength in STRENGTHS:
@@ -220,9 +222,10 @@ class Bench:
         return Walk(np.array([0.0, *STRENGTHS]), np.array(shares), np.array(changes))
 
     def found_changes(self, direction: Direction, latents: Array) -> np.ndarray:
-        """Of the attributes a unit of strength, by the scorer that finds, [N, A].
+        """Changes of the attributes per unit of strength by `find`, [N, A].
 
-        Between -2 and 2; on a side where images leave the distribution, halved up to three times.
+        They are measured from -2 to 2. On a side where images leave the distribution, the strength
+        is halved up to three times.
         """
         sides = []
         for sign in (-1, 1):
@@ -245,13 +248,13 @@ class Bench:
         limits: Limits = (None, None),
         comparisons: int = 1,
     ) -> tuple[dict[str, Effect], dict[str, Effect]]:
-        """On all attributes, by the scorer that finds and by the one that judges.
+        """Effects of a direction on all attributes, by `find` and by `judge`.
 
         Args:
-          direction: along which latents are edited, by -2 and 2.
-          latents: [N, D].
-          limits: of the direction, within which they stay.
-          comparisons: intervals that are to hold together, see `interval`.
+          direction: the direction; latents are edited by -2 and 2.
+          latents: latents, [N, D].
+          limits: limits of the direction; edits stay within them.
+          comparisons: number of intervals that must hold together, see `interval`.
         """
         low, high = within(limits)
         functions = (self.found, self.judged)
@@ -275,16 +278,16 @@ class Bench:
         *,
         has: np.ndarray | None = None,
     ) -> Gain:
-        """Of an attribute of the judge, at the upper limit.
+        """The gain of an attribute of the judge, at the upper limit.
 
         Args:
-          key: of the random directions.
-          direction: along which latents are edited.
-          latents: [N, D].
-          attribute: its name.
-          limits: of the direction.
-          comparisons: intervals that are to hold together, see `interval`.
-          has: what `has` says of the latents' images, where that is known, [N, A].
+          key: PRNG key of the random directions.
+          direction: the direction of the edits.
+          latents: latents, [N, D].
+          attribute: name of the attribute.
+          limits: limits of the direction.
+          comparisons: number of intervals that must hold together, see `interval`.
+          has: result of `has` for the images of the latents, if known, [N, A].
         """
         column, layers = self.judge.index(attribute), self.model.num_layers
         strength = STRENGTHS[-1] if limits[1] is None else limits[1]

@@ -21,15 +21,16 @@ MOST_LAYERS = 1000
 
 
 class DirectionRecord(NamedTuple):
-    """A direction and what is known about it.
+    """A direction together with its model, its latent space, its origin and its effects.
 
     Attributes:
       direction: the direction.
-      name: what it does.
-      space: latent space that it belongs to ("stylegan2-w", …), "" where it is unknown.
-      model_hash: hash of the model that it belongs to, "" where there was none.
-      source: where it comes from, JSON values: hash of the curve and its two codewords, say.
-      measured: what is known of its effects, JSON values (`measured_of`).
+      name: name that says what it does.
+      space: latent space that it belongs to ("stylegan2-w", …); "" if unknown.
+      model_hash: hash of the model that it belongs to; "" if there was none.
+      source: origin of the direction, JSON values, such as the hash of the curve and its two
+        codewords.
+      measured: measured effects, JSON values (`measured_of`).
     """
 
     direction: Direction
@@ -47,7 +48,7 @@ class DirectionRecord(NamedTuple):
 
 
 def measured_of(found: FoundDirection) -> dict[str, Any]:
-    """What `find_directions` measured, as JSON values, for `DirectionRecord.measured`.
+    """Converts the results of `find_directions` to JSON values, for `DirectionRecord.measured`.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import Direction, Effect, FoundDirection, measured_of
@@ -87,9 +88,9 @@ def save_direction(path: str | Path, record: DirectionRecord, *, overwrite: bool
     """Writes a direction to a JSON file, at a path or URI.
 
     Raises:
-      FileExistsError: there is a file, and `overwrite` is false.
-      OSError: it cannot be written.
-      ValueError: a number that is NaN or infinite.
+      FileExistsError: the file exists, and `overwrite` is false.
+      OSError: the file cannot be written.
+      ValueError: a number is NaN or infinite.
 
     >>> import tempfile
     >>> import jax.numpy as jnp
@@ -121,9 +122,9 @@ def load_direction(path: str | Path) -> DirectionRecord:
     """Reads a direction that `save_direction` wrote.
 
     Raises:
-      FileNotFoundError: nothing there.
-      OSError: it cannot be opened.
-      ValueError: no direction, a damaged one, or one of a newer format.
+      FileNotFoundError: there is no such file.
+      OSError: the file cannot be opened.
+      ValueError: the file is no direction, is damaged or has a newer format.
 
     >>> import tempfile
     >>> import jax.numpy as jnp

@@ -53,22 +53,24 @@ DISTRIBUTION, DERIVATIVES, CODEWORDS, ATTRIBUTE = (
 
 
 class FoundDirection(NamedTuple):
-    """A direction and what is known of it.
+    """A direction that `find_directions` found, with its effects.
 
     Attributes:
-      name: what it does, "more width, less trouser; layers 0-3".
-      attribute: for which it was chosen, and which it raises.
-      direction: its unit is one standard deviation of the model's latents along it.
-      codewords: it goes from the first to the second; neighbours make a line of the curve.
-      effects: on every attribute, by the scorer that found it, measured between -2 and 2 within the
-        limits. Their intervals hold all together for as many directions as were asked for.
-      judged: by the scorer that judges.
-      gain: how many images get the attribute at the upper limit, by the judge; None where it does
-        not judge that.
+      name: name that says what it does, such as "more width, less trouser; layers 0-3".
+      attribute: attribute that it was chosen for, and that it raises.
+      direction: the direction; its unit is one standard deviation of the model's latents along it.
+      codewords: the two codewords that it goes from and to; neighbours make a line of the curve.
+      effects: effect on every attribute by the scorer that found it, measured between -2 and 2
+        within the limits. The intervals hold together for as many directions as were asked for.
+      judged: the same effects by the scorer that judges.
+      gain: share of images that get the attribute at the upper limit, by the judge; None if it does
+        not judge this attribute.
       entanglement: root of the sum of squares of the effects on all other attributes ÷ effect on
-        this one, as found; 0 is pure (equation 17 of docs/explanation/equations.md).
-      limits: strengths below and above 0 at which images leave the distribution; None where they do
-        not as far as was looked (`Bench.limits`), on latents of their own.
+        this one, by the scorer that found it; 0 is pure (equation 17 of
+        docs/explanation/equations.md).
+      limits: strengths below and above 0 at which images leave the distribution, measured on
+        separate latents; None if they do not leave it in the range that was tried
+        (`Bench.limits`).
     """
 
     name: str
@@ -85,11 +87,11 @@ class FoundDirection(NamedTuple):
 
     @property
     def confirmed(self) -> bool:
-        """Whether images get the attribute by it, and not by chance.
+        """Whether images get the attribute by this direction and not by chance.
 
-        The judge sees the attribute rise, and more images get it at the upper limit than by random
-        steps of the same length: intervals for all directions together lie apart from 0, and from
-        each other.
+        By the judge, the attribute must rise, and more images must get it at the upper limit than
+        by random steps of the same length. The intervals, for all directions together, must exclude
+        0 and must not overlap.
         """
         effect, gain = self.judged.get(self.attribute), self.gain
         return effect is not None and gain is not None and effect.low > 0 and gain.certain
@@ -110,32 +112,31 @@ def find_directions(
     done: Done | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[FoundDirection]:
-    """The best directions for every attribute, among the lines of a curve and pairs of codewords.
+    """Finds the best directions for every attribute, among lines of a curve and codeword pairs.
 
-    For each attribute, a, the candidate and layer range are sought that change it most for the
-    least change elsewhere: with e the effects on all attributes, e_a²/|e| × (2 q - 1) is greatest,
-    q being the share of latents at which a rises (equation 16 of
-    docs/explanation/equations.md).
+    For each attribute a, it seeks the candidate and the range of layers that change a most and
+    everything else least. With e the effects on all attributes and q the share of latents at which
+    a rises, these maximise e_a²/|e| × (2 q - 1) (equation 16 of docs/explanation/equations.md).
 
     Args:
       key: a PRNG key.
-      model: whose `render` is differentiable.
-      curve: fitted to its latents.
-      find: the scorer that chooses and names, written in JAX.
-      judge: another one with attributes of the same names, any function; what it lacks is not
-        judged.
-      attributes: to find directions for; all of `find` by default.
-      per_attribute: how many directions each gets.
-      pairs: whether any two codewords make a candidate, or neighbours alone.
-      latents: N, to measure on.
-      features: images -> [N, F], by which, beside their pixels, it is told whether images are in
-        the distribution; those of the judge or of what finds by default, if they have any.
-      done: results of the parts of a run with the same arguments that was interrupted, by name, and
-        what this one adds: a dict, or what keeps them in files.
+      model: the generator; its `render` must be differentiable.
+      curve: a curve fitted to its latents.
+      find: the scorer that chooses and names directions, written in JAX.
+      judge: another scorer with attributes of the same names; its function may be any function.
+        Attributes that it does not have are not judged.
+      attributes: attributes to find directions for; by default all of `find`.
+      per_attribute: number of directions for each attribute.
+      pairs: whether any two codewords make a candidate, or only neighbours.
+      latents: number N of latents to measure on.
+      features: function of images to [N, F]; with pixels, it decides which images are in the
+        distribution. By default the features of the judge or of `find`, if they have any.
+      done: finished parts of an interrupted run with the same arguments, by name. New parts are
+        added: a dict, or a mapping that keeps them in files.
       on_progress: called with `Progress`.
 
     Returns:
-      Directions sorted by attribute in the order of `attributes`, the best of each first.
+      Directions in the order of `attributes`, and for each attribute the best first.
 
     Raises:
       ValueError: unknown attributes, a curve of another width, or numbers that are too small.

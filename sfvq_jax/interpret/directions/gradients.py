@@ -38,17 +38,17 @@ def attribute_gradients(
     batch: int | None = None,
     on_images: Callable[[int], Any] | None = None,
 ) -> np.ndarray:
-    """Gradients of every attribute by every layer's code, [N, A, L, D] float32.
+    """Computes gradients of every attribute by every layer's code, [N, A, L, D] float32.
 
-    In the attribute's own unit ÷ unit of the latents.
+    Their unit is the unit of the attribute ÷ the unit of the latents.
 
     Args:
-      model: whose `render` is differentiable.
-      scorer: written in JAX.
-      latents: [N, D].
-      batch: latents at once, at most; by default up to 32, fewer where images are large or
+      model: the generator; its `render` must be differentiable.
+      scorer: a scorer written in JAX.
+      latents: latents, [N, D].
+      batch: largest number of latents at once; by default up to 32, fewer if images are large or
         `memory_limit` has no room for them.
-      on_images: called with how many images would take as long as the derivatives just taken.
+      on_images: called after each batch with the number of images that would take as long.
 
     Raises:
       ValueError: a scorer or `render` that JAX cannot trace.

@@ -46,20 +46,20 @@ def import_directions(
     layers: tuple[int, int] | None = None,
     count: int | None = None,
 ) -> list[DirectionRecord]:
-    """Directions of a file of another project, whose strengths are in standard deviations.
+    """Imports directions of another project; their strengths become standard deviations.
 
     Args:
-      content: what the file holds: an array [D], [K, D] or [K, 1, D], or a dict of such (this
-        file's docstring). Nothing but NumPy arrays, numbers and texts is looked at.
-      name: of directions that have none, which get the number of their row as well where there
-        are several.
-      model: that they are for.
-      latents: of the model, whose standard deviation along a direction is its unit, [N, D].
-      layers: first and last that they move, in place of what the file says; without either all.
-      count: most directions to take, the first ones; all by default.
+      content: content of the file: an array [D], [K, D] or [K, 1, D], or a dict with such arrays
+        (see this file's docstring). Only NumPy arrays, numbers and texts are read.
+      name: name for directions without one; if there are several, their row is added.
+      model: the generator that they belong to.
+      latents: latents of the model, [N, D]; a direction's unit is their standard deviation along
+        it.
+      layers: first and last layer that directions move; by default as the file says, or all layers.
+      count: largest number of directions, the first ones; by default all.
 
     Returns:
-      Their `source` tells the method, the row, from 0, and of how many.
+      The directions; `source` has the method, the row, from 0, and the number of rows.
 
     Raises:
       ValueError: content of another kind, directions that are not global or not in the latent

@@ -20,13 +20,13 @@ LEAST_DEVIATION = 1e-5  # of the greatest one of a dimension; less is rounding
 
 @flax.struct.dataclass
 class Direction:
-    """Where an edit goes: a unit vector, in a range of layers, by a deviation at strength 1.
+    """A direction of edits: a unit vector, a range of layers, and the length of strength 1.
 
     Attributes:
-      vector: of length 1 in latent space, [D].
+      vector: vector of length 1 in latent space, [D].
       layers: first and last layer that it moves, both included, counted from 0.
-      unit: distance in latent space at strength 1: one standard deviation of the latents along the
-        vector, which `along` measures.
+      unit: length in latent space of strength 1: one standard deviation of the latents along the
+        vector, measured by `along`.
     """
 
     vector: Array
@@ -37,7 +37,7 @@ class Direction:
 
     @classmethod
     def along(cls, vector: Array, layers: tuple[int, int], latents: Array) -> "Direction":
-        """Along a vector [D] of any length; a strength is in standard deviations of latents [N, D].
+        """The direction along a vector [D] of any length; its unit is measured on latents [N, D].
 
         Raises:
           ValueError: a vector of another width or of length 0, or latents that do not differ along
@@ -63,10 +63,10 @@ class Direction:
 
 
 def line_direction(curve: Curve, line: int) -> Array:
-    """The unit vector from codeword `line` to the next, [D].
+    """The unit vector along a line, from codeword `line` to the next, [D].
 
     Raises:
-      ValueError: no such line, or one of no length.
+      ValueError: there is no such line, or it has length 0.
 
     >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 5.0]]))
     >>> line_direction(curve, 1).tolist()
@@ -77,10 +77,10 @@ def line_direction(curve: Curve, line: int) -> Array:
 
 
 def pair_direction(curve: Curve, start: int, stop: int) -> Array:
-    """The unit vector from a codeword to another one, [D].
+    """The unit vector from one codeword to another, [D].
 
     Raises:
-      ValueError: no such codewords, or two in the same place.
+      ValueError: there are no such codewords, or both are equal.
 
     >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [3.0, 4.0]]))
     >>> [round(x, 2) for x in pair_direction(curve, 0, 2).tolist()]
@@ -107,18 +107,19 @@ def edit_latents(
     strengths: Array,
     num_layers: int,
 ) -> Array:
-    """Codes w+ of every latent at every strength: w[l] + strength · unit · vector in the layers.
+    """Moves every latent by every strength: w[l] + strength · unit · vector in the layers.
 
-    That is equation 15 of docs/explanation/equations.md.
+    This is equation 15 of docs/explanation/equations.md.
 
     Args:
-      latents: [N, D], or one code a layer, [N, L, D].
-      directions: one, or M at once.
-      strengths: in standard deviations along each direction, [S]; or of each its own, [S, M].
-      num_layers: L, the number of codes that make an image.
+      latents: latents [N, D], or [N, L, D] with one code for each layer.
+      directions: one direction, or M directions applied at once.
+      strengths: strengths in standard deviations along each direction: [S], the same for all
+        directions, or [S, M].
+      num_layers: number L of codes of one image.
 
     Returns:
-      [N, S, L, D].
+      Codes w+, [N, S, L, D].
 
     Raises:
       ValueError: latents of another shape, a layer range outside the model, or strengths for
@@ -169,17 +170,17 @@ def render_edits(
     *,
     max_side: int | None = None,
 ) -> np.ndarray:
-    """Images of every latent at every strength, uint8 [N, S, H, W, C].
+    """Renders every latent at every strength, uint8 [N, S, H, W, C].
 
     Args:
       model: the generator.
-      latents: [N, D], or one code a layer, [N, L, D].
-      directions: one, or M at once.
-      strengths: in standard deviations along each direction, [S] or [S, M]; see `edit_latents`.
-      max_side: larger images are scaled down to this height and width, in pixels.
+      latents: latents [N, D], or [N, L, D] with one code for each layer.
+      directions: one direction, or M directions applied at once.
+      strengths: strengths in standard deviations, [S] or [S, M]; see `edit_latents`.
+      max_side: largest height and width, in pixels; larger images are scaled down.
 
     Raises:
-      ValueError: what `edit_latents` refuses, or images that are not finite or not [N, H, W, C].
+      ValueError: see `edit_latents`; or images that are not finite or not [N, H, W, C].
 
     >>> from types import SimpleNamespace
     >>> import jax
@@ -216,17 +217,17 @@ def layer_steps(direction: Direction, num_layers: int) -> Array:
 
 
 def hold_attributes(direction: Direction, gradients: Array, latents: Array) -> Direction:
-    """The direction without what changes some attributes: conditional manipulation by projection.
+    """Removes the part of a direction that changes some attributes (conditional manipulation).
 
-    The vector is projected onto the complement of the attributes' gradients, each summed over the
-    direction's layers, and made a unit vector again (InterFaceGAN; Shen et al., 2020, §2.2, where
-    the normals of linear boundaries stand for the gradients).
+    The vector is projected onto the complement of the gradients of these attributes, each summed
+    over the layers of the direction. Then it is made a unit vector again (InterFaceGAN; Shen et
+    al., 2020, §2.2, with normals of linear boundaries in place of gradients).
 
     Args:
-      direction: to be changed.
-      gradients: mean gradients of the H attributes to hold, [H, L, D], as the mean over latents of
+      direction: the direction.
+      gradients: mean gradients of the H attributes to hold, [H, L, D]: the mean over latents of
         `attribute_gradients`.
-      latents: whose standard deviation along what is left is the new unit, [N, D].
+      latents: latents [N, D] that measure the unit of the new direction.
 
     Raises:
       ValueError: hardly anything of the direction is left.

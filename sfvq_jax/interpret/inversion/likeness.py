@@ -20,18 +20,18 @@ LEAST_VARIANCE = 1e-6  # of a pixel or a feature
 
 @flax.struct.dataclass
 class ImageDistance:
-    """Images as points, whose squared distance says how unlike they are.
+    """Maps images to points whose squared distance is the difference between images.
 
-    That is the mean over scales of the mean squared difference of pixels, at full size and averaged
-    over 2x2, 4x4, …, plus the mean squared difference of features; each in units of its variance
-    over a model's images. Two of these that have nothing to do with each other so are about 2 apart
-    (4 with features).
+    It is the mean over scales of the mean squared difference of pixels, at full size and averaged
+    over 2x2, 4x4, …, plus the mean squared difference of features. Each term is in units of its
+    variance over a model's images. So the squared distance of two unrelated images of the model is
+    about 2 (4 with features).
 
     Attributes:
-      deviations: of pixels at each scale, [S].
-      feature_deviations: [F]; None without features.
-      features: images [N, H, W, C] -> [N, F], differentiable.
-      finest: scales with larger sides are left out.
+      deviations: standard deviation of pixels at each scale, [S].
+      feature_deviations: standard deviation of each feature, [F]; None without features.
+      features: differentiable function of images [N, H, W, C] to [N, F].
+      finest: largest side of a scale that is used.
 
     >>> import jax.numpy as jnp
     >>> from sfvq_jax.interpret import ImageDistance
@@ -50,7 +50,7 @@ class ImageDistance:
     def among(
         cls, images: Array, features: Callable[[Array], Array] | None = None, batch: int = 64
     ) -> "ImageDistance":
-        """In units of the variance over images [N, H, W, C], float32 in [-1, 1]."""
+        """The distance in units of the variance over images [N, H, W, C], float32 in [-1, 1]."""
         variances = jnp.stack([jnp.var(scale, 0).mean() for scale in scales(images)])
         of_features = None
         if features is not None:
@@ -59,7 +59,7 @@ class ImageDistance:
         return cls(_deviation(variances), of_features, features)
 
     def at_most(self, side: int) -> "ImageDistance":
-        """Without scales that are finer than so many pixels a side."""
+        """The same distance without scales of more than `side` pixels a side."""
         return self.replace(finest=side)  # type: ignore[attr-defined]
 
     def __call__(self, images: Array) -> Array:

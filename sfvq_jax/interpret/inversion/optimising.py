@@ -38,13 +38,13 @@ LEAST_GAIN = 1e-3  # share of the objective
 
 
 class Inversion(NamedTuple):
-    """Latents of images.
+    """Latents that `invert` found for images.
 
     Attributes:
-      latents: [N, D], or of each layer [N, L, D].
-      psnr: of the images rendered from them, in dB, [N].
-      objective: the least so far after 0, 1, 2, … steps, [N, steps + 1]; what stopped earlier keeps
-        its last.
+      latents: latents [N, D], or [N, L, D] with one code for each layer.
+      psnr: PSNR of the images rendered from them, in dB, [N].
+      objective: lowest objective after 0, 1, 2, … steps, [N, steps + 1]; after an early end, its
+        last value.
     """
 
     latents: Array
@@ -99,30 +99,31 @@ def invert(
     learning_rate: float = 0.1,
     on_step: Callable[[int, int], Any] | None = None,
 ) -> Inversion:
-    """The latents of images, by Adam on what their renderings differ in.
+    """Finds the latents whose rendered images are most like the given images, by Adam.
 
-    Least is the squared `ImageDistance` of rendering and image, plus `pull` times the mean square
-    of the latent's coordinates in standard deviations along the principal components of the space
-    (of a normal distribution, its negative log density × 2 ÷ R): a strong pull keeps latents where
-    edits work, a weak one keeps the image. Steps are in these coordinates, so that one learning
-    rate serves every space. A batch ends early where no image has gained a thousandth for 20 steps.
+    The objective is the squared `ImageDistance` of rendered and given image, plus `pull` times the
+    mean square of the latent's coordinates, in standard deviations along the principal components
+    of the space (for a normal distribution, its negative log density × 2 ÷ R). A strong pull keeps
+    latents where edits work; a weak one keeps the image. Steps are in these coordinates, so that
+    one learning rate suits every space. A batch ends early if no image has gained a thousandth in
+    20 steps.
 
     Args:
-      key: a PRNG key, for the latents that measure the space.
-      model: whose `render` JAX can differentiate.
-      images: [N, H, W, C] of the model's size, uint8, or floats in [-1, 1].
-      start: "mean", the mean latent; a curve, the best of the positions along it; "encoder", what
-        `model.encode(images)` gives, [N, D]; or latents, [N, D] or [N, L, D].
-      layers: whether each layer gets a code of its own, [L, D], instead of one [D] for all.
-      features: images -> [N, F], differentiable, such as a scorer's.
-      pull: toward the distribution.
-      steps: of Adam, at most.
-      learning_rate: in standard deviations; falls to 0 as a cosine does.
-      on_step: called with how many of how many steps are done.
+      key: a PRNG key for the latents that measure the space.
+      model: the generator; JAX must be able to differentiate its `render`.
+      images: images [N, H, W, C] of the model's size, uint8 or floats in [-1, 1].
+      start: start of the search: "mean" for the mean latent; a curve for its best position;
+        "encoder" for the result of `model.encode(images)`, [N, D]; or latents, [N, D] or [N, L, D].
+      layers: whether each layer gets its own code, [L, D], in place of one [D] for all.
+      features: differentiable function of images to [N, F], such as a scorer's.
+      pull: weight of the pull toward the distribution.
+      steps: largest number of steps of Adam.
+      learning_rate: learning rate in standard deviations; it falls to 0 along a cosine.
+      on_step: called with the number of steps done and the number of all steps.
 
     Raises:
-      ValueError: images of another size, a start that is none, numbers that are out of range, or a
-        `render` that JAX cannot differentiate.
+      ValueError: images of another size, an unknown start, numbers out of range, or a `render`
+        that JAX cannot differentiate.
 
     >>> from types import SimpleNamespace
     >>> import jax

@@ -43,45 +43,45 @@ SOME_PAIRS = 4096  # pairs compared otherwise: their mean is good to 1 % or bett
 
 
 class MapQuality(NamedTuple):
-    """How good a curve is as a map of a latent space; None where it could not be measured.
+    """Measures of a curve as a map of a latent space; None for those that were not measured.
 
     Attributes:
-      codewords: K.
-      samples: latents in each of the two sets that do not overlap: one to compare with and to run
-        k-means on, one on which everything is measured.
+      codewords: number of codewords K.
+      samples: number of latents in each of two sets without common latents. One set is for
+        comparison and k-means; on the other, everything is measured.
       distortion: mean over samples and dimensions of (x - nearest point of the curve)².
       codeword_distortion: likewise, to the nearest codeword.
       kmeans_distortion: likewise, to the nearest of K means that k-means (k-means++, at most 20
-        rounds) finds for the other set: where that is few latents a mean, they are worse than they
-        could be. None where it is fewer than K.
+        rounds) finds for the other set. With few latents per mean, k-means overfits. None if the
+        set has fewer than K latents.
       distortion_to_kmeans: distortion ÷ kmeans_distortion.
       codeword_distortion_to_kmeans: codeword_distortion ÷ kmeans_distortion.
       line_use: perplexity of the use of lines ÷ their number; 1 is even use.
-      codeword_use: the same of codewords, by nearest codeword.
-      dead: codewords that are nearest to none of the samples.
-      samples_a_codeword: samples ÷ K, what each codeword would get if evenly used. Of K such, about
-        K exp(-samples ÷ K) get none by chance.
-      outliers: codewords farther from the nearest real latent than 99.9 % of fresh latents are from
-        the nearest other one.
-      inside: median distance from random points of the curve, of even positions, to the nearest
-        real latent ÷ the same median of fresh latents. In many dimensions a curve of means lies
-        nearer to the centre than any latent does, so that below 1 is usual.
-      inside_tail: the same of the 95 % quantiles: what the worst stretches of the curve are.
+      codeword_use: the same for codewords, by nearest codeword.
+      dead: number of dead codewords: nearest to none of the samples.
+      samples_a_codeword: samples ÷ K, the samples of each codeword if the use were even. Then about
+        K exp(-samples ÷ K) codewords would get none by chance.
+      outliers: number of codewords farther from the nearest real latent than 99.9 % of fresh
+        latents are from the nearest other latent.
+      inside: median distance from random points of the curve, evenly spread over positions, to the
+        nearest real latent ÷ the same median for fresh latents. In many dimensions a curve of means
+        lies nearer to the centre than any latent, so values below 1 are usual.
+      inside_tail: the same with 95 % quantiles, for the worst stretches of the curve.
       mean_norm, mean_step, step_ratio, neighbour_share, length_ratio, trustworthiness, continuity:
-        of `CodebookQuality`.
-      class_runs: share of consecutive codewords of the same class: that of their images, or, with
-        labels, that of most latents of the other set whose nearest codeword they are.
+        see `CodebookQuality`.
+      class_runs: share of neighbouring codewords with the same class. A codeword has the class of
+        its image or, with labels, that of most latents of the other set nearest to it.
       class_runs_by_chance: the same for random orders of these classes.
-      class_distance: mean Jensen-Shannon distance, from 0 to 1, between two classes' use of
-        codewords, over all pairs of classes of at least 20 latents.
-      class_distance_by_chance: the same with the classes shuffled among the latents; few latents a
-        codeword bring it near 1.
-      least_class_distance: of the two classes that are told apart worst.
+      class_distance: mean Jensen-Shannon distance, from 0 to 1, between the use of codewords by two
+        classes, over all pairs of classes with at least 20 latents.
+      class_distance_by_chance: the same with the classes shuffled among the latents; with few
+        latents per codeword it is near 1.
+      least_class_distance: distance of the two classes that are most alike.
       least_class_distance_by_chance: the same with the classes shuffled.
-      purity: share of latents that are of the class of their nearest codeword.
+      purity: share of latents with the class of their nearest codeword.
       purity_by_chance: the same with the classes shuffled among the latents.
-      image_step: mean RMS difference of the images of consecutive codewords ÷ that of any two
-        codewords; 1 is a random order. Images of more than 64 pixels a side are scaled down to it.
+      image_step: mean RMS difference of the images of neighbouring codewords ÷ that of any two
+        codewords; 1 is a random order. Images with sides above 64 pixels are scaled down to 64.
     """
 
     codewords: int
@@ -136,13 +136,13 @@ def map_quality(
     Args:
       key: a PRNG key; the same key and arguments give the same numbers.
       curve: K >= 3 codewords of width D.
-      source: of latents, whatever `fit` takes. Of an array or a file, choose one that the curve was
-        not fitted to: on its own latents any curve looks a little better.
-      model: where images are to be measured too.
-      scorer: of classes; an image's class is its highest score. Needs a model.
-      labels: classes of an array's or a file's rows, [N] whole numbers or texts, in place of a
+      source: source of latents, as for `fit`. Choose an array or a file that the curve was not
+        fitted to: on its own latents any curve looks a little better.
+      model: the generator, to measure images too.
+      scorer: scorer of classes; the class of an image is that of its highest score. Needs a model.
+      labels: classes of the rows of an array or a file, [N] integers or texts, in place of a
         scorer.
-      samples: latents in a set; half of a source that has fewer than two sets.
+      samples: number of latents in a set; half of the source if it has fewer than two sets.
 
     Raises:
       ValueError: fewer than three codewords, latents of another width, fewer than two latents, or a

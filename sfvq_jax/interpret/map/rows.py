@@ -36,14 +36,14 @@ class Classes(NamedTuple):
 
 
 class RowsAt(NamedTuple):
-    """What lies at each codeword.
+    """The rows at each codeword.
 
     Attributes:
-      rows: numbers of the rows nearest to it, the nearest first, [K, M] int64.
-      distance: theirs, [K, M] float32.
-      size: how many rows have it as their nearest codeword, [K] int64.
-      labels: the commonest label of these rows, K texts; of none, that of the nearest row. None
-        where no labels were given.
+      rows: numbers of the M rows nearest to each codeword, the nearest first, [K, M] int64.
+      distance: their distances, [K, M] float32.
+      size: number of rows whose nearest codeword it is, [K] int64.
+      labels: commonest label of these rows, K texts; if there are none, the label of the nearest
+        row. None without labels.
     """
 
     rows: np.ndarray
@@ -85,16 +85,16 @@ def as_classes(labels: Any, count: int, *, distinct: bool = False) -> Classes:
 
 
 def rows_at(curve: Curve, source: Any, *, labels: Any = None, count: int = 1) -> RowsAt:
-    """What of an array or a file lies at each codeword; reads it once, in blocks.
+    """Finds the rows of an array or a file at each codeword; reads them once, in blocks.
 
     Args:
       curve: K codewords of width D.
-      source: N rows: an array, a path or URI, a source on the host with an end.
-      labels: of the rows, [N] whole numbers or texts.
-      count: M, of the nearest rows that are kept; fewer where there are no more.
+      source: N rows: an array, a path or URI, or a finite source on the host.
+      labels: labels of the rows, [N] integers or texts.
+      count: number M of nearest rows that are kept; fewer if there are no more rows.
 
     Raises:
-      ValueError: a source without numbered rows, or of another width; labels that are none.
+      ValueError: a source without numbered rows, or of another width; or unsuitable labels.
 
     >>> x = jnp.array([[0.0, 0.1], [0.0, 3.0], [2.0, 0.2], [0.1, 0.0]])
     >>> at = rows_at(Curve(jnp.array([[0.0, 0.0], [2.0, 0.0]])), x, labels=list("abba"), count=2)

@@ -7,13 +7,13 @@ from sfvq_jax.interpret.map.health import OUTLIER_QUANTILE, MapQuality
 
 
 class Finding(NamedTuple):
-    """What a measure says of a map.
+    """One measure of a map, in words.
 
     Attributes:
-      measure: its name.
-      value: the number, as text.
-      verdict: what it means, in a sentence.
-      good: whether that is good; None for something between, or too little to tell.
+      measure: name of the measure.
+      value: its value, as text.
+      verdict: its meaning, in a sentence.
+      good: whether the value is good; None if it is in between, or if data is too small to tell.
     """
 
     measure: str
@@ -131,10 +131,10 @@ ENOUGH_SAMPLES = 16  # a codeword: an evenly used one gets none once in exp(16) 
 
 
 def report(quality: MapQuality) -> list[Finding]:
-    """What the measures mean, in words; those that could not be taken are left out.
+    """Explains the measures of a map in words; measures that are None are left out.
 
     Args:
-      quality: of `map_quality`.
+      quality: result of `map_quality`.
 
     Returns:
       A `Finding` for each measure, dead codewords and outliers first.

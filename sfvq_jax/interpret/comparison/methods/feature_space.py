@@ -23,23 +23,24 @@ Array = jax.Array
 class FeaturePCA:
     """Principal components of a network's features of images, pulled back to the latents.
 
-    GANSpace with the features of a network that looks at images in place of the generator's own,
-    and derivatives in place of a regression. With J_n the derivatives of the features of image n by
-    latents that have variance 1 along all axes, u a component, and ρ a ridge, the direction is that
+    This is GANSpace with features of a network that sees images, in place of those of the
+    generator, and with derivatives in place of a regression. With J_n the derivatives of the
+    features of image n by latents of variance 1 along all axes, u a component, and ρ a ridge, the
+    direction is
 
       v = argmin Σ_n |J_n v - u|² + ρ |v|²,
 
-    which moves features along u and not otherwise, wherever one starts. Each range of layers has
-    its own. The network was trained for something: these directions know of no attribute, but what
-    the network knows of images is in them.
+    which moves features along u, and as little as possible otherwise, from every start. Each range
+    of layers has its own directions. They are not told any attribute, but they contain what the
+    network learnt about images.
 
     Attributes:
-      scorer: whose `features` are taken, or its scores where it has none; written in JAX.
-      count: of the components of greatest variance, C, at most F.
-      samples: N, of the components.
-      differentiated: latents whose derivatives are taken, C a latent.
-      ridge: ρ ÷ the mean over axes e of Σ_n |J_n e|²; much less takes purer directions along which
-        latents hardly vary.
+      scorer: the scorer whose `features` are used, or its scores if it has none; written in JAX.
+      count: number C of components of largest variance, at most F.
+      samples: number N of samples for the components.
+      differentiated: number of latents whose derivatives are computed, C for each latent.
+      ridge: ρ ÷ the mean over axes e of Σ_n |J_n e|²; a much smaller one gives purer directions
+        along which latents hardly vary.
 
     >>> from types import SimpleNamespace
     >>> import jax

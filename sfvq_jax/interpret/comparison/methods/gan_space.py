@@ -24,15 +24,16 @@ ICA_TOLERANCE = 1e-4  # of a cosine; both are scikit-learn's
 class PCA:
     """Principal components (GANSpace; Härkönen et al., 2020, arXiv 2004.02546).
 
-    Of the latents; or, where the model has `activations`, of these, with the way back to latents by
-    least squares (§3.2): with x_j the coordinates of activations along the components, z_j the
-    latents and z̄ their mean, U = argmin Σ_j |U x_j - (z_j - z̄)|², whose columns are the directions.
+    They are components of the latents or, if the model has `activations`, of these, brought back to
+    latents by least squares (§3.2). With x_j the coordinates of activations along the components,
+    z_j the latents and z̄ their mean, U = argmin Σ_j |U x_j - (z_j - z̄)|²; its columns are the
+    directions.
 
-    Memory and time are those of exact components: min(N, F)² and min(N, F)³.
+    Exact components need memory of min(N, F)² and time of min(N, F)³.
 
     Attributes:
-      count: of the components of greatest variance; those of none are left out.
-      samples: N.
+      count: number of components of largest variance; those without variance are left out.
+      samples: number N of samples.
 
     >>> from types import SimpleNamespace
     >>> import jax
@@ -56,15 +57,15 @@ class PCA:
 
 @dataclasses.dataclass(frozen=True)
 class ICA:
-    """Independent components, GANSpace's other choice: of latents or activations, as for `PCA`.
+    """Independent components, GANSpace's other choice, of latents or activations as for `PCA`.
 
-    FastICA (Hyvärinen, 1999, IEEE Transactions on Neural Networks 10(3)), all components at once,
-    by the log of cosh, within the principal components of greatest variance. Where latents are
-    normal, as in Z, all directions are as independent and any are found.
+    FastICA (Hyvärinen, 1999, IEEE Transactions on Neural Networks 10(3)) finds all components at
+    once, by the log of cosh, within the principal components of largest variance. If latents are
+    normal, as in Z, all directions are equally independent, and the result is arbitrary.
 
     Attributes:
-      count: of components; those that explain most of the latents' variance come first.
-      samples: N.
+      count: number of components; those that explain most of the latents' variance come first.
+      samples: number N of samples.
 
     >>> from types import SimpleNamespace
     >>> import jax

@@ -18,13 +18,13 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class KMeans:
-    """Lines of a short path through the means of k-means: order as an afterthought.
+    """Lines of a short path through the means of k-means, which are ordered afterwards.
 
-    Nearest neighbour, then 2-opt (`shorter_order`).
+    The order is found by nearest neighbour, then 2-opt (`shorter_order`).
 
     Attributes:
-      codewords: K.
-      samples: latents, K or more.
+      codewords: number K of means.
+      samples: number of latents, K or more.
 
     >>> from types import SimpleNamespace
     >>> import jax

@@ -38,24 +38,25 @@ class Training(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LatentCLR:
-    """Directions learned by contrast (Yüksel et al., ICCV 2021, arXiv 2104.00820), global ones.
+    """Global directions learnt by contrast (Yüksel et al., ICCV 2021, arXiv 2104.00820).
 
-    The same direction is to change features alike wherever one starts, other directions are to
-    change them otherwise (`contrastive_loss`). Edits are in all layers. Features are the model's
-    `features`, or its images at 16x16 pixels where it has none; they are differentiated.
+    A direction should change features in the same way from every start, and other directions should
+    change them in other ways (`contrastive_loss`). Edits are in all layers. Features are the
+    model's `features`, or its images at 16x16 pixels if it has none; they are differentiated.
 
-    The paper trains all its directions at once for thousands of steps. Here a step is on some of
-    them, drawn at random, so that a CPU does; the learning rate is that much higher and falls to 0
-    as a cosine does.
+    The paper trains all directions at once for thousands of steps. Here each step trains some of
+    them, drawn at random, so that a CPU is enough. The learning rate is higher to match, and falls
+    to 0 along a cosine.
 
     Attributes:
-      count: M.
-      steps: of Adam.
-      batch: latents in a step, of 4096 or more that are drawn.
-      directions_a_step: drawn for each step, at most M.
-      temperature: τ, of the paper.
+      count: number M of directions.
+      steps: number of steps of Adam.
+      batch: number of latents in a step, out of 4096 or more that are drawn.
+      directions_a_step: number of directions drawn for each step, at most M.
+      temperature: τ of the paper.
       strength: length of the edits, in root mean square deviations of a dimension of the latents.
-      learning_rate: of the first step, in root mean squares of an entry of a unit vector.
+      learning_rate: learning rate of the first step, in root mean squares of an entry of a unit
+        vector.
 
     >>> from types import SimpleNamespace
     >>> import jax

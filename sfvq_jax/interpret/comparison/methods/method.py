@@ -28,12 +28,12 @@ LATENTS = 4096  # at least, to see how they spread
 
 
 class Fitted(NamedTuple):
-    """What a method has found.
+    """The directions that a method found.
 
     Attributes:
-      directions: first and last layer of a range, both included -> unit vectors, [M, D] float32;
-        the most important first where the method ranks. M may differ from range to range.
-      curve: of methods that fit one, else None.
+      directions: unit vectors, [M, D] float32, for each range of layers (first and last, both
+        included); the most important first if the method ranks them. M may differ between ranges.
+      curve: the curve of methods that fit one, otherwise None.
     """
 
     directions: Mapping[tuple[int, int], Array]
@@ -44,7 +44,7 @@ class Fitted(NamedTuple):
 
 @runtime_checkable
 class Method(Protocol):
-    """Any way to directions in a latent space.
+    """Protocol for any method that finds directions in a latent space.
 
     >>> import ports
     >>> from sfvq_jax.interpret import PCA
@@ -58,7 +58,7 @@ class Method(Protocol):
     def name(self) -> str: ...
 
     def fit(self, key: Array, model: LatentModel) -> Fitted:
-        """Directions for all ranges of the model's layers; the same key gives the same ones."""
+        """Finds directions for all ranges of layers; the same key gives the same directions."""
         ...
 
 

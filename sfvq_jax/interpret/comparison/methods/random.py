@@ -14,10 +14,10 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class RandomDirections:
-    """Directions drawn evenly from all in which latents differ: what a method has to beat.
+    """Directions drawn uniformly from all in which latents differ: a baseline for methods.
 
     Attributes:
-      count: M.
+      count: number M of directions.
 
     >>> from types import SimpleNamespace
     >>> import jax
@@ -42,10 +42,10 @@ class RandomDirections:
 
 @dataclasses.dataclass(frozen=True)
 class RandomPairs:
-    """From a random latent to another: what pairs of codewords should be better than.
+    """Directions from a random latent to another: a baseline for pairs of codewords.
 
     Attributes:
-      count: M; by default that of the pairs of 64 codewords.
+      count: number M of directions; by default the number of pairs of 64 codewords.
 
     >>> from types import SimpleNamespace
     >>> import jax

@@ -18,14 +18,14 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class SeFa:
-    """What moves the styles most (Shen & Zhou, CVPR 2021, arXiv 2007.06600).
+    """Directions that move the styles most (SeFa; Shen & Zhou, CVPR 2021, arXiv 2007.06600).
 
-    The directions n for a range of layers are those of greatest |A n|², the eigenvectors of AᵀA,
-    where A has the `style_weights` of these layers one below the other. As in the public code, not
-    the paper, each row of A, which makes one style, is scaled to unit length before.
+    The directions n for a range of layers have the largest |A n|²: they are eigenvectors of AᵀA,
+    where A stacks the `style_weights` of these layers. Each row of A, which makes one style, is
+    first scaled to unit length, as in the public code but not in the paper.
 
     Attributes:
-      count: directions a range; fewer where all others would change no style at all.
+      count: number of directions for each range; fewer if all others would change no style.
 
     >>> from types import SimpleNamespace
     >>> import jax

@@ -20,11 +20,11 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class SFVQ:
-    """Lines of a curve (Vali & Bäckström, TMLR 2025, arXiv 2410.20573).
+    """Directions along the lines of a curve (Vali & Bäckström, TMLR 2025, arXiv 2410.20573).
 
     Attributes:
-      bits: the curve has 2**bits codewords.
-      solver: of `sfvq_jax.fit`.
+      bits: bits of the curve, which has 2**bits codewords.
+      solver: solver of `sfvq_jax.fit`.
 
     >>> from sfvq_jax import LeastSquares
     >>> from sfvq_jax.interpret import SFVQ

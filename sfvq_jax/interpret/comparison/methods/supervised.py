@@ -25,11 +25,11 @@ PENALTY = 1.0  # C of the support vector machine
 
 @dataclasses.dataclass(frozen=True)
 class ClassMeans:
-    """From the mean of the latents without an attribute to the mean of those that have it.
+    """Directions from the mean of latents without an attribute to the mean of those with it.
 
     Attributes:
-      scorer: says what each image has; one that cannot be differentiated will do.
-      samples: N.
+      scorer: scorer of the attributes; it need not be differentiable.
+      samples: number N of samples.
 
     >>> from types import SimpleNamespace
     >>> import jax
@@ -57,15 +57,15 @@ class ClassMeans:
 
 @dataclasses.dataclass(frozen=True)
 class Hyperplane:
-    """Normals of the planes that separate latents with and without an attribute, as InterFaceGAN.
+    """Normals of planes that separate latents with and without an attribute, as in InterFaceGAN.
 
-    Of a linear support vector machine (InterFaceGAN; Shen et al., CVPR 2020, arXiv 1907.10786,
-    §2.1), here with squared hinge loss and C = 1, fitted on the latents that have the attribute and
-    as many that have it least.
+    They come from a linear support vector machine (InterFaceGAN; Shen et al., CVPR 2020, arXiv
+    1907.10786, §2.1), here with squared hinge loss and C = 1. It is fitted on the latents that have
+    the attribute and as many latents with the lowest scores.
 
     Attributes:
-      scorer: says what each image has, and how clearly; one that cannot be differentiated will do.
-      samples: N.
+      scorer: scorer of the attributes; it need not be differentiable.
+      samples: number N of samples.
 
     >>> from types import SimpleNamespace
     >>> import jax
