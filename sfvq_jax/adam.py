@@ -16,7 +16,7 @@ Array = jax.Array
 
 @flax.struct.dataclass
 class Adam(Solver):
-    """Fit by Adam on the dithered loss; the defaults are those of the authors' public example.
+    """Fit by Adam on the dithered loss; defaults are those of the authors' public PyTorch example.
 
     The loss is equation 10 of docs/explanation/equations.md.
 

@@ -89,7 +89,7 @@ def row_bucket(size: int) -> int:
 
 
 def decode(curve: Curve, position: Array | np.ndarray | float) -> Array:
-    """Points on the curve at positions of any shape, [...] -> [..., D]: the inverse of `encode`.
+    """Points on the curve at positions of any shape, [...] -> [..., D]; `encode` finds positions.
 
     A position is line + fraction (equation 1 of docs/explanation/equations.md). Positions outside
     [0, K - 1] are moved to the nearer end. Codewords of half precision are interpolated in float32.

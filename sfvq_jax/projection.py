@@ -119,7 +119,7 @@ def nearest_part(part: Curve, place: Projection, axis: str) -> tuple[Array, Arra
 
 
 def encode(curve: Curve, x: Array) -> Array:
-    """Positions of the nearest points of samples, [N, D] -> [N]: the inverse of `decode`.
+    """Positions of the nearest points of samples, [N, D] -> [N]; `decode` gives the points.
 
     >>> curve = Curve(jnp.array([[0.0, 0.0], [2.0, 0.0], [2.0, 4.0]]))
     >>> encode(curve, jnp.array([[3.0, 1.0]])).tolist()

@@ -40,15 +40,15 @@ class ScorerNetwork(nn.Module):
 
 @flax.struct.dataclass(eq=False)  # and so it can be hashed, as jax.jit(scorer) needs it
 class FittedFunction:
-    """What a fitted scorer's `function` is: a pytree, pure, for images of any height and width.
+    """The pure `function` of a fitted scorer: a pytree, for images of any height and width.
 
     Attributes:
-      params: of the network.
-      offset: [A], added to the scores of numbers; 0 for other kinds.
-      scale: [A], by which they were multiplied before; 1 for other kinds.
-      kind: of the labels, a key of `MEASURES`.
+      params: parameters of the network.
+      offset: offset added to the scores of numbers, [A]; 0 for other kinds.
+      scale: factor on the scores of numbers before the offset, [A]; 1 for other kinds.
+      kind: kind of the labels, a key of `MEASURES`.
       side: height and width that images are resized to.
-      channels: C of the images.
+      channels: number C of channels of the images.
     """
 
     params: dict
