@@ -8,7 +8,8 @@ os.environ.setdefault(
     # most of the tests' time is compilation, and these take a third off it
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
     # a flag that XLA does not know ends the process
-    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    * version("jaxlib").startswith("0.10."),
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
