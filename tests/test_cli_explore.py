@@ -78,24 +78,6 @@ def test_rows_with_images_need_no_generator(rows, capsys, monkeypatch):
     assert np.sum(about["data"]["counts"]) == 40
 
 
-@pytest.mark.parametrize(
-    ("model", "options", "message"),
-    [
-        ("x.npy", [], "name theirs by --images"),
-        ("x.npy", ["--images", "images.npy", "--data", "x.npy"], "x.npy is shown already"),
-        ("fashion_mnist", ["--images", "images.npy"], "fashion_mnist is a generator"),
-        ("fashion_mnist", ["--labels", "labels.npy"], "are classes of --data"),
-        ("fashion_mnist", ["--scale", "2"], "is of --data"),
-    ],
-)
-def test_options_of_rows_and_of_generators_are_told_apart(
-    rows, capsys, monkeypatch, model, options, message
-):
-    monkeypatch.chdir(rows)
-    assert main(["explore", model, "curve.npz", *options, "--export", "page.html"]) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_augment_draws_of_each_label_equally_many(curve, tmp_path, capsys):
     labels = ["--labels", str(curve.with_suffix(".labels.json"))]
     output = tmp_path / "labelled"

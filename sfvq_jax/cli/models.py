@@ -181,11 +181,13 @@ def load_for(name: str, records: "Sequence[CurveRecord | DirectionRecord]") -> "
         check_belongs(record, model)
         if not record.model_hash:
             what = "curve" if hasattr(record, "curve") else "direction"
-            warnings.warn(
+            note = (
                 f"the {what} does not say which model it is of: it is taken for one of {name},"
-                f" space {getattr(model, 'latent_space', 'without a name')}",
-                stacklevel=2,
+                f" space {getattr(model, 'latent_space', 'without a name')}"
             )
+            if not getattr(model, "model_hash", ""):
+                note += "; a model with latent_space and model_hash has this checked"
+            warnings.warn(note, stacklevel=2)
     return model
 
 
