@@ -189,8 +189,9 @@ def _folder_names(names: Sequence[str]) -> list[str]:
     for i, name in enumerate(names):
         folder = re.sub(r"[^\w.-]+", "_", name)[:LONGEST_NAME].strip("._") or "class"
         reserved = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", folder, re.IGNORECASE)
-        if reserved or folder.casefold() in [other.casefold() for other in folders]:
-            folder = f"{i}_{folder}"
+        taken = [other.casefold() for other in folders]
+        while reserved or folder.casefold() in taken:
+            folder, reserved = f"{i}_{folder}", None
         folders.append(folder)
     return folders
 

@@ -145,6 +145,12 @@ def test_what_exists_is_replaced_only_where_asked(tmp_path, name):
     assert len(read_npz(where)["latents"]) == N
 
 
+def test_no_two_classes_share_a_folder(tmp_path):
+    names = ["x", "2_x", "x!", "3_x!", "X?"]  # of which the third would be 2_x
+    write(tmp_path / "set", labels=np.arange(N) % 5, names=names)
+    assert len(list((tmp_path / "set" / "images").iterdir())) == 5
+
+
 def test_a_folder_of_another_kind_is_never_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
