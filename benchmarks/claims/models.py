@@ -97,9 +97,9 @@ def comparison() -> Claim:
         " as much: the curve adds the order",
         {"results/comparison": ours},
         f"lines reach [{per_cent(ours['reached'])} of the attributes](results/comparison) in W,"
-        f" PCA {pca}, SeFa {se_fa}, LatentCLR {clr}; only LatentCLR's interval lies apart. They change"
-        " as much else as the others. Pairs of random latents and class means reach as much: the"
-        " curve adds the order",
+        f" PCA {pca}, SeFa {se_fa}, LatentCLR {clr}; only LatentCLR's interval lies apart. They"
+        " change as much else as the others. Pairs of random latents and class means reach as much:"
+        " the curve adds the order",
     )
 
 

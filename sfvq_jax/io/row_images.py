@@ -1,16 +1,18 @@
-"""Pictures that belong to the rows of an array: those of a folder, or of an .npy."""
+"""Pictures that belong to the rows of an array: those of a folder, of an .npy, or in an array."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from sfvq_jax.images import check_images, to_uint8
+from sfvq_jax.images import check_images
 from sfvq_jax.io.image_files import SUFFIXES, entries, read_image, resized, stacked
 from sfvq_jax.rows.npy import FileRows, npy_rows
 from sfvq_jax.rows.parts import natural
 
 WANTED = "images go in an .npy [N, H, W, C], uint8 or floats in [-1, 1]"
+CHECKED = 64  # images of an array, by which it is known what they are
 GAP = 0.04  # of the height, between images below each other
 
 
@@ -22,7 +24,7 @@ class RowImages:
 
     Args:
       path: a folder of N images, which belong to the rows in the order of their names, 2 before 10;
-        or an .npy [N, H, W, C], uint8 or floats in [-1, 1], or [N, H, W], gray.
+        or an .npy [N, H, W, C], uint8 or floats in [-1, 1], or [N, H, W], gray; or such an array.
       count: N.
 
     Raises:
@@ -30,19 +32,15 @@ class RowImages:
       ValueError: no images, or not N of them.
     """
 
-    def __init__(self, path: str | Path, count: int):
-        path = Path(path)
-        if path.is_dir():
+    def __init__(self, path: str | Path | np.ndarray, count: int):
+        if not isinstance(path, np.ndarray) and (path := Path(path)).is_dir():
             files = _files(path)
             found, self._read = len(files), lambda rows: [read_image(files[row]) for row in rows]
             self.order = f"{files[0].name} of row 0 to {files[-1].name} of row {found - 1}"
         else:
-            if not path.exists():
-                raise FileNotFoundError(f"there is no file or folder {path}")
-            rows = npy_rows(path, WANTED)
-            if len(rows.shape) not in (3, 4):
-                raise ValueError(f"{path} has shape {rows.shape}, but {WANTED}")
-            found, self._read, self.order = rows.shape[0], _of_rows(rows), ""
+            read, found, path = _array(path)
+            _check_some(read, found, path)
+            self._read, self.order = lambda rows: _in_uint8(read(rows)), ""
         if found != count:
             raise ValueError(f"{path} has {found} images of {count} latents: give each one image")
 
@@ -94,13 +92,44 @@ def _files(folder: Path) -> list[Path]:
     return sorted(images, key=lambda file: natural(file.name))
 
 
-def _of_rows(rows: FileRows) -> Callable[[list[int]], list[np.ndarray]]:
-    def read(needed: list[int]) -> list[np.ndarray]:
-        images = rows.read([(row, row + 1) for row in needed])
-        try:
-            images = check_images(images[..., None] if images.ndim == 3 else images)
-        except ValueError as error:
-            raise ValueError(f"{rows.path}: {error}") from error
-        return list(images if images.dtype == np.uint8 else to_uint8(images))
+def _array(path: Path | np.ndarray) -> tuple[Callable[[list[int]], np.ndarray], int, Path | str]:
+    """What reads rows of an array or an .npy, how many there are, and its name."""
+    if isinstance(path, np.ndarray):
+        name, shape = "images", path.shape
+        read = path.__getitem__
+    else:
+        if not path.exists():
+            raise FileNotFoundError(f"there is no file or folder {path}")
+        rows = npy_rows(path, WANTED)
+        name, shape = path, rows.shape
+        read = functools.partial(_of_rows, rows)
+    if len(shape) not in (3, 4):
+        raise ValueError(f"{name} has shape {shape}, but {WANTED}")
+    return read, shape[0], name
 
-    return read
+
+def _check_some(read: Callable[[list[int]], np.ndarray], count: int, name: Path | str) -> None:
+    """Raises ValueError unless images are in the usual range, which many of them tell."""
+    if count == 0:  # which the latents' number tells
+        return
+    some = np.unique(np.linspace(0, count - 1, CHECKED).astype(int))
+    try:
+        check_images(_with_channels(read(some.tolist())))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _of_rows(rows: FileRows, needed: list[int]) -> np.ndarray:
+    return rows.read([(row, row + 1) for row in needed])
+
+
+def _with_channels(images: np.ndarray) -> np.ndarray:
+    return images[..., None] if images.ndim == 3 else images
+
+
+def _in_uint8(images: np.ndarray) -> list[np.ndarray]:
+    """By NumPy alone: a callback of a compiled program may not compute with JAX."""
+    images = _with_channels(images)
+    if images.dtype != np.uint8:
+        images = np.clip(np.rint(images.astype(np.float32) * 127.5 + 127.5), 0, 255)
+    return list(images.astype(np.uint8))

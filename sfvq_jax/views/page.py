@@ -4,12 +4,17 @@ import html
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from sfvq_jax.curve import Curve
 from sfvq_jax.interpret import Scorer, Scorers, join, statistics_of
 from sfvq_jax.io.curve_file import CurveRecord, check_belongs
 from sfvq_jax.io.output import new_file
+from sfvq_jax.io.row_images import RowImages
 from sfvq_jax.latent_model import LatentModel
+from sfvq_jax.sources import Source, as_rows
+
+Array = jax.Array
 
 HEIGHT = 900  # pixels of the frame
 
@@ -41,21 +46,28 @@ class Page:
 
 
 def explore(
-    model: LatentModel,
+    model: LatentModel | Source | Array | np.ndarray | str | Path,
     curve: Curve | CurveRecord,
     *,
+    images: np.ndarray | str | Path | None = None,
+    labels: np.ndarray | None = None,
     scorers: Scorers | tuple[Scorer, Scorer] | None = None,
 ) -> Page:
     """Makes the page of `sfvq-jax explore --export`, to be seen in a notebook.
 
     Args:
-      model: the generator.
+      model: the generator; or rows [N, D] with images, in an array or a file.
       curve: a curve through its latents, with 3 to 4096 codewords.
+      images: images of the rows, [N, H, W, C], uint8 or floats in [-1, 1], an .npy of them, or a
+        folder with one for each row in the order of their names. The page shows the image of the
+        nearest row.
+      labels: classes of the rows, [N] numbers or texts.
       scorers: the scorers that find and judge attributes; scorers from a file may have classes.
         Statistics of images are always included.
 
     Raises:
-      ValueError: a curve of another model, or with another number of codewords.
+      ValueError: a curve of another model or width, or with another number of codewords; images or
+        labels that are not as many as the rows, or without rows.
 
     >>> import jax.numpy as jnp
     >>> import ports
@@ -67,10 +79,21 @@ def explore(
     ValueError: the curve has 32 dimensions, but the model's latents have 64: ...
     """
     from sfvq_jax.explore.export import export_page
-    from sfvq_jax.explore.subject import Subject
+    from sfvq_jax.explore.row_model import row_model
+    from sfvq_jax.explore.subject import Subject, own_data
 
     record = curve if isinstance(curve, CurveRecord) else CurveRecord(curve)
-    check_belongs(record, model)
+    data = None
+    if isinstance(model, LatentModel):
+        if images is not None or labels is not None:
+            raise ValueError("images and labels are of rows; a generator's images are rendered")
+        check_belongs(record, model)
+    elif images is None:
+        raise ValueError("the page shows images: give those of the rows as images=, or a generator")
+    else:
+        source = as_rows(model, record.curve)
+        data = own_data(source, record.curve, name="rows", labels=labels)
+        model = row_model(source, RowImages(images, source.num_latents))
     find, judge, _ = statistics_of(jax.random.key(0), model)
     if scorers is not None:
         find, judge = join(find, scorers[0]), join(judge, scorers[1])
@@ -83,5 +106,6 @@ def explore(
         classes=classes,
         model_name=getattr(model, "latent_space", "") or type(model).__name__,
         curve_name="curve",
+        data=data,
     )
     return Page(export_page(subject))
