@@ -22,7 +22,8 @@ def uniform(*shape, seed=0):
 
 
 def plain_loss(codewords, x, fractions):
-    codewords, x, weight = np.float64(codewords), np.float64(x), np.float64(fractions)[:, None]
+    codewords, x = (np.asarray(array, np.float64) for array in (codewords, x))
+    weight = np.asarray(fractions, np.float64)[:, None]
     points = (1 - weight) * codewords[:-1] + weight * codewords[1:]
     squared = ((x[:, None] - points) ** 2).sum(2)
     return squared.min(1).mean() / x.shape[1]
@@ -30,7 +31,7 @@ def plain_loss(codewords, x, fractions):
 
 def plain_gradient(codewords, x, fractions, h=1e-6):
     """Central differences of the plain loss."""
-    codewords = np.float64(codewords)
+    codewords = np.asarray(codewords, np.float64)
     gradient = np.zeros_like(codewords)
     for index in np.ndindex(*codewords.shape):
         up, down = codewords.copy(), codewords.copy()

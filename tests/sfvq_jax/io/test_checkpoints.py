@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -486,7 +487,8 @@ class TestKilled:
         assert kill_after_a_state(start(*resumable), tmp_path, 0.1)
         half_written = tmp_path / "states" / "70.orbax-checkpoint-tmp"
         half_written.mkdir(exist_ok=True)
-        errors = finish(start(*resumable)).splitlines()
+        said = finish(start(*resumable)).splitlines()
+        errors = [line for line in said if not re.match(r"E\d{4} ", line)]  # of old XLA's cache
         assert not half_written.exists()
         assert all(line.startswith("sfvq-jax fit: ") for line in errors)
         assert_same_curves(tmp_path / "curve.npz", tmp_path / "expected.npz")
