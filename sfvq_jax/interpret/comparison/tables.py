@@ -200,7 +200,7 @@ def _gap(own: float | None, other: float | None) -> float | None:
 
 
 def order_summary(comparison: Comparison) -> list[dict[str, Any]]:
-    """Summarises the order of codewords of each method that fits a curve: `Interval`s by name.
+    """Summarises the order of codewords of each method that fits a curve: an `Interval` by name.
 
     >>> from sfvq_jax.interpret import Comparison, order_summary
     >>> from sfvq_jax.interpret.comparison.measures import Order
