@@ -83,7 +83,7 @@ def explore(
     from sfvq_jax.explore.subject import Subject, own_data
 
     record = curve if isinstance(curve, CurveRecord) else CurveRecord(curve)
-    data = None
+    data, name = None, getattr(model, "latent_space", "") or type(model).__name__
     if isinstance(model, LatentModel):
         if images is not None or labels is not None:
             raise ValueError("images and labels are of rows; a generator's images are rendered")
@@ -92,7 +92,8 @@ def explore(
         raise ValueError("the page shows images: give those of the rows as images=, or a generator")
     else:
         source = as_rows(model, record.curve)
-        data = own_data(source, record.curve, name="rows", labels=labels)
+        name = str(model) if isinstance(model, str | Path) else "the array"
+        data = own_data(source, record.curve, name=name, labels=labels)
         model = row_model(source, RowImages(images, source.num_latents))
     find, judge, _ = statistics_of(jax.random.key(0), model)
     if scorers is not None:
@@ -104,7 +105,7 @@ def explore(
         find,
         judge,
         classes=classes,
-        model_name=getattr(model, "latent_space", "") or type(model).__name__,
+        model_name=name,
         curve_name="curve",
         data=data,
     )
