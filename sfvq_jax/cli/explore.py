@@ -20,7 +20,7 @@ from sfvq_jax.cli.common import (
 )
 from sfvq_jax.cli.directions import indexed
 from sfvq_jax.cli.latents import add_latents, read_latents
-from sfvq_jax.cli.map import add_images, add_labels, read_images, read_labels
+from sfvq_jax.cli.map import add_images, add_labels, check_drawn, read_images, read_labels
 from sfvq_jax.cli.models import LATENTS_HELP, add_model_and_curve, is_of_latents, load_for
 from sfvq_jax.explore.export import export_page
 from sfvq_jax.explore.row_model import row_model
@@ -165,11 +165,7 @@ def _check_options(options: argparse.Namespace, of_rows: bool) -> None:
         if options.data is not None:
             raise ValueError(f"--data goes with a generator: {options.model} is shown already")
         return
-    if options.images is not None:
-        raise ValueError(
-            f"--images goes with latents, and {options.model} is a generator, whose images are"
-            " drawn: leave it out"
-        )
+    check_drawn(options, ["images"])
     for name, what in (("labels", "are classes of"), ("scale", "is of")):
         if getattr(options, name) is not None and options.data is None:
             raise ValueError(f"--{name} {what} --data: leave it out, or name the latents")

@@ -1,6 +1,7 @@
 """`map`: the codebook of a curve as a picture."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -118,9 +119,11 @@ def read_labels(options: argparse.Namespace) -> np.ndarray | None:
         return Arrays(file, alone="labels").array("labels", (None,), "iubU")
 
 
-def check_drawn(options: argparse.Namespace) -> None:
+def check_drawn(
+    options: argparse.Namespace, names: Sequence[str] = ("images", "labels", "scale")
+) -> None:
     """Raises ValueError where what belongs to latents in a file is given for a generator."""
-    for name in ("images", "labels", "scale"):
+    for name in names:
         if getattr(options, name, None) is not None:
             raise ValueError(
                 f"--{name} goes with latents, and {options.model} is a generator, whose images are"

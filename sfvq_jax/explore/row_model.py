@@ -17,6 +17,7 @@ from sfvq_jax.sources import Source, read_in_order
 Array = jax.Array
 
 MOST_BYTES = 2**28  # of rows that are held
+BLOCK = 2**14  # rows that are read at once
 SIDE = 256  # pixels of an image, at most
 
 
@@ -72,9 +73,12 @@ def row_model(source: Source, images: RowImages) -> RowModel:
     numbers = np.arange(n)
     if held < n:
         numbers = np.sort(np.random.default_rng(0).choice(n, held, replace=False))
-        latents = np.concatenate([read_in_order(source, int(row), 1) for row in numbers])
-    else:
-        latents = read_in_order(source, 0, n)
+    blocks = []  # all are read in order, since to ask for each row alone takes far longer
+    for start in range(0, n, BLOCK):
+        first, stop = np.searchsorted(numbers, (start, start + BLOCK))
+        block = read_in_order(source, start, min(BLOCK, n - start))
+        blocks.append(block[numbers[first:stop] - start])
+    latents = np.concatenate(blocks)
 
     def read(rows: Array | np.ndarray) -> np.ndarray:
         return images.of_one_size(numbers[np.asarray(rows)], SIDE)

@@ -40,7 +40,7 @@ class RowImages:
         else:
             read, found, path = _array(path)
             _check_some(read, found, path)
-            self._read, self.order = lambda rows: _in_uint8(read(rows)), ""
+            self._read, self.order = lambda rows: _in_uint8(read(rows), path), ""
         if found != count:
             raise ValueError(f"{path} has {found} images of {count} latents: give each one image")
 
@@ -51,14 +51,8 @@ class RowImages:
         """
         needed, places = np.unique(rows, return_inverse=True)
         images = self._read(needed.tolist())
-        height, width = images[0].shape[:2]
-        scale = min(1, max_side / max(height, width))
-        height, width = (max(1, round(side * scale)) for side in (height, width))
-        images = stacked(
-            image if image.shape[:2] == (height, width) else resized(image, height, width)
-            for image in images
-        )
-        k, m = rows.shape
+        images = stacked(_in_size(images, images[0].shape, max_side))
+        (k, m), (height, width) = rows.shape, images.shape[1:3]
         images = images[places.reshape(-1)].reshape(k, m, height, width, -1)
         if m == 1:
             return images[:, 0]
@@ -72,12 +66,33 @@ class RowImages:
         That size is the same whichever rows are asked for; gray images of a folder in colour are
         in colour too, and coloured ones of a gray folder are gray.
         """
-        images = self.tiles(np.concatenate([[0], rows])[:, None], max_side)[1:]
-        channels = self._read([0])[0].shape[-1]
-        if images.shape[-1] > channels:  # only since another one has more
-            mean = images[..., :3].mean(-1, keepdims=True).round().astype(np.uint8)
-            images = mean if channels == 1 else images[..., :channels]
-        return images
+        needed, places = np.unique(rows, return_inverse=True)
+        images = stacked(_in_size(self._read(needed.tolist()), self._first, max_side))
+        channels = self._first[-1]
+        if images.shape[-1] > channels:
+            images = images[..., :channels] if channels > 1 else _gray(images)
+        images = np.broadcast_to(images, (*images.shape[:-1], channels))
+        return images[places.reshape(-1)]
+
+    @functools.cached_property
+    def _first(self) -> tuple[int, ...]:
+        """The shape of row 0's image."""
+        return self._read([0])[0].shape
+
+
+def _in_size(images: list[np.ndarray], shape: tuple[int, ...], max_side: int) -> list[np.ndarray]:
+    """Images with the height and width of a shape, or smaller where that is above `max_side`."""
+    height, width = shape[:2]
+    scale = min(1, max_side / max(height, width))
+    height, width = (max(1, round(side * scale)) for side in (height, width))
+    return [
+        image if image.shape[:2] == (height, width) else resized(image, height, width)
+        for image in images
+    ]
+
+
+def _gray(images: np.ndarray) -> np.ndarray:
+    return images[..., :3].mean(-1, keepdims=True).round().astype(np.uint8)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -127,9 +142,11 @@ def _with_channels(images: np.ndarray) -> np.ndarray:
     return images[..., None] if images.ndim == 3 else images
 
 
-def _in_uint8(images: np.ndarray) -> list[np.ndarray]:
+def _in_uint8(images: np.ndarray, name: Path | str) -> list[np.ndarray]:
     """By NumPy alone: a callback of a compiled program may not compute with JAX."""
     images = _with_channels(images)
     if images.dtype != np.uint8:
+        if not np.isfinite(images).all():
+            raise ValueError(f"{name}: images have values that are NaN or infinite")
         images = np.clip(np.rint(images.astype(np.float32) * 127.5 + 127.5), 0, 255)
     return list(images.astype(np.uint8))

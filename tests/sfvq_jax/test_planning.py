@@ -47,9 +47,9 @@ def test_chips_send_what_the_program_gives_to_its_collectives(programs):
 def test_memory_is_that_of_the_programs(programs):
     add, update = (program.memory_analysis() for program in programs)
     mine = BLOCK // DEVICES
-    # within a tenth, or an eighth in the oldest jaxlib
-    assert_allclose(add.temp_size_in_bytes, add_bytes(K, mine, D), rtol=0.125)
-    assert_allclose(update.temp_size_in_bytes, update_bytes(K, D), rtol=0.125)
+    rtol = 0.1 if jax.__version_info__ >= (0, 10, 2) else 0.125  # older XLA takes more
+    assert_allclose(add.temp_size_in_bytes, add_bytes(K, mine, D), rtol=rtol)
+    assert_allclose(update.temp_size_in_bytes, update_bytes(K, D), rtol=rtol)
     parts = memory_of(K, D, mine, platform="cpu")
     # one curve and one block are its arguments, beside the sums
     expected = parts["curves"] / 2 + parts["sums"] + parts["blocks"] / 2

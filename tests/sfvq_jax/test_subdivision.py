@@ -108,8 +108,9 @@ class TestInitialCurve:
         expected = initial_curve(x, None, jax.random.key(0)).codewords
         scale = np.float32(2.0 ** round(np.log2(scale)))
         found = initial_curve(x * scale, None, jax.random.key(0)).codewords
-        # a sample on the border of two groups may change over
-        assert_allclose(found / scale, expected, rtol=5e-4, atol=1e-5)
+        # with older XLA a sample on the border of two groups changes over
+        rtol = 1e-4 if jax.__version_info__ >= (0, 10, 2) else 5e-4
+        assert_allclose(found / scale, expected, rtol=rtol, atol=1e-5)
 
     @pytest.mark.parametrize("offset", [1e3, 1e5, 1e6])
     def test_far_from_the_origin_means_keep_the_digits_of_the_samples(self, offset):

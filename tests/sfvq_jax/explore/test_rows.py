@@ -55,6 +55,7 @@ def test_samples_are_rows(data, tmp_path):
 
 def test_of_too_many_rows_some_are_held_with_their_own_images(data, tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "MOST_BYTES", 5 * 2 * 4)
+    monkeypatch.setattr(rows, "BLOCK", 7)
     model = model_of(data, tmp_path)
     assert model.latents.shape == (5, 2)
     np.testing.assert_array_equal(data[0][levels(model.render(model.latents))], model.latents)
@@ -71,6 +72,14 @@ def test_images_of_an_array_may_be_black_or_white(tmp_path, dtype):
         found = RowImages(place, 3)
         for row in range(3):
             np.testing.assert_array_equal(found.of_one_size(np.array([row]), 256), images[[row]])
+
+
+def test_a_nan_in_any_image_is_told(tmp_path):
+    images = np.zeros((1000, 4, 4, 1), np.float32) - 1
+    images[1, 0, 0] = np.nan
+    np.save(tmp_path / "images.npy", images)
+    with pytest.raises(ValueError, match="images have values that are NaN"):
+        RowImages(tmp_path / "images.npy", 1000).tiles(np.array([[1]]), 256)
 
 
 @pytest.mark.parametrize("first", ["L", "RGB"])

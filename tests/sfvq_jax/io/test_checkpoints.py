@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -488,7 +487,7 @@ class TestKilled:
         half_written = tmp_path / "states" / "70.orbax-checkpoint-tmp"
         half_written.mkdir(exist_ok=True)
         said = finish(start(*resumable)).splitlines()
-        errors = [line for line in said if not re.match(r"E\d{4} ", line)]  # of old XLA's cache
+        errors = [line for line in said if "cpu_aot_loader.cc" not in line]  # older XLA's own
         assert not half_written.exists()
         assert all(line.startswith("sfvq-jax fit: ") for line in errors)
         assert_same_curves(tmp_path / "curve.npz", tmp_path / "expected.npz")
